@@ -1,0 +1,200 @@
+"""THE table of kinds: everything generic code needs to know about a kind.
+
+Adding a kind is adding a row here plus, where its rules go beyond the schema, a strategy in
+`controller/registry/strategies`. Read by server (routes, discovery, tables), registry, agent and CLI. Pure data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+STANDARD_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+
+
+@dataclass(frozen=True)
+class Subresource:
+    """A path below an object, `pods/log`; `kind` (with its group/version) is what it reads and writes."""
+
+    name: str
+    verbs: tuple[str, ...]
+    kind: str = ""
+    group: str = ""
+    version: str = ""
+
+
+STATUS = Subresource("status", ("get", "patch", "update"))
+SCALE = Subresource("scale", ("get", "patch", "update"), kind="Scale", group="autoscaling", version="v1")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One served kind. `stored_as` names the (group, plural) whose objects it shows when it has none of its own."""
+
+    group: str
+    version: str
+    kind: str
+    plural: str
+    namespaced: bool = True
+    verbs: tuple[str, ...] = STANDARD_VERBS
+    singular: str = ""
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    subresources: tuple[Subresource, ...] = ()
+    stored_as: tuple[str, str] | None = None
+    selectable_fields: tuple[str, ...] = field(default=())
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def resource(self) -> tuple[str, str]:
+        """(group, plural): where its objects live in the store."""
+        return self.stored_as or (self.group, self.plural)
+
+    @property
+    def has_status(self) -> bool:
+        return STATUS in self.subresources
+
+
+_POD_SUBRESOURCES = (
+    Subresource("attach", ("create", "get"), kind="PodAttachOptions"),
+    Subresource("binding", ("create",), kind="Binding"),
+    Subresource("ephemeralcontainers", ("get", "patch", "update")),
+    Subresource("eviction", ("create",), kind="Eviction", group="policy", version="v1"),
+    Subresource("exec", ("create", "get"), kind="PodExecOptions"),
+    Subresource("log", ("get",)),
+    Subresource("portforward", ("create", "get"), kind="PodPortForwardOptions"),
+    Subresource("proxy", ("create", "delete", "get", "patch", "update"), kind="PodProxyOptions"),
+    STATUS,
+)
+_NODE_SUBRESOURCES = (
+    Subresource("proxy", ("create", "delete", "get", "patch", "update"), kind="NodeProxyOptions"),
+    STATUS,
+)
+_NAMESPACE_SUBRESOURCES = (Subresource("finalize", ("update",)), STATUS)
+_NAMESPACE_VERBS = tuple(verb for verb in STANDARD_VERBS if verb != "deletecollection")
+_TOKEN = Subresource("token", ("create",), kind="TokenRequest", group="authentication.k8s.io", version="v1")
+_EVENT_FIELDS = (
+    "involvedObject.kind",
+    "involvedObject.namespace",
+    "involvedObject.name",
+    "involvedObject.uid",
+    "involvedObject.apiVersion",
+    "involvedObject.resourceVersion",
+    "involvedObject.fieldPath",
+    "reason",
+    "reportingComponent",
+    "source",
+    "type",
+)
+_POD_FIELDS = (
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "spec.hostNetwork",
+    "status.phase",
+    "status.podIP",
+    "status.podIPs",
+    "status.nominatedNodeName",
+)
+_APPS = "apps"
+_RBAC = "rbac.authorization.k8s.io"
+_AUTHN = "authentication.k8s.io"
+_AUTHZ = "authorization.k8s.io"
+_CREATE = ("create",)
+
+KINDS: tuple[Kind, ...] = (
+    Kind(
+        "",
+        "v1",
+        "Namespace",
+        "namespaces",
+        namespaced=False,
+        verbs=_NAMESPACE_VERBS,
+        short_names=("ns",),
+        subresources=_NAMESPACE_SUBRESOURCES,
+        selectable_fields=("status.phase",),
+    ),
+    Kind(
+        "",
+        "v1",
+        "Node",
+        "nodes",
+        namespaced=False,
+        short_names=("no",),
+        subresources=_NODE_SUBRESOURCES,
+        selectable_fields=("spec.unschedulable",),
+    ),
+    Kind(
+        "",
+        "v1",
+        "Pod",
+        "pods",
+        short_names=("po",),
+        categories=("all",),
+        subresources=_POD_SUBRESOURCES,
+        selectable_fields=_POD_FIELDS,
+    ),
+    Kind("", "v1", "ConfigMap", "configmaps", short_names=("cm",)),
+    Kind("", "v1", "Secret", "secrets", selectable_fields=("type",)),
+    Kind("", "v1", "ServiceAccount", "serviceaccounts", short_names=("sa",), subresources=(_TOKEN,)),
+    Kind("", "v1", "Event", "events", short_names=("ev",), selectable_fields=_EVENT_FIELDS),
+    Kind("", "v1", "Binding", "bindings", verbs=_CREATE),
+    Kind(
+        "events.k8s.io",
+        "v1",
+        "Event",
+        "events",
+        short_names=("ev",),
+        stored_as=("", "events"),
+        selectable_fields=_EVENT_FIELDS,
+    ),
+    Kind("coordination.k8s.io", "v1", "Lease", "leases"),
+    Kind(
+        _APPS,
+        "v1",
+        "Deployment",
+        "deployments",
+        short_names=("deploy",),
+        categories=("all",),
+        subresources=(SCALE, STATUS),
+    ),
+    Kind(
+        _APPS, "v1", "ReplicaSet", "replicasets", short_names=("rs",), categories=("all",), subresources=(SCALE, STATUS)
+    ),
+    Kind(_RBAC, "v1", "Role", "roles"),
+    Kind(_RBAC, "v1", "RoleBinding", "rolebindings"),
+    Kind(_RBAC, "v1", "ClusterRole", "clusterroles", namespaced=False),
+    Kind(_RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings", namespaced=False),
+    Kind(_AUTHN, "v1", "TokenReview", "tokenreviews", namespaced=False, verbs=_CREATE),
+    Kind(_AUTHN, "v1", "SelfSubjectReview", "selfsubjectreviews", namespaced=False, verbs=_CREATE),
+    Kind(_AUTHZ, "v1", "SubjectAccessReview", "subjectaccessreviews", namespaced=False, verbs=_CREATE),
+    Kind(_AUTHZ, "v1", "LocalSubjectAccessReview", "localsubjectaccessreviews", verbs=_CREATE),
+    Kind(_AUTHZ, "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", namespaced=False, verbs=_CREATE),
+    Kind(_AUTHZ, "v1", "SelfSubjectRulesReview", "selfsubjectrulesreviews", namespaced=False, verbs=_CREATE),
+)
+
+_BY_PATH = {(kind.group, kind.version, kind.plural): kind for kind in KINDS}
+_BY_GVK = {(kind.group, kind.version, kind.kind): kind for kind in KINDS}
+_STORED = {kind.resource: kind for kind in KINDS if kind.stored_as is None and "get" in kind.verbs}
+
+
+def by_path(group: str, version: str, plural: str) -> Kind | None:
+    """The kind served at /apis/GROUP/VERSION/PLURAL (group "" at /api/v1), or None."""
+    return _BY_PATH.get((group, version, plural))
+
+
+def by_gvk(group: str, version: str, kind: str) -> Kind | None:
+    return _BY_GVK.get((group, version, kind))
+
+
+def by_resource(group: str, plural: str) -> Kind:
+    """The kind whose objects the store keeps under (group, plural). Raises KeyError for an unknown one."""
+    return _STORED[group, plural]
+
+
+def stored_kinds() -> tuple[Kind, ...]:
+    """Every kind that has objects of its own in the store."""
+    return tuple(_STORED.values())

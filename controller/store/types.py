@@ -1,0 +1,142 @@
+"""What goes in and out of the store: keys, records, events, guards, errors.
+
+    StoreError
+    ├── KeyExists          create found the key
+    ├── KeyMissing         update or delete found none
+    ├── VersionMismatch    the key changed since `expected` was read (carries the current record, or None)
+    ├── GuardFailed        a compare on another key, or on leadership, did not hold (carries the guard)
+    ├── Compacted          the asked-for version is no longer kept
+    ├── TooLarge           the value does not fit into one commit
+    ├── Unavailable        etcd does not answer; nothing was written; retry later
+    └── UnknownOutcome     etcd did not say in time, and settling it failed: the write may have taken effect
+
+Versions are Kubernetes resourceVersions: mod_revision * 4096 + place in the commit. Imports only `api`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import NamedTuple
+
+import orjson
+
+from api.objects import Object
+
+SUB_INDEXES = 4096
+
+
+class Key(NamedTuple):
+    """Names one object. `namespace` is empty for cluster-scoped kinds."""
+
+    group: str
+    plural: str
+    namespace: str
+    name: str
+
+    @property
+    def resource(self) -> tuple[str, str]:
+        return (self.group, self.plural)
+
+
+class EventType(StrEnum):
+    ADDED = "ADDED"
+    MODIFIED = "MODIFIED"
+    DELETED = "DELETED"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One version of one object. `raw` is its JSON with metadata.resourceVersion in place, ready to send.
+
+    `labels` and `fields` (selectable field -> value, "" when absent) are what selectors and indexes look at.
+    """
+
+    key: Key
+    version: int
+    raw: bytes
+    labels: dict[str, str]
+    fields: dict[str, str]
+
+    def parse(self) -> Object:
+        """A fresh dict; the caller may change it."""
+        parsed: Object = orjson.loads(self.raw)
+        return parsed
+
+
+@dataclass(frozen=True)
+class Event:
+    """One change. A DELETED event's record is the last state carrying the deletion's version."""
+
+    type: EventType
+    record: Record
+    previous: Record | None
+
+    @cached_property
+    def line(self) -> bytes:
+        """The watch line, encoded once for all watchers."""
+        return b'{"type":"' + self.type.encode() + b'","object":' + self.record.raw + b"}\n"
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A compare on another key that must hold in the same transaction; build with the constructors."""
+
+    key: Key | str
+    version: int | None = None
+    """0: absent; n: unchanged since version n; None: exists."""
+    create_revision: int | None = None
+    """For raw (leadership) keys: the revision the key was created at."""
+
+    @staticmethod
+    def exists(key: Key) -> Guard:
+        return Guard(key)
+
+    @staticmethod
+    def absent(key: Key) -> Guard:
+        return Guard(key, version=0)
+
+    @staticmethod
+    def unchanged(key: Key, version: int) -> Guard:
+        return Guard(key, version=version)
+
+
+class StoreError(Exception):
+    pass
+
+
+class KeyExists(StoreError):
+    pass
+
+
+class KeyMissing(StoreError):
+    pass
+
+
+class VersionMismatch(StoreError):
+    def __init__(self, current: Record | None) -> None:
+        super().__init__("the object changed since it was read")
+        self.current = current
+
+
+class GuardFailed(StoreError):
+    def __init__(self, guard: Guard) -> None:
+        super().__init__(f"guard on {guard.key} does not hold")
+        self.guard = guard
+
+
+class Compacted(StoreError):
+    pass
+
+
+class TooLarge(StoreError):
+    pass
+
+
+class Unavailable(StoreError):
+    pass
+
+
+class UnknownOutcome(StoreError):
+    pass
