@@ -57,7 +57,7 @@ class _FakeSandbox:
 class _FakeContainer:
     status: ContainerStatus
     config: ContainerConfig
-    program: Program = Program()
+    program: Program = field(default_factory=Program)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     timer: asyncio.TimerHandle | None = None
 
