@@ -50,7 +50,8 @@ class EventType(StrEnum):
 class Record:
     """One version of one object. `raw` is its JSON with metadata.resourceVersion in place, ready to send.
 
-    `labels` and `fields` (selectable field -> value, "" when absent) are what selectors and indexes look at.
+    `labels` and `fields` (selectable field -> value, "" when absent) are what selectors and indexes look at; `uid` and
+    `owners` (the uids in ownerReferences) are what the garbage collector looks at.
     """
 
     key: Key
@@ -58,6 +59,8 @@ class Record:
     raw: bytes
     labels: dict[str, str]
     fields: dict[str, str]
+    uid: str = ""
+    owners: tuple[str, ...] = ()
 
     def parse(self) -> Object:
         """A fresh dict; the caller may change it."""
