@@ -1,0 +1,158 @@
+"""The node's pod network: a bridge, addresses out of the node's podCIDR, host ports, masquerading.
+
+Called by the agent once the node knows its podCIDR (and again at every start). Writes a CNI configuration for the plug-ins
+bridge, host-local, portmap and loopback, which containerd runs for each sandbox, and one nftables table. Everything is
+per network namespace, so several nodes on one machine can call their bridges the same; what lies in the file system
+(host-local's book of addresses) is per data directory.
+
+Masquerading is one static rule instead of the bridge plug-in's `ipMasq`, which runs iptables for every pod: packets from
+this node's pods to anywhere but the cluster's own pods take the node's address. Needs `nft`, and `iptables` for portmap.
+Formats: github.com/containernetworking/cni SPEC.md 1.0.0, nft(8).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.runtime.errors import Failed
+
+CONFLIST_NAME = "90-wherry.conflist"
+BRIDGE = "wherry0"
+_NFT_SECONDS = 10.0
+_POD_VETH_OVERHEAD_BYTES = 0
+
+
+@dataclass(frozen=True)
+class PodNetwork:
+    """What a node's pod network is made from. `node_id` keeps names of several nodes on one machine apart."""
+
+    node_id: str
+    pod_cidr: str
+    cluster_cidr: str
+    addresses_dir: Path
+    mtu: int = 1500
+
+    @property
+    def name(self) -> str:
+        """The CNI network's name: libcni files its cached results under it, on a path that all nodes share."""
+        return f"wherry-{self.node_id}"
+
+    @property
+    def table(self) -> str:
+        return f"wherry_{self.node_id}"
+
+
+def render_conflist(network: PodNetwork) -> dict[str, Any]:
+    """The CNI configuration list; ValueError when a CIDR is none or podCIDR has no room for pods."""
+    subnet = ipaddress.ip_network(network.pod_cidr)
+    if subnet.num_addresses < 4:
+        raise ValueError(f"podCIDR {network.pod_cidr} has no room for pods")
+    everywhere = "::/0" if subnet.version == 6 else "0.0.0.0/0"
+    bridge = {
+        "type": "bridge",
+        "bridge": BRIDGE,
+        "isGateway": True,
+        "isDefaultGateway": False,
+        "ipMasq": False,
+        "hairpinMode": True,
+        "mtu": network.mtu,
+        "ipam": {
+            "type": "host-local",
+            "ranges": [[{"subnet": str(subnet)}]],
+            "routes": [{"dst": everywhere}],
+            "dataDir": str(network.addresses_dir),
+        },
+    }
+    portmap = {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True}
+    return {"cniVersion": "0.4.0", "name": network.name, "plugins": [bridge, portmap]}
+
+
+def render_masquerade(network: PodNetwork) -> str:
+    """The node's nftables table, as a transaction that replaces an earlier one.
+
+    `ct status dnat` packets of host ports are portmap's own business; the cluster's pods see each other's addresses.
+    """
+    family = "ip6" if ipaddress.ip_network(network.pod_cidr).version == 6 else "ip"
+    return f"""add table {family} {network.table}
+delete table {family} {network.table}
+table {family} {network.table} {{
+  chain postrouting {{
+    type nat hook postrouting priority srcnat; policy accept;
+    {family} saddr {network.pod_cidr} {family} daddr != {network.cluster_cidr} oifname != "{BRIDGE}" masquerade
+  }}
+}}
+"""
+
+
+async def ensure_pod_network(network: PodNetwork, conf_dir: Path) -> Path:
+    """Make the node ready for pods; returns the configuration file that containerd will use. Idempotent.
+
+    A configuration that somebody else put into `conf_dir` is respected: ours is then not written (an earlier one of ours
+    is taken away) and no masquerading is set up. Failed when nft refuses; ValueError for bad CIDRs.
+    """
+    conf_dir.mkdir(parents=True, exist_ok=True)
+    own = conf_dir / CONFLIST_NAME
+    foreign = foreign_config(conf_dir)
+    if foreign is not None:
+        own.unlink(missing_ok=True)
+        return foreign
+    text = json.dumps(render_conflist(network), indent=2) + "\n"
+    network.addresses_dir.mkdir(parents=True, exist_ok=True)
+    await apply_nft(render_masquerade(network))
+    if not own.exists() or own.read_text() != text:
+        fresh = own.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.replace(own)
+    return own
+
+
+def foreign_config(conf_dir: Path) -> Path | None:
+    """The first CNI configuration in a directory that is not ours, in the order in which containerd reads them."""
+    if not conf_dir.is_dir():
+        return None
+    configs = sorted(path for path in conf_dir.iterdir() if path.suffix in (".conf", ".conflist", ".json"))
+    return next((path for path in configs if path.name != CONFLIST_NAME), None)
+
+
+async def apply_nft(transaction: str) -> None:
+    """Apply an nftables transaction in the current network namespace: all of it or nothing. Failed with nft's words."""
+    binary = shutil.which("nft") or "/usr/sbin/nft"
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(binary, "-f", "-"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    except FileNotFoundError:
+        raise Failed("nft is not installed (Debian: apt install nftables)") from None
+    async with asyncio.timeout(_NFT_SECONDS):
+        _, complaint = await process.communicate(transaction.encode())
+    if process.returncode:
+        raise Failed(f"nft: {complaint.decode(errors='replace').strip()}")
+
+
+def default_mtu() -> int:
+    """The MTU of the interface that leads out of this network namespace; 1500 when nothing does."""
+    for line in Path("/proc/net/route").read_text().splitlines()[1:]:
+        interface, destination = line.split()[:2]
+        if destination == "00000000":
+            return interface_mtu(interface)
+    return 1500
+
+
+def interface_mtu(interface: str) -> int:
+    """One interface's MTU, asked of the kernel in this network namespace (/sys may show another one's)."""
+    import fcntl
+    import socket
+    import struct
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        reply = fcntl.ioctl(probe, 0x8921, struct.pack("16sI12x", interface.encode(), 0))  # SIOCGIFMTU
+    return int(struct.unpack("16sI12x", reply)[1])

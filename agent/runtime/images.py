@@ -1,0 +1,149 @@
+"""What the agent knows about images besides running them: when to pull, with whose credentials, and loading archives.
+
+Called by the pod workers (policy, credentials), by `cri` and by `containerd` (archives). Policy and credentials are pure.
+
+An archive is loaded by `ctr`, which every package of containerd brings: containerd 1.x has no call that takes an archive,
+so the alternative is to write, blob by blob, what ctr is (content ingestion, leases, docker's format, unpacking).
+Rules: kubernetes.io/docs/concepts/containers/images (pull policy, pre-pulled images, matching of credentials).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import fnmatch
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from agent.runtime.errors import Failed, InvalidConfig, Timeout
+from agent.runtime.protocol import ImageAuth
+from agent.runtime.reference import Reference, normalize, parse_reference
+
+PullPolicy = Literal["Always", "IfNotPresent", "Never"]
+NAMESPACE = "k8s.io"
+_LOAD_SECONDS = 600.0
+_UNPACKED = re.compile(r"^unpacking (\S+) \(sha256:[0-9a-f]+\)", re.MULTILINE)
+
+
+def pull_policy(image: str, declared: str = "") -> PullPolicy:
+    """The policy of a container: as declared, else Always for the tag `latest` and IfNotPresent otherwise."""
+    match declared:
+        case "Always" | "IfNotPresent" | "Never":
+            return declared
+    try:
+        reference = parse_reference(image)
+    except ValueError:
+        return "IfNotPresent"
+    return "Always" if reference.tag == "latest" else "IfNotPresent"
+
+
+def must_pull(policy: PullPolicy, present: bool) -> bool:
+    """Whether a pull comes before the container; with Never and an absent image neither happens."""
+    return policy == "Always" or (policy == "IfNotPresent" and not present)
+
+
+def credentials_for(image: str, configs: Iterable[Mapping[str, Any]]) -> list[ImageAuth]:
+    """What may open an image's registry, most specific first; try them in order, then none at all.
+
+    `configs` are Docker configuration documents, each the parsed `.dockerconfigjson` (with `auths`) or `.dockercfg` of an
+    imagePullSecret. A key is a registry, with or without https:// and a path; its host may hold `*` within a part.
+    """
+    reference = parse_reference(image)
+    found: list[tuple[str, ImageAuth]] = []
+    for config in configs:
+        entries = config.get("auths", config)
+        for key, entry in entries.items() if isinstance(entries, Mapping) else ():
+            pattern = _registry_pattern(key)
+            if isinstance(entry, Mapping) and _opens(pattern, reference):
+                found.append((pattern, _auth(key, entry)))
+    found.sort(key=lambda match: len(match[0]), reverse=True)
+    return [auth for _, auth in found]
+
+
+def _registry_pattern(key: str) -> str:
+    bare = key.removeprefix("https://").removeprefix("http://").rstrip("/")
+    for ending in ("/v1", "/v2"):
+        bare = bare.removesuffix(ending)
+    host, slash, path = bare.partition("/")
+    host = "docker.io" if host in ("index.docker.io", "registry-1.docker.io") else host
+    return host + slash + path
+
+
+def _opens(pattern: str, reference: Reference) -> bool:
+    host, _, path = pattern.partition("/")
+    parts, wanted = host.split("."), reference.registry.split(".")
+    same_host = len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, wanted, parts))
+    return same_host and (not path or (reference.path + "/").startswith(path.rstrip("/") + "/"))
+
+
+def _auth(key: str, entry: Mapping[str, Any]) -> ImageAuth:
+    username, password = str(entry.get("username") or ""), str(entry.get("password") or "")
+    encoded = str(entry.get("auth") or "")
+    if encoded and not username:
+        try:
+            username, _, password = base64.b64decode(encoded).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            username = ""
+    return ImageAuth(
+        username=username,
+        password=password,
+        server_address=key,
+        identity_token=str(entry.get("identitytoken") or ""),
+        registry_token=str(entry.get("registrytoken") or ""),
+    )
+
+
+def read_docker_config(text: bytes) -> Mapping[str, Any]:
+    """A Docker configuration document out of a Secret; {} when it is no JSON object (the pull then says why it fails)."""
+    try:
+        parsed = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return {}
+    return parsed if isinstance(parsed, dict) else {}
+
+
+async def load_archive(socket: Path, archive: Path) -> list[str]:
+    """Import an OCI or Docker archive into the containerd at `socket`; returns the images' full names.
+
+    Names in the archive are completed as Kubernetes completes them (`hello` becomes docker.io/library/hello:latest), or
+    a pod that says `image: hello` would not find it. InvalidConfig when the file is no archive.
+    """
+    output = await _ctr(socket, "images", "import", str(archive))
+    names = _UNPACKED.findall(output)
+    if not names:
+        raise InvalidConfig(f"{archive}: the archive holds no image for this machine")
+    for name in names:
+        if normalize(name) != name:
+            await _ctr(socket, "images", "tag", "--force", name, normalize(name))
+            await _ctr(socket, "images", "remove", name)
+    return [normalize(name) for name in names]
+
+
+async def _ctr(socket: Path, *arguments: str) -> str:
+    binary = shutil.which("ctr")
+    if binary is None:
+        raise Failed("ctr is not installed; it comes with containerd")
+    process = await asyncio.create_subprocess_exec(
+        binary,
+        *("--address", str(socket), "--namespace", NAMESPACE),
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(_LOAD_SECONDS):
+            output, complaint = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise Timeout(f"ctr {arguments[0]} {arguments[1]} took longer than {_LOAD_SECONDS:g}s") from None
+    if process.returncode:
+        raise InvalidConfig(complaint.decode(errors="replace").strip().removeprefix("ctr: "))
+    return output.decode(errors="replace")
