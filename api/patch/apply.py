@@ -1,0 +1,341 @@
+"""Server-side apply, and who owns which field (`metadata.managedFields`).
+
+Called by the registry: `apply` for PATCH with application/apply-patch+yaml, `track_update` for every other write, after
+defaulting and before admission. Pure; both take the moment as text in `Writer`. Invariants: applying the same
+configuration twice changes nothing the second time; without force nobody's field changes its value; a field that its
+last owner no longer applies goes. https://kubernetes.io/docs/reference/using-api/server-side-apply/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+
+from api.errors import ApiError, BadRequest, Cause, Conflict
+from api.objects import Object, clone
+from api.patch.fields import (
+    FieldSet,
+    all_fields,
+    applied_fields,
+    compare,
+    created_fields,
+    difference,
+    element_key,
+    intersection,
+    is_associative,
+    is_granular,
+    paths,
+    tracked,
+    union,
+)
+from api.schema.nodes import Node
+
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+_BEFORE_FIRST_APPLY = "before-first-apply"
+_ANCIENT = "ancient-changes"
+_MOST_UPDATERS = 10
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Who writes: the field manager, in which version of the API, to which subresource, when (RFC 3339).
+
+    `reset` names the top-level fields that this endpoint ignores (`status` on the main one): nobody owns them by it.
+    """
+
+    manager: str
+    api_version: str
+    time: str
+    subresource: str = ""
+    reset: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One entry of managedFields."""
+
+    manager: str
+    operation: str
+    api_version: str
+    time: str
+    subresource: str
+    fields: FieldSet
+
+    def same_owner(self, writer: Writer, operation: str) -> bool:
+        if (self.manager, self.operation, self.subresource) != (writer.manager, operation, writer.subresource):
+            return False
+        return operation == "Apply" or self.api_version == writer.api_version
+
+    def wire(self) -> Object:
+        entry: Object = {"manager": self.manager, "operation": self.operation, "apiVersion": self.api_version}
+        if self.time:
+            entry["time"] = self.time
+        entry |= {"fieldsType": "FieldsV1", "fieldsV1": self.fields}
+        return entry | {"subresource": self.subresource} if self.subresource else entry
+
+    def shown(self) -> str:
+        """How a conflict names this owner."""
+        text = f'"{self.manager}"'
+        if self.subresource:
+            text += f' with subresource "{self.subresource}"'
+        return f"{text} using {self.api_version}" if self.operation == "Update" else text
+
+
+def track_update(old: Object | None, new: Object, writer: Writer, schema: Node | None) -> None:
+    """Sets `new`'s managedFields after an ordinary write: the writer takes what it changed from everybody else.
+
+    `old` is None for a create. A client may edit managedFields itself ([] or [{}] drops them); one that omits them
+    keeps the stored ones. Objects without managedFields stay without, as in Kubernetes.
+    """
+    metadata = new.setdefault("metadata", {})
+    given = metadata.pop("managedFields", None)
+    if old is None and not given:
+        fields = _without_reset(created_fields(new, schema), writer)
+        if fields:
+            metadata["managedFields"] = [_owned(writer, "Update", fields).wire()]
+        return
+    entries = _stored_or_given(old, given, writer)
+    if old is not None and not entries:
+        return
+    changed, removed = compare(old or {}, new, schema)
+    changed = _without_reset(changed, writer)
+    if changed or removed:
+        entries = _after_update(entries, changed, removed, writer)
+    if entries:
+        metadata["managedFields"] = _listed(entries)
+
+
+def apply(live: Object | None, applied: Object, writer: Writer, schema: Node | None, *, force: bool = False) -> Object:
+    """`live` (untouched; None to create) with the applied configuration merged in, managedFields included.
+
+    Raises Conflict, one cause a field, when another manager owns a field whose value would change (unless `force`), and
+    BadRequest when the configuration carries managedFields.
+    """
+    if (applied.get("metadata") or {}).get("managedFields"):
+        raise BadRequest("metadata.managedFields must be nil")
+    before: Object = clone(live) if live is not None else {}
+    entries = _decoded((before.get("metadata") or {}).pop("managedFields", None)) or []
+    if live is not None and not entries:
+        entries = [_before_first_apply(before, applied, writer, schema)]
+    own = next((entry for entry in entries if entry.same_owner(writer, "Apply")), None)
+    others = [entry for entry in entries if entry is not own]
+    fields = _without_reset(applied_fields(applied, schema), writer)
+    merged: Object = _merge(clone(before), clone(applied), schema)
+    if own is not None:
+        owned = fields
+        for entry in others:
+            owned = union(owned, entry.fields)
+        _prune(merged, own.fields, owned, schema)
+    changed, removed = compare(before, merged, schema)
+    others = _settled(others, _without_reset(changed, writer), before, writer, schema, force)
+    unchanged = not changed and not removed and own is not None and own.fields == fields
+    mine = own if unchanged else _owned(writer, "Apply", fields)
+    kept = [entry for entry in _reduced(others, removed) if entry.fields]
+    if mine is not None and mine.fields:
+        kept.append(mine)
+    merged.setdefault("metadata", {})["managedFields"] = _listed(kept)
+    _renew_last_applied(merged, applied, writer)
+    return merged
+
+
+# ---- entries ----
+
+
+def _owned(writer: Writer, operation: str, fields: FieldSet) -> _Entry:
+    return _Entry(writer.manager, operation, writer.api_version, writer.time, writer.subresource, fields)
+
+
+def _decoded(wire: Any) -> list[_Entry] | None:
+    """The entries of managedFields, None when they cannot be read."""
+    if not isinstance(wire, list):
+        return None
+    entries = []
+    for entry in wire:
+        if not isinstance(entry, dict) or not isinstance(entry.get("fieldsV1") or {}, dict):
+            return None
+        names = ("manager", "operation", "apiVersion", "time", "subresource")
+        manager, operation, version, time, subresource = (entry.get(name) or "" for name in names)
+        fields = entry.get("fieldsV1") or {}
+        entries.append(_Entry(manager, operation, version, time, subresource, fields))
+    return entries
+
+
+def _stored_or_given(old: Object | None, given: Any, writer: Writer) -> list[_Entry]:
+    """Whose word counts on managedFields: the request's, unless it has none or goes through a subresource."""
+    stored = (old or {}).get("metadata", {}).get("managedFields")
+    if given is None or writer.subresource:
+        return _decoded(stored) or []
+    if given in ([], [{}]):
+        return []
+    return _decoded(given) or _decoded(stored) or []
+
+
+def _listed(entries: Iterable[_Entry]) -> list[Object]:
+    def order(entry: _Entry) -> tuple[str, ...]:
+        return entry.operation, entry.time, entry.manager, entry.api_version, entry.subresource
+
+    return [entry.wire() for entry in sorted(entries, key=order)]
+
+
+def _reduced(entries: Iterable[_Entry], fields: FieldSet) -> list[_Entry]:
+    """The entries without `fields`."""
+    if not fields:
+        return list(entries)
+    return [replace(entry, fields=difference(entry.fields, fields)) for entry in entries]
+
+
+def _after_update(entries: list[_Entry], changed: FieldSet, removed: FieldSet, writer: Writer) -> list[_Entry]:
+    own = next((entry for entry in entries if entry.same_owner(writer, "Update")), None)
+    others = _reduced(_reduced((entry for entry in entries if entry is not own), changed), removed)
+    fields = union(difference(own.fields, removed) if own else {}, changed)
+    kept = [entry for entry in others if entry.fields]
+    if fields:
+        same = own is not None and own.fields == fields and not changed
+        kept.append(own if own is not None and same else _owned(writer, "Update", fields))
+    return _capped(kept)
+
+
+def _capped(entries: list[_Entry]) -> list[_Entry]:
+    """At most ten updaters: the oldest are forgotten into one entry, so that objects do not grow for ever."""
+    updaters = sorted((entry for entry in entries if entry.operation == "Update"), key=lambda entry: entry.time)
+    surplus = len(updaters) - _MOST_UPDATERS
+    if surplus <= 0:
+        return entries
+    oldest = updaters[: surplus + 1]
+    fields: FieldSet = {}
+    for entry in oldest:
+        fields = union(fields, entry.fields)
+    merged = replace(oldest[-1], manager=_ANCIENT, subresource="", fields=fields)
+    return [entry for entry in entries if all(entry is not old for old in oldest)] + [merged]
+
+
+def _without_reset(fields: FieldSet, writer: Writer) -> FieldSet:
+    if not writer.reset or not any(f"f:{name}" in fields for name in writer.reset):
+        return fields
+    return {key: node for key, node in fields.items() if key[2:] not in writer.reset}
+
+
+def _before_first_apply(before: Object, applied: Object, writer: Writer, schema: Node | None) -> _Entry:
+    """Everything in an object that nobody tracked belongs to an unknown updater."""
+    fields = {key: node for key, node in all_fields(tracked(before), schema).items() if key != "."}
+    version = before.get("apiVersion") or applied.get("apiVersion") or writer.api_version
+    return _Entry(_BEFORE_FIRST_APPLY, "Update", version, writer.time, "", fields)
+
+
+# ---- conflicts ----
+
+
+def _settled(
+    others: list[_Entry], changed: FieldSet, before: Object, writer: Writer, schema: Node | None, force: bool
+) -> list[_Entry]:
+    """The other managers after this write took `changed`. Raises Conflict when it may not."""
+    contested = [(entry, intersection(entry.fields, changed)) for entry in others]
+    if not force:
+        allowed = _client_applied(before, schema) if writer.manager == "kubectl" else {}
+        refused = [(entry, difference(fields, allowed)) for entry, fields in contested]
+        conflicts = [(entry, path) for entry, fields in refused for path in paths(fields)]
+        if conflicts:
+            raise _conflict(conflicts)
+    return [replace(entry, fields=difference(entry.fields, fields)) for entry, fields in contested]
+
+
+def _client_applied(before: Object, schema: Node | None) -> FieldSet:
+    """kubectl may take over what kubectl applied client-side: the fields of its last-applied annotation."""
+    text = ((before.get("metadata") or {}).get("annotations") or {}).get(_LAST_APPLIED)
+    if not text:
+        return {}
+    try:
+        last = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return {}
+    if not isinstance(last, dict):
+        return {}
+    annotation: FieldSet = {"f:metadata": {"f:annotations": {f"f:{_LAST_APPLIED}": {}}}}
+    return union(applied_fields(last, schema), annotation)
+
+
+def _conflict(conflicts: list[tuple[_Entry, str]]) -> ApiError:
+    causes = [Cause("FieldManagerConflict", f"conflict with {entry.shown()}", path).wire() for entry, path in conflicts]
+    if len(conflicts) == 1:
+        entry, path = conflicts[0]
+        return Conflict(f"Apply failed with 1 conflict: conflict with {entry.shown()}: {path}", {"causes": causes})
+    by_owner: dict[str, list[str]] = {}
+    for entry, path in conflicts:
+        by_owner.setdefault(entry.shown(), []).append(f"- {path}")
+    listed = "\n".join(f"conflicts with {owner}:\n" + "\n".join(by_owner[owner]) for owner in sorted(by_owner))
+    return Conflict(f"Apply failed with {len(conflicts)} conflicts: {listed}", {"causes": causes})
+
+
+def _renew_last_applied(merged: Object, applied: Mapping[str, Any], writer: Writer) -> None:
+    """Keeps a client-side `kubectl apply` working after a server-side one."""
+    annotations = merged["metadata"].get("annotations") or {}
+    if writer.manager == "kubectl" and annotations.get(_LAST_APPLIED):
+        annotations[_LAST_APPLIED] = orjson.dumps(applied, option=orjson.OPT_APPEND_NEWLINE).decode()
+
+
+# ---- merging ----
+
+
+def _merge(live: Any, applied: Any, node: Node | None) -> Any:
+    """`live` (changed) with `applied` merged in; a null in the configuration removes."""
+    if isinstance(live, dict) and isinstance(applied, dict) and is_granular(node):
+        for key, value in applied.items():
+            child = node.field(key) if node is not None else None
+            if value is None:
+                live.pop(key, None)
+            else:
+                live[key] = _merge(live.get(key), value, child)
+        return live
+    if isinstance(live, list) and isinstance(applied, list) and node is not None and is_associative(node):
+        return _merge_lists(live, applied, node)
+    return applied
+
+
+def _merge_lists(live: list[Any], applied: list[Any], node: Node) -> list[Any]:
+    """The applied order rules; elements only in `live` keep their place between their neighbours."""
+    stored = {element_key(item, node): item for item in live}
+    wanted = {element_key(item, node): item for item in applied}
+    shared = [key for key in wanted if key in stored]
+    out: dict[str, Any] = {}
+    left, right, due = list(stored), list(wanted), 0
+    while left or right:
+        if left and left[0] not in wanted:
+            key = left.pop(0)
+            out[key] = stored[key]
+        elif left and (left[0] in out or (right and due < len(shared) and shared[due] != left[0])):
+            left.pop(0)  # the applied order places it
+        else:
+            key = right.pop(0)
+            if key in stored:
+                due += 1
+            out[key] = _merge(stored.get(key), wanted[key], node.element)
+    return list(out.values())
+
+
+def _prune(value: Any, last: FieldSet, owned: FieldSet, node: Node | None) -> None:
+    """Removes from `value` what was in `last` and is in nobody's set now."""
+    if isinstance(value, dict):
+        for key in [key for key in last if key.startswith("f:") and key[2:] in value]:
+            name = key[2:]
+            if key not in owned:
+                del value[name]
+            else:
+                _prune(value[name], last[key], owned[key], node.field(name) if node is not None else None)
+    elif isinstance(value, list) and node is not None and is_associative(node):
+        kept = []
+        for item in value:
+            key = element_key(item, node)
+            if _goes(last.get(key), owned.get(key)):
+                continue
+            if key in last:
+                _prune(item, last[key], owned.get(key) or {}, node.element)
+            kept.append(item)
+        value[:] = kept
+
+
+def _goes(last: FieldSet | None, owned: FieldSet | None) -> bool:
+    was_mine = last is not None and (not last or "." in last)
+    return was_mine and (owned is None or (bool(owned) and "." not in owned))

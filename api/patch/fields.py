@@ -1,0 +1,303 @@
+"""Sets of fields as `managedFields` writes them (FieldsV1), and how to compute them from objects.
+
+A set is the wire form itself, nested dicts: `f:NAME` a field, `k:{...}` a list element by its keys, `v:...` a list
+element by value, `.` the node itself. `{}` below the top is a leaf that belongs to the set; a node with children
+belongs only when it has `.`; an empty top is the empty set. Sets are frozen: every function returns new
+dicts and shares what it did not change. Used by api.patch.apply only.
+Rules: KEP-555, sigs.k8s.io/structured-merge-diff.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import orjson
+
+from api.objects import Object
+from api.schema.nodes import Node
+
+FieldSet = dict[str, Any]
+
+_SELF = "."
+_UNTRACKED = frozenset({"apiVersion", "kind"})
+_UNTRACKED_METADATA = frozenset(
+    {
+        "name",
+        "namespace",
+        "creationTimestamp",
+        "selfLink",
+        "uid",
+        "clusterName",
+        "generation",
+        "managedFields",
+        "resourceVersion",
+    }
+)
+# Go structs that are never nil: they exist in an empty object, so nobody adds them.
+_ALWAYS_THERE = frozenset(
+    {"metadata", "spec", "status", "template", "strategy", "updateStrategy", "jobTemplate", "containers"}
+)
+_KEY_DEFAULTS = {"protocol": "TCP"}
+_CACHED_SECTIONS = 1024
+_LONGEST_CACHED = 16_384
+
+
+# ---- algebra ----
+
+
+def _belongs(node: FieldSet) -> bool:
+    return not node or _SELF in node
+
+
+def union(left: FieldSet, right: FieldSet) -> FieldSet:
+    """Everything in either set."""
+    out = dict(left)
+    for key, node in right.items():
+        out[key] = _joined(out[key], node) if key in out and key != _SELF else node
+    return out
+
+
+def _joined(left: FieldSet, right: FieldSet) -> FieldSet:
+    if not left:
+        return right if _belongs(right) else {_SELF: {}, **right}
+    if not right:
+        return left if _belongs(left) else {_SELF: {}, **left}
+    return union(left, right)
+
+
+def difference(left: FieldSet, right: FieldSet) -> FieldSet:
+    """What is in `left` and not in `right`."""
+    if not left or not right:
+        return left
+    return _without(left, right) or {}
+
+
+def _without(left: FieldSet, right: FieldSet) -> FieldSet | None:
+    """None when nothing is left."""
+    if not left:
+        return None if _belongs(right) else left
+    if not right:
+        return {key: node for key, node in left.items() if key != _SELF} or None
+    out: FieldSet = {}
+    for key, node in left.items():
+        if key not in right:
+            out[key] = node
+        elif key != _SELF:
+            rest = _without(node, right[key])
+            if rest is not None:
+                out[key] = rest
+    if not out:
+        return None
+    return {} if len(out) == 1 and _SELF in out else out
+
+
+def intersection(left: FieldSet, right: FieldSet) -> FieldSet:
+    """What is in both sets."""
+    out: FieldSet = {}
+    for key, node in left.items():
+        if key in right and key != _SELF:
+            common = _common(node, right[key])
+            if common is not None:
+                out[key] = common
+    return out
+
+
+def _common(left: FieldSet, right: FieldSet) -> FieldSet | None:
+    out = intersection(left, right)
+    if _belongs(left) and _belongs(right):
+        return {_SELF: {}, **out} if out else {}
+    return out or None
+
+
+def paths(fields: FieldSet, prefix: str = "") -> Iterator[str]:
+    """The members as Kubernetes writes paths: `.spec.containers[name="c"].image`."""
+    for key, node in fields.items():
+        if key == _SELF:
+            continue
+        path = prefix + _step(key)
+        if _belongs(node):
+            yield path
+        yield from paths(node, path)
+
+
+def _step(key: str) -> str:
+    kind, _, rest = key.partition(":")
+    if kind == "f":
+        return f".{rest}"
+    if kind == "k":
+        keys = orjson.loads(rest)
+        return "[" + ",".join(f"{name}={orjson.dumps(keys[name]).decode()}" for name in keys) + "]"
+    return f"[={rest}]" if kind == "v" else f"[{rest}]"
+
+
+# ---- list elements ----
+
+
+def is_associative(node: Node | None) -> bool:
+    """Whether elements of this list have an identity (list types map and set)."""
+    return node is not None and node.list_type in ("map", "set")
+
+
+def is_granular(node: Node | None) -> bool:
+    """Whether fields of this map are owned one by one."""
+    return node is None or node.map_type != "atomic"
+
+
+def element_key(item: Any, node: Node) -> str:
+    """The path element of a list's item. A missing key counts as its default, else as null."""
+    if node.list_type == "map" and isinstance(item, dict):
+        keys = {name: item.get(name, _KEY_DEFAULTS.get(name)) for name in node.list_map_keys}
+        return "k:" + orjson.dumps(keys, option=orjson.OPT_SORT_KEYS).decode()
+    return "v:" + orjson.dumps(item, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _child(node: Node | None, key: str) -> Node | None:
+    return node.field(key) if node is not None else None
+
+
+def _tracked_items(obj: Object) -> Iterator[tuple[str, Any]]:
+    for key, value in obj.items():
+        if key == "metadata" and isinstance(value, dict):
+            yield key, {name: field for name, field in value.items() if name not in _UNTRACKED_METADATA}
+        elif key not in _UNTRACKED:
+            yield key, value
+
+
+def tracked(obj: Object) -> Object:
+    """The object without the fields that nobody owns: identity, and what the server alone writes."""
+    return dict(_tracked_items(obj))
+
+
+# ---- from objects ----
+
+
+def applied_fields(obj: Object, schema: Node | None) -> FieldSet:
+    """What an applied configuration claims: leaves, list elements, and empty maps."""
+    return _claimed(tracked(obj), schema) or {}
+
+
+def _claimed(value: Any, node: Node | None) -> FieldSet | None:
+    if isinstance(value, dict) and is_granular(node):
+        return _claimed_map(value, node)
+    if isinstance(value, list) and node is not None and is_associative(node):
+        out: FieldSet = {}
+        for item in value:
+            out[element_key(item, node)] = {_SELF: {}, **inner} if (inner := _claimed(item, node.element)) else {}
+        return out or None
+    return {}
+
+
+def _claimed_map(value: Object, node: Node | None) -> FieldSet | None:
+    out: FieldSet = {}
+    for key, item in value.items():
+        child = _claimed(item, _child(node, key))
+        if child is not None:
+            out[f"f:{key}"] = child
+        elif item == {}:
+            out[f"f:{key}"] = {}
+    return out or None
+
+
+def all_fields(value: Any, node: Node | None) -> FieldSet:
+    """Every path of a value that is new as a whole, itself included."""
+    if isinstance(value, dict) and value and is_granular(node):
+        out: FieldSet = {_SELF: {}}
+        for key, item in value.items():
+            out["f:" + key] = all_fields(item, _child(node, key))
+        return out
+    if isinstance(value, list) and value and node is not None and is_associative(node):
+        out = {_SELF: {}}
+        for item in value:
+            out[element_key(item, node)] = all_fields(item, node.element)
+        return out
+    return {}
+
+
+def created_fields(obj: Object, schema: Node | None) -> FieldSet:
+    """What the creator of an object set. The sets of large sections are cached: many objects share one template."""
+    out: FieldSet = {}
+    for key, value in _tracked_items(obj):
+        node = _child(schema, key)
+        if key == "metadata" or not isinstance(value, dict):
+            fields = _created(value, node) if key == "metadata" else all_fields(value, node)
+        else:
+            fields = _section(key, value, node)
+        if fields or key not in _ALWAYS_THERE:
+            out[f"f:{key}"] = fields
+    return out
+
+
+_sections: dict[tuple[int, str, bytes], tuple[Node | None, FieldSet]] = {}
+
+
+def _section(key: str, value: Object, node: Node | None) -> FieldSet:
+    compute: Callable[[Any, Node | None], FieldSet] = _created if key in _ALWAYS_THERE else all_fields
+    text = orjson.dumps(value)
+    if node is None or len(text) > _LONGEST_CACHED:
+        return compute(value, node)
+    cached = _sections.get((id(node), key, text))
+    if cached is None:
+        if len(_sections) >= _CACHED_SECTIONS:
+            _sections.clear()
+        # The node is kept with its set, so that its id stays its own.
+        cached = _sections[id(node), key, text] = (node, compute(value, node))
+    return cached[1]
+
+
+def _created(value: Object, node: Node | None) -> FieldSet:
+    """As all_fields, but what exists in an empty object is not itself a member."""
+    out: FieldSet = {}
+    for key, item in value.items():
+        child = _child(node, key)
+        if key not in _ALWAYS_THERE:
+            out["f:" + key] = all_fields(item, child)
+        elif isinstance(item, dict):
+            if fields := _created(item, child):
+                out["f:" + key] = fields
+        elif fields := {name: inner for name, inner in all_fields(item, child).items() if name != _SELF}:
+            out["f:" + key] = fields
+    return out
+
+
+def compare(old: Object, new: Object, schema: Node | None) -> tuple[FieldSet, FieldSet]:
+    """(changed or added, removed) fields between two states of an object."""
+    changed, removed = _compare_maps(tracked(old), tracked(new), schema)
+    return changed, removed
+
+
+def _compare(old: Any, new: Any, node: Node | None) -> tuple[FieldSet | None, FieldSet | None]:
+    """The differences of two values that both exist; None for none, {} for the value as a whole."""
+    if isinstance(old, dict) and isinstance(new, dict) and is_granular(node):
+        changed, removed = _compare_maps(old, new, node)
+        return changed or None, removed or None
+    if isinstance(old, list) and isinstance(new, list) and node is not None and is_associative(node):
+        left = {element_key(item, node): item for item in old}
+        right = {element_key(item, node): item for item in new}
+        changed, removed = _compare_keyed(left, right, lambda _: node.element)
+        return changed or None, removed or None
+    return {}, None
+
+
+def _compare_maps(old: Object, new: Object, node: Node | None) -> tuple[FieldSet, FieldSet]:
+    left = {f"f:{key}": value for key, value in old.items()}
+    right = {f"f:{key}": value for key, value in new.items()}
+    return _compare_keyed(left, right, lambda key: _child(node, key[2:]))
+
+
+def _compare_keyed(left: Object, right: Object, node_of: Callable[[str], Node | None]) -> tuple[FieldSet, FieldSet]:
+    changed: FieldSet = {}
+    removed: FieldSet = {}
+    for key, value in right.items():
+        if key not in left:
+            changed[key] = all_fields(value, node_of(key))
+        elif left[key] != value:
+            more, less = _compare(left[key], value, node_of(key))
+            if more is not None:
+                changed[key] = more
+            if less is not None:
+                removed[key] = less
+    for key, value in left.items():
+        if key not in right:
+            removed[key] = all_fields(value, node_of(key))
+    return changed, removed

@@ -1,0 +1,37 @@
+"""RFC 6902 JSON patch, on the jsonpatch library.
+
+A patch that is no list of operations is 400; one that cannot be carried out (failed test, missing path) is 422, with
+the sentence Kubernetes has for it. Called through api.patch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jsonpatch
+from jsonpointer import JsonPointerException
+
+from api.errors import BadRequest, Invalid, TooLarge
+from api.objects import Object
+
+_MOST_OPERATIONS = 10_000
+_REFUSED = "the server rejected our request due to an error in our request"
+
+
+def json_patch(obj: Object, patch: Any) -> Object:
+    """`obj` (which is changed) with the operations applied. Raises BadRequest, Invalid, TooLarge."""
+    if not isinstance(patch, list) or not all(isinstance(operation, dict) for operation in patch):
+        raise BadRequest(
+            "json: cannot unmarshal the body into Go value of type jsonpatch.Patch: not a list of operations"
+        )
+    if len(patch) > _MOST_OPERATIONS:
+        raise TooLarge(
+            f"The allowed maximum operations in a JSON patch is {_MOST_OPERATIONS}, got {len(patch)}",
+        )
+    try:
+        patched = jsonpatch.JsonPatch(patch).apply(obj, in_place=True)
+    except (jsonpatch.JsonPatchException, JsonPointerException, TypeError, KeyError, ValueError) as fault:
+        raise Invalid(_REFUSED, {}) from fault
+    if not isinstance(patched, dict):
+        raise Invalid(_REFUSED, {})
+    return patched
