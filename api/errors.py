@@ -6,6 +6,7 @@
     ├── Forbidden 403          ├── NotAcceptable 406       ├── UnsupportedMediaType 415
     ├── AlreadyExists 409      ├── Conflict 409            ├── Invalid 422 (carries FieldErrors)
     ├── TooManyRequests 429    ├── InternalError 500       ├── ServiceUnavailable 503
+    ├── Unexplained 500        (no reason)
     └── Timeout 504
 
 The server turns every ApiError into a Status reply (`status_of`), clients turn a Status back (`error_from_status`).
@@ -72,7 +73,9 @@ def invalid(field: str, value: Any, detail: str) -> FieldError:
 
 
 def not_supported(field: str, value: Any, supported: Iterable[str]) -> FieldError:
-    listed = ", ".join(f'"{choice}"' for choice in sorted(supported))
+    """A set is listed sorted, a sequence in its own order: Kubernetes does both."""
+    choices = sorted(supported) if isinstance(supported, (set, frozenset)) else supported
+    listed = ", ".join(f'"{choice}"' for choice in choices)
     body = f"Unsupported value: {_shown(value)}: supported values: {listed}"
     return FieldError(field, "FieldValueNotSupported", body)
 
@@ -91,7 +94,12 @@ def too_long(field: str, value: Any, limit: int) -> FieldError:
 
 
 def too_many(field: str, actual: int, limit: int) -> FieldError:
-    return FieldError(field, "FieldValueTooMany", f"Too many: {actual}: must have at most {limit} items")
+    items = "item" if limit == 1 else "items"
+    return FieldError(field, "FieldValueTooMany", f"Too many: {actual}: must have at most {limit} {items}")
+
+
+def internal(field: str, detail: str) -> FieldError:
+    return FieldError(field, "InternalError", f"Internal error: {detail}")
 
 
 def not_found_value(field: str, value: Any) -> FieldError:
@@ -109,6 +117,10 @@ class ApiError(Exception):
         super().__init__(message)
         self.message = message
         self.details: Object = dict(details or {})
+        self.bare = details is not None
+        """Kubernetes shows an empty `details` for errors it made up without an object."""
+        self.metadata: Object = {}
+        """ListMeta of the Status: an expired list carries the token that goes on inconsistently."""
 
 
 class BadRequest(ApiError):
@@ -169,6 +181,12 @@ class TooManyRequests(ApiError):
 
 class InternalError(ApiError):
     code, reason = 500, "InternalError"
+
+
+class Unexplained(ApiError):
+    """A plain Go error in Kubernetes: 500 without a reason. Only where clients see exactly that there."""
+
+    code, reason = 500, ""
 
 
 class ServiceUnavailable(ApiError):
@@ -250,12 +268,13 @@ def status_of(error: ApiError) -> Object:
     status: Object = {
         "kind": "Status",
         "apiVersion": "v1",
-        "metadata": {},
+        "metadata": error.metadata,
         "status": "Failure",
         "message": error.message,
-        "reason": error.reason,
     }
-    if error.details:
+    if error.reason:
+        status["reason"] = error.reason
+    if error.details or error.bare:
         status["details"] = error.details
     status["code"] = error.code
     return status
