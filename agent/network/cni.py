@@ -1,21 +1,24 @@
 """The node's pod network: a bridge, addresses out of the node's podCIDR, host ports, masquerading.
 
-Called by the agent once the node knows its podCIDR (and again at every start). Writes a CNI configuration for the plug-ins
-bridge, host-local, portmap and loopback, which containerd runs for each sandbox, and one nftables table. Everything is
-per network namespace, so several nodes on one machine can call their bridges the same; what lies in the file system
-(host-local's book of addresses) is per data directory.
+Called by the agent once the node knows its podCIDR (and again at every start). Writes a CNI configuration for the
+plug-ins bridge, host-local, portmap and loopback, which containerd runs for each sandbox, and one nftables table.
+Everything is per network namespace, so several nodes on one machine can call their bridges the same; what lies in the
+file system (host-local's book of addresses) is per data directory.
 
-Masquerading is one static rule instead of the bridge plug-in's `ipMasq`, which runs iptables for every pod: packets from
-this node's pods to anywhere but the cluster's own pods take the node's address. Needs `nft`, and `iptables` for portmap.
-Formats: github.com/containernetworking/cni SPEC.md 1.0.0, nft(8).
+Masquerading is one static rule instead of the bridge plug-in's `ipMasq`, which runs iptables for every pod: packets
+from this node's pods to anywhere but the cluster's own pods take the node's address. Needs `nft`, and `iptables` for
+portmap. Formats: github.com/containernetworking/cni SPEC.md 1.0.0, nft(8).
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import ipaddress
 import json
 import shutil
+import socket
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +28,6 @@ from agent.runtime.errors import Failed
 CONFLIST_NAME = "90-wherry.conflist"
 BRIDGE = "wherry0"
 _NFT_SECONDS = 10.0
-_POD_VETH_OVERHEAD_BYTES = 0
 
 
 @dataclass(frozen=True)
@@ -93,23 +95,26 @@ table {family} {network.table} {{
 async def ensure_pod_network(network: PodNetwork, conf_dir: Path) -> Path:
     """Make the node ready for pods; returns the configuration file that containerd will use. Idempotent.
 
-    A configuration that somebody else put into `conf_dir` is respected: ours is then not written (an earlier one of ours
-    is taken away) and no masquerading is set up. Failed when nft refuses; ValueError for bad CIDRs.
+    A configuration that somebody else put into `conf_dir` is respected: ours is then not written (an earlier one of
+    ours is taken away) and no masquerading is set up. Failed when nft refuses; ValueError for bad CIDRs.
     """
-    conf_dir.mkdir(parents=True, exist_ok=True)
     own = conf_dir / CONFLIST_NAME
-    foreign = foreign_config(conf_dir)
-    if foreign is not None:
+    if (foreign := foreign_config(conf_dir)) is not None:
         own.unlink(missing_ok=True)
         return foreign
     text = json.dumps(render_conflist(network), indent=2) + "\n"
-    network.addresses_dir.mkdir(parents=True, exist_ok=True)
     await apply_nft(render_masquerade(network))
-    if not own.exists() or own.read_text() != text:
-        fresh = own.with_suffix(".new")
-        fresh.write_text(text)
-        fresh.replace(own)
+    _write_if_changed(own, text)
     return own
+
+
+def _write_if_changed(path: Path, text: str) -> None:
+    """containerd watches the directory: the file appears whole, and only when there is news."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or path.read_text() != text:
+        fresh = path.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.replace(path)
 
 
 def foreign_config(conf_dir: Path) -> Path | None:
@@ -149,10 +154,6 @@ def default_mtu() -> int:
 
 def interface_mtu(interface: str) -> int:
     """One interface's MTU, asked of the kernel in this network namespace (/sys may show another one's)."""
-    import fcntl
-    import socket
-    import struct
-
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         reply = fcntl.ioctl(probe, 0x8921, struct.pack("16sI12x", interface.encode(), 0))  # SIOCGIFMTU
     return int(struct.unpack("16sI12x", reply)[1])

@@ -1,10 +1,11 @@
 """A containerd of the agent's own: generated configuration, own root, state and socket, never the system's.
 
-Called by the agent's main. `ensure_containerd` starts one or adopts the one that an earlier agent started (it runs in a
-session of its own and outlives the agent, so that no container restarts with it); `Containerd.run` starts it again when it
-dies. What lasts is under the data directory; sockets and running state are under /run/wherry/<id of the data directory>:
-a socket's path may have 107 bytes at most, and running state must not survive a reboot. Ended by `teardown`.
-Facts about the machine are probed, not assumed. Configuration: containerd's docs/cri/config.md (version 2).
+Called by the agent's main. `ensure_containerd` starts one or adopts the one that an earlier agent started (it runs in
+a session of its own and outlives the agent, so that no container restarts with it); `Containerd.run` starts it again
+when it dies. What lasts is under the data directory; sockets and running state are under /run/wherry/<id of the data
+directory>: a socket's path may have 107 bytes at most, and running state must not survive a reboot. Ended by
+`teardown`. Facts about the machine are probed, not assumed. Configuration: containerd's docs/cri/config.md (version
+2).
 """
 
 from __future__ import annotations
@@ -46,7 +47,6 @@ _DISABLED = (
     "io.containerd.internal.v1.opt",
     "io.containerd.internal.v1.tracing",
     "io.containerd.tracing.processor.v1.otlp",
-    "io.containerd.runtime.v1.linux",
     "io.containerd.monitor.v1.cgroups",
 )
 
@@ -136,8 +136,8 @@ def render_config(paths: ContainerdPaths, machine: Machine, cni_conf_dir: Path) 
     """containerd's configuration, version 2.
 
     cgroupfs, not systemd, drives the cgroups on every machine: our pods are in a top-level tree of their own, and each
-    start is spared a D-Bus round trip. Network namespaces and runc's state are below our own state directory, so nothing
-    is shared with another containerd. Unpacked layers' archives are dropped: an image's bytes are stored once.
+    start is spared a D-Bus round trip. Network namespaces and runc's state are below our own state directory, so
+    nothing is shared with another containerd. Unpacked layers' archives are dropped: an image is stored once.
     """
     disabled = "".join(f'  "{plugin}",\n' for plugin in _DISABLED)
     restricted = "false" if machine.may_raise_oom_score else "true"
@@ -215,8 +215,8 @@ async def ensure_containerd(data_dir: Path, cni_conf_dir: Path | None = None) ->
     """A containerd for this data directory that answers and has the pause image: adopted if one runs, else started.
 
     A running one whose configuration is no longer what this machine and this version of wherry want is replaced; its
-    containers run on. `cni_conf_dir` names a directory with a CNI configuration of the user's own. Unavailable, with the
-    last lines of its log, when it does not come up within 30 s.
+    containers run on. `cni_conf_dir` names a directory with a CNI configuration of the user's own. Unavailable, with
+    the last lines of its log, when it does not come up within 30 s.
     """
     paths = containerd_paths(data_dir)
     conf_dir = (cni_conf_dir or paths.cni_conf_dir).resolve()
@@ -270,20 +270,28 @@ async def stop_process(pid: int) -> None:
 async def _start(paths: ContainerdPaths) -> int:
     binary = shutil.which("containerd")
     if binary is None:
-        raise Unavailable(
-            "containerd is not installed (Debian: apt install containerd runc containernetworking-plugins)"
-        )
-    process = subprocess.Popen(
-        [binary, "--config", str(paths.config), "--log-level", "warn"],
-        stdin=subprocess.DEVNULL,
-        stdout=_open_log(paths),
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        env=_environment(),
-    )
-    if not await _answers(paths, process.pid):
-        await stop_process(process.pid)
+        raise Unavailable("containerd is not installed (apt install containerd runc containernetworking-plugins)")
+    pid = _spawn(binary, paths)
+    if not await _answers(paths, pid):
+        await stop_process(pid)
         raise Unavailable(f"containerd does not start; {paths.log} ends with: {_log_tail(paths)}")
+    return pid
+
+
+def _spawn(binary: str, paths: ContainerdPaths) -> int:
+    log = _open_log(paths)
+    try:
+        process = subprocess.Popen(
+            [binary, "--config", str(paths.config), "--log-level", "warn"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=_environment(),
+        )
+    finally:
+        os.close(log)
+    process.returncode = 0  # it may outlive us; whoever waits for it uses its pidfd
     return process.pid
 
 
@@ -324,9 +332,14 @@ async def _answers(paths: ContainerdPaths, pid: int) -> bool:
 
 
 def _alive(pid: int) -> bool:
-    with contextlib.suppress(ChildProcessError):
-        return os.waitpid(pid, os.WNOHANG)[0] == 0
+    _bury(pid)
     return Path(f"/proc/{pid}").exists()
+
+
+def _bury(pid: int) -> None:
+    """Take a dead child off the process table; somebody else's child is init's to bury."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
 
 
 async def _wait_until_gone(pid: int) -> None:
@@ -343,8 +356,7 @@ async def _wait_until_gone(pid: int) -> None:
     finally:
         loop.remove_reader(handle)
         os.close(handle)
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+    _bury(pid)
 
 
 async def _ensure_pause_image(paths: ContainerdPaths) -> None:

@@ -1,9 +1,8 @@
 """What the agent knows about images besides running them: when to pull, with whose credentials, and loading archives.
 
-Called by the pod workers (policy, credentials), by `cri` and by `containerd` (archives). Policy and credentials are pure.
-
-An archive is loaded by `ctr`, which every package of containerd brings: containerd 1.x has no call that takes an archive,
-so the alternative is to write, blob by blob, what ctr is (content ingestion, leases, docker's format, unpacking).
+Called by the pod workers (policy, credentials), by `cri` and by `containerd` (archives). Policy and credentials are
+pure. An archive is loaded by `ctr`, which every package of containerd brings: containerd 1.x has no call that takes an
+archive, so the alternative is to write, blob by blob, what ctr is (ingestion, leases, docker's format, unpacking).
 Rules: kubernetes.io/docs/concepts/containers/images (pull policy, pre-pulled images, matching of credentials).
 """
 
@@ -51,8 +50,8 @@ def must_pull(policy: PullPolicy, present: bool) -> bool:
 def credentials_for(image: str, configs: Iterable[Mapping[str, Any]]) -> list[ImageAuth]:
     """What may open an image's registry, most specific first; try them in order, then none at all.
 
-    `configs` are Docker configuration documents, each the parsed `.dockerconfigjson` (with `auths`) or `.dockercfg` of an
-    imagePullSecret. A key is a registry, with or without https:// and a path; its host may hold `*` within a part.
+    `configs` are Docker configuration documents, each the parsed `.dockerconfigjson` (with `auths`) or `.dockercfg` of
+    an imagePullSecret. A key is a registry, with or without https:// and a path; its host may hold `*` within a part.
     """
     reference = parse_reference(image)
     found: list[tuple[str, ImageAuth]] = []
@@ -100,7 +99,7 @@ def _auth(key: str, entry: Mapping[str, Any]) -> ImageAuth:
 
 
 def read_docker_config(text: bytes) -> Mapping[str, Any]:
-    """A Docker configuration document out of a Secret; {} when it is no JSON object (the pull then says why it fails)."""
+    """A Docker configuration document out of a Secret; {} when it is none (the pull then says why it fails)."""
     try:
         parsed = orjson.loads(text)
     except orjson.JSONDecodeError:

@@ -1,7 +1,7 @@
 """Writes container images as OCI archives: one layer, no registry, no builder.
 
-Called by `pause` (the sandbox image) and by tests that need a small image. Pure Python on the standard library. The bytes
-are a function of the arguments alone (no clock, no owner of the build machine), so an image's id is the same everywhere.
+Called by `pause` (the sandbox image) and by tests that need a small image. Imports only the standard library. The
+bytes are a function of the arguments alone (no clock, no owner), so an image has the same id on every machine.
 Format: github.com/opencontainers/image-spec (image-layout, manifest, config).
 """
 
