@@ -1,0 +1,72 @@
+"""All reconcilers of the controller, and what runs them.
+
+Called by `controller.main` while this process leads. Imports every reconciler. Invariant: every write of a reconciler
+carries the guards it was given, so that a former leader's writes fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from controller.admission.types import Request, User
+from controller.reconcilers.actions import Executor
+from controller.reconcilers.liveness import Liveness
+from controller.reconcilers.loop import Reconciler, run_loop
+from controller.reconcilers.views import Views
+from controller.registry.recorder import Recorder
+from controller.registry.registry import Registry
+from controller.store.types import Guard
+
+FIELD_MANAGER = "kube-controller-manager"
+
+
+def every_controller(name: str) -> bool:
+    del name
+    return True
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What differs between installations. `enabled(name)` says which reconcilers run."""
+
+    cluster_cidr: str = "10.244.0.0/16"
+    node_cidr_mask: int = 24
+    ca_pem: str = ""
+    """The cluster's CA certificate, published to every namespace as ConfigMap kube-root-ca.crt."""
+    node_grace_seconds: float = 40.0
+    """For nodes that never heartbeat: as kube-controller-manager's --node-monitor-grace-period."""
+    event_ttl_seconds: float = 3600.0
+    terminated_pods: int = 12_500
+    enabled: Callable[[str], bool] = field(default=every_controller)
+
+
+def build(registry: Registry, liveness: Liveness, settings: Settings) -> list[Reconciler[Any]]:
+    """Every enabled reconciler, ready to be given to `run_loop`."""
+    views = Views(registry.store)
+    del views, liveness
+    everything: list[Reconciler[Any]] = []
+    return [reconciler for reconciler in everything if settings.enabled(reconciler.name)]
+
+
+async def run_reconcilers(
+    registry: Registry, liveness: Liveness, settings: Settings, guards: tuple[Guard, ...] = ()
+) -> None:
+    """Reconciles until cancelled. The cache is first brought up to everything a former leader may have written."""
+    await registry.store.current()
+    recorder = Recorder(registry, request_of("kube-controller-manager", guards), "kube-controller-manager")
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(recorder.run())
+        tasks.create_task(liveness.run())
+        for reconciler in build(registry, liveness, settings):
+            executor = Executor(registry, request_of(reconciler.name, guards), recorder, reconciler.name)
+            tasks.create_task(run_loop(reconciler, registry.store, executor))
+
+
+def request_of(name: str, guards: tuple[Guard, ...]) -> Request:
+    """Writes in the name of the service account a Kubernetes controller of that name would use."""
+    groups = ("system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated")
+    user = User(f"system:serviceaccount:kube-system:{name}", groups=groups)
+    return Request(user=user, field_manager=FIELD_MANAGER, guards=guards)

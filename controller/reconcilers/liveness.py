@@ -1,0 +1,157 @@
+"""Who is alive: the times of the nodes' heartbeats, kept in memory, judged against the TTL.
+
+`beat` is called by the server for every heartbeat frame; the node-lifecycle reconciler asks `judge` and `braked` and is
+woken when a judgement changes. Imports asyncio only. Invariants (design section 7):
+- silence is death, a closed connection is not: only the time since the last heartbeat counts;
+- nobody is judged within one TTL of the start of this leader, or of the end of a stall of its event loop, because
+  heartbeats that arrived meanwhile could not be counted;
+- while more than half of the nodes vanished within one TTL the brake holds: then more likely we are the ones cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import structlog
+
+log = structlog.get_logger()
+
+TTL_SECONDS = 4.0
+TICK_SECONDS = 0.5
+STALL_SECONDS = 1.0
+"""A tick that comes so much too late means that heartbeats lay unread."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """`silent`: the TTL has passed. `wait_seconds`: how long until that may happen."""
+
+    silent: bool
+    wait_seconds: float
+
+
+class Liveness:
+    """One for each controller process. `ttl_seconds` is the time of silence after which a node counts as dead."""
+
+    def __init__(self, ttl_seconds: float = TTL_SECONDS, clock: Callable[[], float] | None = None) -> None:
+        self.ttl_seconds = ttl_seconds
+        self._clock = clock or _loop_time
+        self._last: dict[str, float] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._silent: set[str] = set()
+        self._listeners: list[Callable[[str], None]] = []
+        self._leading = False
+        self._fair_since = 0.0
+        self._ticked = 0.0
+
+    def beat(self, node: str) -> bool:
+        """Counts a heartbeat; True if it is granted, that is, if this controller leads and so judges."""
+        self._last[node] = self._clock()
+        if not self._leading:
+            return False
+        if node in self._silent:
+            self._silent.discard(node)
+            self._notify(node)
+        if node not in self._timers:
+            self._arm(node)
+            self._notify(node)
+        return True
+
+    def ever_beat(self, node: str) -> bool:
+        """Whether this process has seen a heartbeat of the node."""
+        return node in self._last
+
+    def judge(self, node: str) -> Judgement:
+        """Is a node that should heartbeat alive? From the first question on its silence is timed."""
+        self._note_stall()
+        wait = self._due(node) - self._clock()
+        if wait <= 0:
+            self._silent.add(node)
+            return Judgement(True, 0.0)
+        if node not in self._timers:
+            self._arm(node)
+        return Judgement(False, wait)
+
+    def braked(self, nodes: Collection[str]) -> bool:
+        """Whether more than half of `nodes` (those that should heartbeat) vanished within one TTL of each other.
+
+        A node counts as vanishing from half a TTL of silence on: of those cut off together the first to run out of time
+        must not be judged before the others show the same.
+        """
+        now = self._clock()
+        seen = sorted(self._seen(node) for node in nodes)
+        vanished = [moment for moment in seen if now - moment > self.ttl_seconds / 2]
+        start = 0
+        for end, moment in enumerate(vanished):
+            while moment - vanished[start] > self.ttl_seconds:
+                start += 1
+            if 2 * (end - start + 1) > len(nodes):
+                return True
+        return False
+
+    def forget(self, node: str) -> None:
+        """The node was deleted."""
+        self._last.pop(node, None)
+        self._silent.discard(node)
+        timer = self._timers.pop(node, None)
+        if timer is not None:
+            timer.cancel()
+
+    def attach(self, listener: Callable[[str], None]) -> Callable[[], None]:
+        """Calls `listener(node)` whenever a judgement may have changed; returns how to stop."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    async def run(self) -> None:
+        """Judges while this controller leads: from now until cancelled."""
+        self._leading = True
+        self._fair_since = self._ticked = self._clock()
+        self._silent.clear()
+        try:
+            while True:
+                await asyncio.sleep(TICK_SECONDS)
+                self._note_stall()
+                self._ticked = self._clock()
+        finally:
+            self._leading = False
+            for timer in self._timers.values():
+                timer.cancel()
+            self._timers.clear()
+
+    def _note_stall(self) -> None:
+        """After a stall everybody gets a whole TTL to be heard again."""
+        now = self._clock()
+        late = now - self._ticked - TICK_SECONDS
+        if late > STALL_SECONDS:
+            log.warning("event_loop_stalled", seconds=round(late, 2))
+            self._fair_since = self._ticked = now
+
+    def _seen(self, node: str) -> float:
+        return max(self._last.get(node, self._fair_since), self._fair_since)
+
+    def _due(self, node: str) -> float:
+        return self._seen(node) + self.ttl_seconds
+
+    def _arm(self, node: str) -> None:
+        """One timer a node; it looks again when it fires, so that a heartbeat costs no timer."""
+        delay = max(0.0, self._due(node) - self._clock())
+        self._timers[node] = asyncio.get_running_loop().call_later(delay, self._expire, node)
+
+    def _expire(self, node: str) -> None:
+        self._timers.pop(node, None)
+        self._note_stall()
+        if self._due(node) > self._clock():
+            self._arm(node)
+            return
+        self._silent.add(node)
+        self._notify(node)
+
+    def _notify(self, node: str) -> None:
+        for listener in self._listeners:
+            listener(node)
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()

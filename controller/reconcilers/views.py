@@ -1,0 +1,175 @@
+"""What reconcilers read of objects: parsed once a version, shared, frozen.
+
+`Views` remembers the parse of every record it was shown until the object changes or goes. `PodFacts` is what decisions
+need to know of a pod; thousands of them are looked at in one decision, so it is small and its fields are plain.
+Imports the store's vocabulary and `api`. Invariant: what is handed out is shared and must not be changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from api.objects import Object, parse_time
+from controller.store import Store
+from controller.store.types import Event, EventType, Key, Record
+
+PODS = ("", "pods")
+FENCED_LABEL = "wherry/fenced"
+_FINISHED = ("Succeeded", "Failed")
+_DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The owner reference with `controller: true`."""
+
+    api_version: str
+    kind: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class PodFacts:
+    """A pod as the workload controllers see it. Times are seconds since the epoch; 0.0 means unknown."""
+
+    namespace: str
+    name: str
+    uid: str
+    version: str
+    labels: Mapping[str, str]
+    owner: Owner | None = None
+    node: str = ""
+    phase: str = "Pending"
+    ready: bool = False
+    ready_since: float = 0.0
+    created: float = 0.0
+    restarts: int = 0
+    deletion_cost: int = 0
+    deleting: bool = False
+    fenced: bool = False
+
+    @property
+    def finished(self) -> bool:
+        return self.phase in _FINISHED
+
+    @property
+    def active(self) -> bool:
+        """Counts as a replica: neither finished nor being deleted (k8s.io/kubernetes controller_utils IsPodActive)."""
+        return not self.deleting and self.phase not in _FINISHED
+
+    @property
+    def terminating(self) -> bool:
+        """Being deleted, its containers perhaps still running."""
+        return self.deleting and self.phase not in _FINISHED
+
+    def available(self, min_ready_seconds: int, now: float) -> bool:
+        """Ready for at least `min_ready_seconds` (the meaning of minReadySeconds in apps/v1)."""
+        return self.ready and (min_ready_seconds == 0 or self.ready_since + min_ready_seconds <= now)
+
+
+def pod_facts(pod: Mapping[str, Any]) -> PodFacts:
+    """Reads what `PodFacts` holds from a pod object."""
+    meta, spec, status = pod["metadata"], pod.get("spec") or {}, pod.get("status") or {}
+    ready = condition_of(status, "Ready") or {}
+    labels = meta.get("labels") or {}
+    return PodFacts(
+        namespace=meta.get("namespace") or "",
+        name=meta["name"],
+        uid=meta.get("uid") or "",
+        version=meta.get("resourceVersion") or "",
+        labels=labels,
+        owner=owner_of(meta),
+        node=spec.get("nodeName") or "",
+        phase=status.get("phase") or "Pending",
+        ready=ready.get("status") == "True",
+        ready_since=seconds_of(ready.get("lastTransitionTime")),
+        created=seconds_of(meta.get("creationTimestamp")),
+        restarts=_restarts(status),
+        deletion_cost=_deletion_cost(meta.get("annotations") or {}),
+        deleting="deletionTimestamp" in meta,
+        fenced=labels.get(FENCED_LABEL) == "true",
+    )
+
+
+def owner_of(meta: Mapping[str, Any]) -> Owner | None:
+    for reference in meta.get("ownerReferences") or ():
+        if reference.get("controller"):
+            return Owner(reference["apiVersion"], reference["kind"], reference["name"], reference["uid"])
+    return None
+
+
+def condition_of(status: Mapping[str, Any], type: str) -> Mapping[str, Any] | None:
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == type:
+            return dict(condition)
+    return None
+
+
+def seconds_of(text: str | None) -> float:
+    """A wire time as seconds since the epoch; 0.0 for none."""
+    return parse_time(text).timestamp() if text else 0.0
+
+
+def moment_of(text: str | None) -> datetime | None:
+    return parse_time(text) if text else None
+
+
+def _restarts(status: Mapping[str, Any]) -> int:
+    return max((entry.get("restartCount") or 0 for entry in status.get("containerStatuses") or ()), default=0)
+
+
+def _deletion_cost(annotations: Mapping[str, str]) -> int:
+    """controller.kubernetes.io/pod-deletion-cost: lower goes first; nonsense counts as 0."""
+    try:
+        return int(annotations.get(_DELETION_COST, "0"))
+    except ValueError:
+        return 0
+
+
+class Views:
+    """The parses of one process, shared by its reconcilers."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._objects: dict[Key, tuple[int, Object]] = {}
+        self._pods: dict[Key, tuple[int, PodFacts]] = {}
+
+    def object(self, record: Record) -> Object:
+        """The parsed record, shared: do not change it."""
+        known = self._objects.get(record.key)
+        if known is not None and known[0] == record.version:
+            return known[1]
+        parsed = record.parse()
+        self._objects[record.key] = (record.version, parsed)
+        return parsed
+
+    def pod(self, record: Record) -> PodFacts:
+        known = self._pods.get(record.key)
+        if known is not None and known[0] == record.version:
+            return known[1]
+        facts = pod_facts(record.parse())
+        self._pods[record.key] = (record.version, facts)
+        return facts
+
+    def last_pod(self, key: Key) -> PodFacts | None:
+        """The facts as last read, perhaps older than the cache."""
+        known = self._pods.get(key)
+        return known[1] if known else None
+
+    def get(self, key: Key) -> Object | None:
+        record = self.store.get(key)
+        return self.object(record) if record is not None else None
+
+    def forget_deleted(self, resource: tuple[str, str]) -> Callable[[], None]:
+        """From now on drops what it remembers of deleted objects of a resource; returns how to stop."""
+
+        def on_event(event: Event) -> None:
+            if event.type is EventType.DELETED:
+                self._objects.pop(event.record.key, None)
+                self._pods.pop(event.record.key, None)
+
+        return self.store.subscribe(resource, on_event)
