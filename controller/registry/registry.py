@@ -10,57 +10,77 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from api.kinds import Kind
 from api.objects import Object
-from controller.registry.types import DEFAULT_DELETE, DeleteOptions, Deletion, Patch
+from controller.admission.chain import Chain, Check
+from controller.admission.types import Request
+from controller.registry import deletion, pods, scale, update
+from controller.registry.create import create
+from controller.registry.event_views import outward
+from controller.registry.ground import Ground
+from controller.registry.patching import patch_object
+from controller.registry.pods import Binding, binding_of, eviction_options
+from controller.registry.types import DEFAULT_DELETE, DeleteOptions, Deletion, Patch, Target
+from controller.store import Query, Store
 from controller.store.types import Record
 
-if TYPE_CHECKING:
-    from controller.admission.types import Request
-    from controller.store import Query, Store
+_SCALE = "scale"
 
 
 @dataclass(frozen=True)
 class RegistrySettings:
-    """What differs between installations."""
+    """What differs between installations: further admission checks (the server's RBAC escalation check)."""
 
-    default_tolerations: bool = True
-    service_account_admission: bool = True
+    checks: tuple[Check, ...] = ()
+
+
+DEFAULT_SETTINGS = RegistrySettings()
 
 
 class Registry:
-    def __init__(self, store: Store, settings: RegistrySettings | None = None) -> None:
+    """Reads go to `store`; every write goes through here."""
+
+    def __init__(self, store: Store, settings: RegistrySettings = DEFAULT_SETTINGS) -> None:
         self.store = store
-        self.settings = settings or RegistrySettings()
+        self._ground = Ground(store, Chain(store, settings.checks))
 
     async def create(self, request: Request, kind: Kind, namespace: str, obj: Object) -> Record:
         """Creates `obj` (which becomes the registry's own: do not use it afterwards)."""
-        raise NotImplementedError
+        return await create(self._ground, request, Target(kind, namespace), obj)
 
     async def update(
         self, request: Request, kind: Kind, namespace: str, name: str, obj: Object, *, subresource: str = ""
     ) -> tuple[Record, bool]:
-        """Replaces an object; (record, created): PUT creates only where Kubernetes allows it."""
-        raise NotImplementedError
+        """Replaces an object; (record, created): PUT creates only where Kubernetes allows it.
+
+        `subresource`: "", status, scale (both sides a Scale), ephemeralcontainers, finalize.
+        """
+        target = Target(kind, namespace, name, subresource)
+        if subresource == _SCALE:
+            return await scale.replace_scale(self._ground, request, target, obj), False
+        return await update.replace_object(self._ground, request, target, obj)
 
     async def patch(
         self, request: Request, kind: Kind, namespace: str, name: str, patch: Patch, *, subresource: str = ""
     ) -> tuple[Record, bool]:
         """Applies a patch; (record, created): only server-side apply creates."""
-        raise NotImplementedError
+        target = Target(kind, namespace, name, subresource)
+        if subresource == _SCALE:
+            return await scale.patch_scale(self._ground, request, target, patch), False
+        return await patch_object(self._ground, request, target, patch)
 
     async def delete(
         self, request: Request, kind: Kind, namespace: str, name: str, options: DeleteOptions = DEFAULT_DELETE
     ) -> Deletion:
-        raise NotImplementedError
+        """Deletes an object, or starts its deletion when finalizers or a grace period keep it."""
+        return await deletion.delete(self._ground, request, Target(kind, namespace, name), options)
 
     async def delete_collection(
         self, request: Request, kind: Kind, query: Query, options: DeleteOptions = DEFAULT_DELETE
     ) -> list[Record]:
         """Deletes what the query selects; the states before deletion, as Kubernetes answers them."""
-        raise NotImplementedError
+        return await deletion.delete_collection(self._ground, request, kind, query, options)
 
     async def modify(
         self,
@@ -72,18 +92,33 @@ class Registry:
         *,
         subresource: str = "",
     ) -> Record | None:
-        """Read, change, compare-and-set, again on a lost race. `change` gets a fresh dict and returns what to write,
-        or None for "nothing to do" (then None is returned)."""
-        raise NotImplementedError
+        """Read, change, compare-and-set, again on a lost race; the version that was read is always the expected one.
+
+        `change` gets a fresh dict, may change and return it, or returns None for "nothing to do" (and so does modify).
+        """
+        return await update.change(self._ground, request, Target(kind, namespace, name, subresource), change)
 
     async def bind(self, request: Request, namespace: str, name: str, node: str, uid: str = "") -> Record:
-        """Binds a pod to a node (pods/binding)."""
-        raise NotImplementedError
+        """Binds a pod to a node. Raises Conflict when it is bound, being deleted, or another pod than `uid`."""
+        return await pods.bind(self._ground, request, namespace, name, Binding(node, uid))
+
+    async def bind_as(self, request: Request, namespace: str, name: str, binding: Object) -> Record:
+        """POST pods/NAME/binding (or /bindings) with a core/v1 Binding; Kubernetes answers a Success Status, 201."""
+        return await pods.bind(self._ground, request, namespace, name, binding_of(name, binding))
 
     async def evict(self, request: Request, namespace: str, name: str, options: DeleteOptions) -> Deletion:
         """Deletes a pod by the eviction API (policy/v1)."""
-        raise NotImplementedError
+        return await pods.evict(self._ground, request, namespace, name, options)
+
+    async def evict_as(self, request: Request, namespace: str, name: str, eviction: Object) -> Deletion:
+        """POST pods/NAME/eviction with a policy/v1 Eviction; Kubernetes answers a Success Status, 201."""
+        return await self.evict(request, namespace, name, eviction_options(name, eviction))
+
+    def shown(self, kind: Kind, record: Record) -> Record:
+        """A record read from the store as `kind` shows it (events.k8s.io/v1 Events are kept as core/v1)."""
+        return outward(kind, record)
 
     def scale_of(self, kind: Kind, record: Record) -> Record:
         """The autoscaling/v1 Scale that GET .../scale shows; update and patch of "scale" answer it too."""
-        raise NotImplementedError
+        del kind
+        return scale.scale_record(record)

@@ -11,8 +11,23 @@ from enum import StrEnum
 from typing import Any
 
 from api.errors import BadRequest
+from api.kinds import Kind
 from api.objects import Object
-from controller.store.types import Record
+from controller.store.types import Key, Record
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a request is about. `name` is empty while a create has not named its object yet."""
+
+    kind: Kind
+    namespace: str
+    name: str = ""
+    subresource: str = ""
+
+    @property
+    def key(self) -> Key:
+        return Key(*self.kind.resource, self.namespace, self.name)
 
 
 class PatchType(StrEnum):

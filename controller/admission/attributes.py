@@ -1,0 +1,68 @@
+"""What one admission check looks at: the write, the object before and after, and the store to look things up in.
+
+Built by the registry for every write, read by each module of this package. Invariant: `obj` is the one thing that a
+check may change (before validation); everything else is read only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from api.errors import Cause, Forbidden, qualified
+from api.kinds import Kind
+from api.objects import Object, name_of
+from controller.admission.types import Request
+from controller.store.types import Key, Record
+
+
+class Reader(Protocol):
+    """The part of the store that admission reads."""
+
+    def get(self, key: Key) -> Record | None:
+        """From the cache; does not block."""
+        ...
+
+    async def read(self, key: Key) -> Record | None:
+        """As new as the call. Raises store.Unavailable."""
+        ...
+
+
+class Operation(StrEnum):
+    CREATE = "CREATE"
+    UPDATE = "UPDATE"
+    DELETE = "DELETE"
+    CONNECT = "CONNECT"
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """One write. `obj` is None for DELETE, `old` is None for CREATE; `name` may be empty while it is generated."""
+
+    request: Request
+    operation: Operation
+    kind: Kind
+    namespace: str
+    name: str
+    obj: Object | None = None
+    old: Mapping[str, Any] | None = None
+    subresource: str = ""
+
+    @property
+    def is_pod(self) -> bool:
+        return self.kind.plural == "pods" and self.kind.group == ""
+
+    def forbidden(self, why: str, *causes: Cause) -> Forbidden:
+        """403 as Kubernetes words it: `pods "x" is forbidden: WHY`."""
+        name = self.name or (name_of(self.obj) if self.obj else "") or self._base_name() or "Unknown"
+        details: Object = {"name": name, "kind": self.kind.plural}
+        if self.kind.group:
+            details["group"] = self.kind.group
+        if causes:
+            details["causes"] = [cause.wire() for cause in causes]
+        return Forbidden(f'{qualified(self.kind.group, self.kind.plural)} "{name}" is forbidden: {why}', details)
+
+    def _base_name(self) -> str:
+        return str(((self.obj or {}).get("metadata") or {}).get("generateName") or "")

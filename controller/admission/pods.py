@@ -1,0 +1,73 @@
+"""What every new pod is given: default tolerations and its priority; and the taint every new node starts with.
+
+Called by the chain. Rules from the admission plugins DefaultTolerationSeconds, Priority and TaintNodesByCondition.
+Changes only the object being written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from api.objects import Object
+from controller.admission.attributes import Attributes, Reader
+from controller.store.types import Key
+
+NOT_READY = "node.kubernetes.io/not-ready"
+UNREACHABLE = "node.kubernetes.io/unreachable"
+TOLERATION_SECONDS = 300
+SYSTEM_PRIORITIES = {"system-node-critical": 2_000_001_000, "system-cluster-critical": 2_000_000_000}
+"""The two classes every cluster has (https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/)."""
+
+
+def add_default_tolerations(pod: Object) -> None:
+    """A pod that says nothing about lost nodes stays bound to one for five minutes."""
+    tolerations = pod["spec"].get("tolerations") or []
+    missing = [key for key in (NOT_READY, UNREACHABLE) if not any(_tolerates(each, key) for each in tolerations)]
+    if missing:
+        pod["spec"]["tolerations"] = [*tolerations, *map(_for_five_minutes, missing)]
+
+
+def _tolerates(toleration: Mapping[str, Any], key: str) -> bool:
+    return toleration.get("key", "") in ("", key) and toleration.get("effect", "") in ("", "NoExecute")
+
+
+def _for_five_minutes(key: str) -> Object:
+    return {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": TOLERATION_SECONDS}
+
+
+def set_priority(attributes: Attributes, reader: Reader) -> None:
+    """Turns priorityClassName into the number the scheduler compares. Raises Forbidden for an unknown class."""
+    pod = attributes.obj
+    assert pod is not None
+    spec = pod["spec"]
+    name = spec.get("priorityClassName") or ""
+    priority, preemption = _priority(attributes, reader, name)
+    given = spec.get("priority")
+    if given is not None and given != priority:
+        raise attributes.forbidden(
+            f"the integer value of priority ({given}) must not be provided in pod spec; "
+            f"priority admission controller computed {priority} from the given PriorityClass name"
+        )
+    spec["priority"] = priority
+    spec.setdefault("preemptionPolicy", preemption)
+
+
+def _priority(attributes: Attributes, reader: Reader, name: str) -> tuple[int, str]:
+    if not name:
+        return 0, "PreemptLowerPriority"
+    record = reader.get(Key("scheduling.k8s.io", "priorityclasses", "", name))
+    if record is not None:
+        priority_class = record.parse()
+        return priority_class.get("value", 0), priority_class.get("preemptionPolicy", "PreemptLowerPriority")
+    if name in SYSTEM_PRIORITIES:
+        return SYSTEM_PRIORITIES[name], "PreemptLowerPriority"
+    raise attributes.forbidden(f"no PriorityClass with name {name} was found")
+
+
+def taint_new_node(node: Object) -> None:
+    """A node takes no pods before its first Ready report is seen; the node lifecycle removes the taint."""
+    spec = node.setdefault("spec", {})
+    taints = spec.get("taints") or []
+    if not any(taint.get("key") == NOT_READY and taint.get("effect") == "NoSchedule" for taint in taints):
+        spec["taints"] = [*taints, {"key": NOT_READY, "effect": "NoSchedule"}]

@@ -1,0 +1,90 @@
+"""ServiceAccount admission: every pod runs as a service account that exists, and gets its token mounted.
+
+Called by the chain when a pod is created. The volume and its mount are those of the admission plugin ServiceAccount
+(https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/): a projected volume with a bound
+token, the cluster's CA bundle and the namespace. Reads ServiceAccounts, changes only the pod.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from api.objects import Object
+from controller.admission.attributes import Attributes, Reader
+from controller.store.types import Key
+
+MOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
+VOLUME_PREFIX = "kube-api-access-"
+ROOT_CA_CONFIG_MAP = "kube-root-ca.crt"
+MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
+TOKEN_SECONDS = 3607
+"""One hour and a bit: agents refresh tokens at 80 % of their life, clients that cannot reload last an hour."""
+
+_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+
+
+async def admit_service_account(attributes: Attributes, reader: Reader) -> None:
+    """Names, checks and mounts the pod's service account. Raises Forbidden when it does not exist."""
+    pod = attributes.obj
+    assert pod is not None
+    if MIRROR_ANNOTATION in (pod["metadata"].get("annotations") or {}):
+        return
+    spec = pod["spec"]
+    name = spec.get("serviceAccountName") or "default"
+    spec["serviceAccountName"] = spec["serviceAccount"] = name
+    account = await _account(attributes, reader, name)
+    if _wants_token(spec, account):
+        _mount_token(spec)
+    if not spec.get("imagePullSecrets") and account.get("imagePullSecrets"):
+        spec["imagePullSecrets"] = [{"name": each["name"]} for each in account["imagePullSecrets"] if "name" in each]
+
+
+async def _account(attributes: Attributes, reader: Reader, name: str) -> Object:
+    key = Key("", "serviceaccounts", attributes.namespace, name)
+    record = reader.get(key) or await reader.read(key)
+    if record is None:
+        where = f"{attributes.namespace}/{name}"
+        raise attributes.forbidden(f'error looking up service account {where}: serviceaccount "{name}" not found')
+    return record.parse()
+
+
+def _wants_token(spec: Mapping[str, Any], account: Mapping[str, Any]) -> bool:
+    """The pod's word counts before the account's; silence means yes."""
+    own = spec.get("automountServiceAccountToken")
+    return account.get("automountServiceAccountToken") is not False if own is None else own is not False
+
+
+def _mount_token(spec: Object) -> None:
+    volumes: list[Object] = spec.get("volumes") or []
+    present = next((each["name"] for each in volumes if each["name"].startswith(VOLUME_PREFIX)), "")
+    name = present or VOLUME_PREFIX + "".join(random.choices(_ALPHABET, k=5))
+    mounted = False
+    for container in _containers(spec):
+        mounts = container.get("volumeMounts") or []
+        if all(mount.get("mountPath") != MOUNT_PATH for mount in mounts):
+            container["volumeMounts"] = [*mounts, {"name": name, "readOnly": True, "mountPath": MOUNT_PATH}]
+            mounted = True
+    if mounted and not present:
+        spec["volumes"] = [*volumes, _token_volume(name)]
+
+
+def _containers(spec: Mapping[str, Any]) -> Iterator[Object]:
+    yield from spec.get("initContainers") or ()
+    yield from spec.get("containers") or ()
+
+
+def _token_volume(name: str) -> Object:
+    namespace_field = {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}
+    return {
+        "name": name,
+        "projected": {
+            "sources": [
+                {"serviceAccountToken": {"expirationSeconds": TOKEN_SECONDS, "path": "token"}},
+                {"configMap": {"name": ROOT_CA_CONFIG_MAP, "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+                {"downwardAPI": {"items": [namespace_field]}},
+            ],
+            "defaultMode": 420,
+        },
+    }

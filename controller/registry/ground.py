@@ -1,0 +1,79 @@
+"""What every verb of the registry stands on, and the two questions each asks first: what is there, and may I.
+
+Called by the verb modules. Invariant: an answer "not there" or "not that version" is never given from the cache alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+
+from api.errors import not_found
+from api.objects import Object
+from controller.admission.attributes import Attributes, Operation
+from controller.admission.chain import Chain
+from controller.admission.types import Request
+from controller.registry.faults import translated
+from controller.registry.types import Target
+from controller.store import Store
+from controller.store.types import Guard, Record
+
+RACES = 64
+"""How often a write that lost a race starts again; more means somebody writes the object without pause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    store: Store
+    chain: Chain
+
+    async def find(self, target: Target) -> Record | None:
+        """The object as it is now, or None when it surely does not exist."""
+        record = self.store.get(target.key)
+        if record is None:
+            with translated(target):
+                record = await self.store.read(target.key)
+        return record
+
+    async def get(self, target: Target) -> Record:
+        """As `find`. Raises NotFound."""
+        record = await self.find(target)
+        if record is None:
+            raise not_found(target.kind.group, target.kind.plural, target.name)
+        return record
+
+    async def newest(self, target: Target) -> Record:
+        """As `get`, never older than this call. Raises NotFound."""
+        with translated(target):
+            record = await self.store.read(target.key)
+        if record is None:
+            raise not_found(target.kind.group, target.kind.plural, target.name)
+        return record
+
+    async def admit(self, attributes: Attributes) -> tuple[Guard, ...]:
+        """The admission chain; the result includes the request's own guards."""
+        with translated(Target(attributes.kind, attributes.namespace, attributes.name)):
+            guards = await self.chain.admit(attributes)
+        return attributes.request.guards + guards
+
+
+def attributes_of(
+    request: Request, operation: Operation, target: Target, obj: Object | None, old: Object | None = None
+) -> Attributes:
+    return Attributes(
+        request=request,
+        operation=operation,
+        kind=target.kind,
+        namespace=target.namespace,
+        name=target.name,
+        obj=obj,
+        old=old,
+        subresource=target.subresource,
+    )
+
+
+def unstored(target: Target, obj: Object, version: int = 0) -> Record:
+    """A record that is answered but not kept: a dry run's, a removed object's, a subresource's."""
+    labels = obj.get("metadata", {}).get("labels") or {}
+    return Record(target.key, version, orjson.dumps(obj), labels, {})

@@ -1,0 +1,92 @@
+"""The first steps of a write: is it decodable, does it name itself rightly, what are its defaults.
+
+Called by create, update and patch. Pure. What the schema does not know becomes a 400, a warning or nothing, as the
+request's fieldValidation says (https://kubernetes.io/docs/reference/using-api/api-concepts/#field-validation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from api.errors import BadRequest, FieldError, invalid_object
+from api.kinds import Kind
+from api.objects import Object
+from api.schema import check, default, unimplemented
+from controller.admission.types import Request
+from controller.registry.types import Target
+
+
+def take_in(request: Request, kind: Kind, obj: Object) -> Object:
+    """Checks, prunes and defaults a decoded body; the result has a metadata. Raises BadRequest."""
+    if request.trusted:
+        default(kind, obj)
+        return obj
+    checked = check(kind, obj)
+    if checked.type_errors:
+        raise undecodable(kind, checked.type_errors[0])
+    found = strict_findings(request.duplicates, checked.unknown)
+    if found and request.field_validation == "Strict":
+        raise undecodable(kind, "strict decoding error: " + ", ".join(found))
+    warn(request, found)
+    taken: Object = checked.obj
+    taken.setdefault("metadata", {})
+    default(kind, taken)
+    return taken
+
+
+def undecodable(kind: Kind, why: str) -> BadRequest:
+    return BadRequest(f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {why}')
+
+
+def strict_findings(duplicates: Iterable[str], unknown: Iterable[str]) -> list[str]:
+    return [f'duplicate field "{path}"' for path in duplicates] + [f'unknown field "{path}"' for path in unknown]
+
+
+def warn(request: Request, findings: Iterable[str]) -> None:
+    if request.field_validation != "Ignore":
+        request.warnings.extend(text for text in findings if text not in request.warnings)
+
+
+def settle_namespace(target: Target, obj: Object) -> None:
+    """The object's namespace is the URL's. Raises BadRequest when the body names another one."""
+    metadata = obj["metadata"]
+    given = metadata.get("namespace") or ""
+    if given == target.namespace:
+        return
+    if not target.namespace:
+        metadata.pop("namespace", None)
+    elif not given:
+        metadata["namespace"] = target.namespace
+    else:
+        raise BadRequest("the namespace of the provided object does not match the namespace sent on the request")
+
+
+def check_name(target: Target, obj: Object) -> None:
+    """The body of a PUT names the object of the URL. Raises BadRequest."""
+    metadata = obj["metadata"]
+    name, namespace = metadata.get("name") or "", metadata.get("namespace") or ""
+    if not name:
+        raise BadRequest(
+            f"the name of the object ({target.name} based on URL) was undeterminable: name must be provided"
+        )
+    if name != target.name:
+        raise BadRequest(f"the name of the object ({name}) does not match the name on the URL ({target.name})")
+    if target.namespace and namespace and namespace != target.namespace:
+        given = f"the namespace of the object ({namespace})"
+        raise BadRequest(f"{given} does not match the namespace on the request ({target.namespace})")
+
+
+def refuse_unimplemented(request: Request, kind: Kind, obj: Object, old: Object | None) -> list[FieldError]:
+    """Warns of fields nothing acts on yet; returns those whose neglect would do harm, unless the object had them."""
+    warnings, refusals = unimplemented(kind, obj)
+    if not warnings and not refusals:
+        return []
+    warn(request, warnings)
+    known = unimplemented(kind, old)[1] if old is not None and refusals else []
+    return [refusal for refusal in refusals if refusal not in known]
+
+
+def refuse(kind: Kind, name: str, errors: list[FieldError]) -> None:
+    """Raises Invalid when there is anything to say."""
+    if errors:
+        raise invalid_object(kind.group, kind.kind, name, errors)

@@ -1,0 +1,153 @@
+"""PATCH: from a patch document to the object it wants, then the way of every update.
+
+Called by the Registry; the patch algebra is in api.patch. JSON, merge and strategic merge patches are applied to what
+is stored and judged like a PUT; server-side apply merges by field ownership and creates what is missing.
+https://kubernetes.io/docs/tasks/manage-kubernetes-objects/update-api-object-kubectl-patch/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from api.codec import decode_body
+from api.errors import BadRequest, Conflict, Invalid, invalid, invalid_object, not_found, required
+from api.kinds import Kind
+from api.objects import Object
+from api.patch import apply, json_patch, merge_patch, strategic_merge
+from api.schema import check, default, merge_schema
+from controller.admission.types import Request
+from controller.registry.create import create_taken
+from controller.registry.event_views import stored_kind
+from controller.registry.ground import Ground
+from controller.registry.intake import check_name, settle_namespace, strict_findings, warn
+from controller.registry.ownership import writer_of
+from controller.registry.types import Patch, PatchType, Target
+from controller.registry.update import Make, change
+from controller.store.types import Record
+
+_YAML = "application/yaml"
+
+
+async def patch_object(ground: Ground, request: Request, target: Target, patch: Patch) -> tuple[Record, bool]:
+    """(record, created). Raises BadRequest, Invalid, Conflict, NotFound, Forbidden, UnsupportedMediaType, ..."""
+    if patch.type is PatchType.APPLY:
+        return await _apply(ground, request, target, patch.body)
+    change_of = patcher(request, target.kind, patch)
+    record = await change(ground, request, target, change_of)
+    assert record is not None
+    return record, False
+
+
+def patcher(request: Request, kind: Kind, patch: Patch) -> Make:
+    """The function that applies `patch`; the document is parsed once for each attempt because applying consumes it.
+
+    Raises BadRequest for a body that is no JSON.
+    """
+    merge = _merger(kind, patch.type)
+    parse_patch(patch.body)
+
+    def patched(current: Object) -> Object:
+        wanted = merge(current, parse_patch(patch.body))
+        return wanted if request.trusted else _decoded(request, kind, wanted)
+
+    return patched
+
+
+def parse_patch(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"error decoding patch: {error}") from error
+
+
+def _merger(kind: Kind, type: PatchType) -> Callable[[Object, Any], Object]:
+    if type is PatchType.JSON:
+        return json_patch
+    if type is PatchType.MERGE:
+        return merge_patch
+    schema = merge_schema(kind)
+    return lambda obj, patch: strategic_merge(obj, patch, schema)
+
+
+def _decoded(request: Request, kind: Kind, wanted: Object) -> Object:
+    """A patched object through the schema. Findings are those of a PUT, except that they blame the patch (422)."""
+    checked = check(kind, wanted)
+    if checked.type_errors:
+        raise _bad_patch(wanted, checked.type_errors[0])
+    found = strict_findings(request.duplicates, checked.unknown)
+    if found and request.field_validation == "Strict":
+        raise _bad_patch(wanted, "strict decoding error: " + ", ".join(found))
+    warn(request, found)
+    taken: Object = checked.obj
+    taken.setdefault("metadata", {})
+    default(kind, taken)
+    return taken
+
+
+def _bad_patch(wanted: Object, why: str) -> Invalid:
+    return invalid_object("", "", "", [invalid("patch", orjson.dumps(wanted).decode(), why)])
+
+
+async def _apply(ground: Ground, request: Request, target: Target, body: bytes) -> tuple[Record, bool]:
+    if not request.field_manager:
+        error = required("fieldManager", "is required for apply patch")
+        raise invalid_object("meta.k8s.io", "PatchOptions", "", [error])
+    applied = _applied(request, target, body)
+    record = await ground.find(replace(target, kind=stored_kind(target.kind)))
+    if record is None:
+        return await _apply_new(ground, request, target, applied), True
+    writer = writer_of(request, target.kind, target.subresource)
+    schema = merge_schema(target.kind)
+
+    def merged(current: Object) -> Object:
+        _same_uid(target, applied, current)
+        wanted = apply(current, applied, writer, schema, force=request.force)
+        default(target.kind, wanted)
+        return wanted
+
+    changed = await change(ground, request, target, merged, tracked=True)
+    assert changed is not None
+    return changed, False
+
+
+def _applied(request: Request, target: Target, body: bytes) -> Object:
+    """The applied configuration: checked like a PUT's body, but never defaulted; what it leaves out it does not own."""
+    decoded = decode_body(body, _YAML, target.kind)
+    checked = check(target.kind, decoded.obj, prune=True)
+    if checked.type_errors:
+        raise BadRequest(f"failed to create typed patch object: {checked.type_errors[0]}")
+    found = strict_findings(decoded.duplicates, checked.unknown)
+    if found and request.field_validation == "Strict":
+        raise BadRequest("failed to create typed patch object: " + ", ".join(found))
+    warn(request, found)
+    applied: Object = checked.obj
+    metadata = applied.setdefault("metadata", {})
+    metadata.setdefault("name", target.name)
+    check_name(target, applied)
+    settle_namespace(target, applied)
+    return applied
+
+
+async def _apply_new(ground: Ground, request: Request, target: Target, applied: Object) -> Record:
+    if target.subresource:
+        raise not_found(target.kind.group, target.kind.plural, target.name)
+    if applied["metadata"].get("uid"):
+        raise Conflict(
+            f'uid mismatch: the provided object specified uid, and no existing object "{target.name}" was found'
+        )
+    writer = writer_of(request, target.kind)
+    created = apply(None, applied, writer, merge_schema(target.kind), force=request.force)
+    default(target.kind, created)
+    return await create_taken(ground, request, target, created, tracked=True)
+
+
+def _same_uid(target: Target, applied: Object, current: Object) -> None:
+    uid = applied["metadata"].get("uid")
+    if uid and uid != current["metadata"]["uid"]:
+        raise Conflict(
+            f'uid mismatch: the provided object specified uid {uid}, the existing "{target.name}" has another'
+        )

@@ -1,0 +1,81 @@
+"""The scale subresource: the replicas of a workload, seen as autoscaling/v1 Scale.
+
+Called by the Registry for GET, PUT and PATCH of .../scale. Invariant: a write through it changes spec.replicas of the
+object behind it and nothing else. https://kubernetes.io/docs/reference/kubernetes-api/autoscaling-resources/scale-v1/
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import orjson
+
+from api import selectors
+from api.errors import conflict, invalid, invalid_object
+from api.kinds import Kind
+from api.objects import Object
+from controller.admission.types import Request
+from controller.registry.ground import Ground
+from controller.registry.intake import check_name, take_in
+from controller.registry.patching import patcher
+from controller.registry.types import Patch, Target
+from controller.registry.update import Make, change
+from controller.store.types import Record
+
+SCALE = Kind("autoscaling", "v1", "Scale", "scales")
+_SHOWN = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+
+
+def scale_object(obj: Object) -> Object:
+    """The Scale of a workload; its selector is the text form that autoscalers list pods with."""
+    metadata, spec = obj["metadata"], obj.get("spec") or {}
+    status: Object = {"replicas": (obj.get("status") or {}).get("replicas", 0)}
+    selector = str(selectors.from_object(spec.get("selector") or {}))
+    if selector:
+        status["selector"] = selector
+    return {
+        "kind": SCALE.kind,
+        "apiVersion": SCALE.api_version,
+        "metadata": {field: metadata[field] for field in _SHOWN if field in metadata},
+        "spec": {"replicas": spec["replicas"]} if spec.get("replicas") else {},
+        "status": status,
+    }
+
+
+def scale_record(record: Record) -> Record:
+    return replace(record, raw=orjson.dumps(scale_object(record.parse())), fields={})
+
+
+async def replace_scale(ground: Ground, request: Request, target: Target, scale: Object) -> Record:
+    """PUT .../scale. Raises BadRequest, NotFound, Conflict, Invalid."""
+    scale = take_in(request, SCALE, scale)
+    check_name(target, scale)
+    return await _change(ground, request, target, lambda current: scale)
+
+
+async def patch_scale(ground: Ground, request: Request, target: Target, patch: Patch) -> Record:
+    """PATCH .../scale. Raises as `replace_scale`."""
+    return await _change(ground, request, target, patcher(request, SCALE, patch))
+
+
+async def _change(ground: Ground, request: Request, target: Target, make: Make) -> Record:
+    def scaled(workload: Object) -> Object:
+        wanted = make(scale_object(workload))
+        assert wanted is not None
+        version = wanted["metadata"].get("resourceVersion")
+        if version and version != workload["metadata"]["resourceVersion"]:
+            raise conflict(target.kind.group, target.kind.plural, target.name)
+        workload["spec"]["replicas"] = _replicas(target, wanted)
+        return workload
+
+    record = await change(ground, request, target, scaled)
+    assert record is not None
+    return scale_record(record)
+
+
+def _replicas(target: Target, scale: Object) -> int:
+    replicas = (scale.get("spec") or {}).get("replicas", 0)
+    if replicas < 0:
+        error = invalid("spec.replicas", replicas, "must be greater than or equal to 0")
+        raise invalid_object(SCALE.group, SCALE.kind, target.name, [error])
+    return int(replicas)

@@ -1,0 +1,52 @@
+"""The strategy of every kind, by (group, plural). A kind without a row here behaves generically.
+
+Called by the registry. Kinds whose PUT may create, or must name a version, say so here: the sources are the
+AllowCreateOnUpdate and AllowUnconditionalUpdate of k8s.io/kubernetes/pkg/registry.
+"""
+
+from __future__ import annotations
+
+from api.kinds import Kind
+from controller.registry.strategies import core, pods, workloads
+from controller.registry.strategies.base import PrepareUpdate, Strategy
+
+_RBAC = "rbac.authorization.k8s.io"
+_ROLE = Strategy(create_on_update=True)
+
+_STRATEGIES: dict[tuple[str, str], Strategy] = {
+    ("", "events"): core.EVENT,
+    ("", "namespaces"): core.NAMESPACE,
+    ("", "nodes"): core.NODE,
+    ("", "pods"): pods.STRATEGY,
+    ("", "secrets"): core.SECRET,
+    ("", "serviceaccounts"): core.SERVICE_ACCOUNT,
+    ("apps", "deployments"): workloads.DEPLOYMENT,
+    ("apps", "replicasets"): workloads.REPLICA_SET,
+    ("coordination.k8s.io", "leases"): Strategy(create_on_update=True, unconditional_update=False),
+    (_RBAC, "roles"): _ROLE,
+    (_RBAC, "rolebindings"): _ROLE,
+    (_RBAC, "clusterroles"): _ROLE,
+    (_RBAC, "clusterrolebindings"): _ROLE,
+}
+_PLAIN = Strategy()
+
+_SUBRESOURCES = {
+    ("pods", "ephemeralcontainers"): pods.prepare_ephemeral_containers,
+    ("namespaces", "finalize"): core.prepare_finalize,
+}
+
+
+def strategy_of(kind: Kind) -> Strategy:
+    return _STRATEGIES.get(kind.resource, _PLAIN)
+
+
+def prepare_update_of(kind: Kind, subresource: str) -> PrepareUpdate:
+    """The function that takes back what a write of `subresource` ("" for the object itself) may not change."""
+    if subresource in ("", "scale"):
+        return strategy_of(kind).prepare_update
+    if subresource == "status":
+        return strategy_of(kind).prepare_status
+    return _SUBRESOURCES[kind.plural, subresource]
+
+
+__all__ = ["Strategy", "prepare_update_of", "strategy_of"]

@@ -1,0 +1,106 @@
+"""Pods: phase and QoS class of a new one, what a status write may change, and how long a deleted one may take.
+
+Rules from k8s.io/kubernetes/pkg/registry/core/pod/strategy.go and the page "Pod Quality of Service Classes".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from api.objects import Object
+from api.quantity import parse_quantity
+from controller.registry.strategies.base import Strategy, bump_generation_if, keep, keep_metadata
+
+_QOS_RESOURCES = ("cpu", "memory")
+
+
+def prepare_create(pod: Object) -> None:
+    pod["metadata"]["generation"] = 1
+    pod["status"] = {"phase": "Pending", "qosClass": qos_class(pod["spec"])}
+    if pod["spec"].get("schedulingGates"):
+        reason = "SchedulingGated"
+        message = "Scheduling is blocked due to non-empty scheduling gates"
+        pod["status"]["conditions"] = [
+            {"type": "PodScheduled", "status": "False", "reason": reason, "message": message, "lastProbeTime": None}
+        ]
+
+
+def prepare_update(new: Object, old: Mapping[str, Any]) -> None:
+    keep(new, old, "status")
+    bump_generation_if(new.get("spec") != old.get("spec"), new, old)
+
+
+def prepare_status(new: Object, old: Mapping[str, Any]) -> None:
+    keep(new, old, "spec")
+    keep_metadata(new, old, "ownerReferences")
+    qos = (old.get("status") or {}).get("qosClass")
+    if qos:
+        new.setdefault("status", {})["qosClass"] = qos
+
+
+def prepare_ephemeral_containers(new: Object, old: Mapping[str, Any]) -> None:
+    """pods/ephemeralcontainers writes spec.ephemeralContainers and nothing else."""
+    ephemeral = (new.get("spec") or {}).get("ephemeralContainers")
+    new["spec"] = {**old["spec"], "ephemeralContainers": ephemeral} if ephemeral else dict(old["spec"])
+    keep(new, old, "status")
+    new["metadata"] = {**old["metadata"], "resourceVersion": new["metadata"].get("resourceVersion", "")}
+    bump_generation_if(new["spec"] != old["spec"], new, old)
+
+
+def grace_seconds(pod: Mapping[str, Any], asked: int | None) -> int | None:
+    """How long a pod may take to go: what was asked, else its own period; at once when nothing of it can be running.
+
+    A pod without a node has nobody who could confirm its end, and one whose containers ended has nothing to wait for.
+    """
+    spec = pod["spec"]
+    period = asked if asked is not None else spec.get("terminationGracePeriodSeconds", 0)
+    if not spec.get("nodeName"):
+        period = 0
+    if (pod.get("status") or {}).get("phase") in ("Failed", "Succeeded"):
+        period = 0
+    return 1 if period < 0 else int(period)
+
+
+def _containers(spec: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield from spec.get("initContainers") or ()
+    yield from spec.get("containers") or ()
+
+
+def _amounts(quantities: Mapping[str, Any]) -> Object:
+    found = {}
+    for name in _QOS_RESOURCES:
+        if name in quantities:
+            amount = parse_quantity(quantities[name])
+            if amount > 0:
+                found[name] = amount
+    return found
+
+
+def qos_class(spec: Mapping[str, Any]) -> str:
+    """Guaranteed: cpu and memory limits everywhere and equal requests; BestEffort: neither anywhere; else Burstable."""
+    guaranteed, any_resource = True, False
+    for container in _containers(spec):
+        resources = container.get("resources")
+        if not resources:
+            guaranteed = False
+            continue
+        limits = _amounts(resources.get("limits") or {})
+        requests = _amounts(resources.get("requests") or {})
+        any_resource = any_resource or bool(limits) or bool(requests)
+        if len(limits) < len(_QOS_RESOURCES) or any(
+            requests.get(name, limits[name]) != limits[name] for name in limits
+        ):
+            guaranteed = False
+    if not any_resource:
+        return "BestEffort"
+    return "Guaranteed" if guaranteed else "Burstable"
+
+
+STRATEGY = Strategy(
+    prepare_create=prepare_create,
+    prepare_update=prepare_update,
+    prepare_status=prepare_status,
+    grace=grace_seconds,
+    returns_deleted=True,
+)

@@ -1,0 +1,149 @@
+"""Update: the compare-and-set loop under every change of an existing object.
+
+    replace   PUT: the whole object (or subresource), creating it where Kubernetes allows that
+    change    what PUT, PATCH, scale and modify have in common: read, make the new object, judge it, write it
+              if nobody wrote in between, else start again
+
+Called by Registry, patching and scale. Invariants: every attempt is judged against the version it replaces; a write
+that changes nothing keeps its version; the update that takes the last finalizer of a deleted object removes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from api.errors import conflict, invalid, invalid_object, not_found
+from api.objects import Object, clone
+from controller.admission.attributes import Operation
+from controller.admission.types import Request
+from controller.registry.create import create_taken
+from controller.registry.deletion_plan import is_released
+from controller.registry.event_views import inward, outward, outward_object, stored_kind
+from controller.registry.faults import api_error
+from controller.registry.ground import RACES, Ground, attributes_of, unstored
+from controller.registry.intake import check_name, refuse, refuse_unimplemented, settle_namespace, take_in
+from controller.registry.ownership import own_update
+from controller.registry.strategies import prepare_update_of, strategy_of
+from controller.registry.system_fields import carry_over
+from controller.registry.types import Target
+from controller.registry.validation import validate
+from controller.store.types import Guard, Record, StoreError, VersionMismatch
+
+Make = Callable[[Object], Object | None]
+"""From the current object (a fresh dict, its own to change) to the wanted one; None: nothing to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A new object that passed every rule, and what must hold when it is written."""
+
+    obj: Object
+    guards: tuple[Guard, ...]
+    removes: bool
+
+
+async def replace_object(ground: Ground, request: Request, target: Target, obj: Object) -> tuple[Record, bool]:
+    """PUT; (record, created). Raises BadRequest, NotFound, Conflict, Invalid, Forbidden, and what the store adds."""
+    obj = take_in(request, target.kind, obj)
+    check_name(target, obj)
+    settle_namespace(target, obj)
+    if await ground.find(replace(target, kind=stored_kind(target.kind))) is None:
+        return await _create_instead(ground, request, target, obj), True
+    uid = obj["metadata"].get("uid") or ""
+
+    def wanted(current: Object) -> Object:
+        if uid and uid != current["metadata"]["uid"]:
+            raise _other_uid(target, uid, current["metadata"]["uid"])
+        return clone(obj)
+
+    record = await change(ground, request, target, wanted)
+    assert record is not None
+    return record, False
+
+
+async def _create_instead(ground: Ground, request: Request, target: Target, obj: Object) -> Record:
+    allowed = strategy_of(target.kind).create_on_update and not target.subresource
+    if not allowed:
+        raise not_found(target.kind.group, target.kind.plural, target.name)
+    uid = obj["metadata"].get("uid")
+    if uid:
+        raise _other_uid(target, uid, "")
+    return await create_taken(ground, request, target, obj)
+
+
+def _other_uid(target: Target, asked: str, found: str) -> Exception:
+    why = f"Precondition failed: UID in precondition: {asked}, UID in object meta: {found}"
+    return conflict(target.kind.group, target.kind.plural, target.name, why)
+
+
+async def change(
+    ground: Ground, request: Request, target: Target, make: Make, *, tracked: bool = False
+) -> Record | None:
+    """Runs the loop; None when `make` found nothing to do. `tracked`: `make` sets managedFields itself.
+
+    Raises NotFound, Conflict, Invalid, Forbidden, and what `make` and the store add.
+    """
+    view = target.kind
+    target = replace(target, kind=stored_kind(view))
+    record = await ground.get(target)
+    for _ in range(RACES):
+        old = record.parse()
+        new = make(outward_object(view, record.parse()))
+        if new is None:
+            return None
+        new = inward(view, new)
+        if not _is_current(target, new, record):
+            newest = await ground.newest(target)
+            if newest.version == record.version:
+                raise conflict(target.kind.group, target.kind.plural, target.name)
+            record = newest
+            continue
+        judged = await _judge(ground, request, target, new, old)
+        if not tracked:
+            own_update(request, target, judged.obj, old)
+        if request.dry_run:
+            return outward(view, unstored(target, judged.obj, record.version))
+        try:
+            return outward(view, await _write(ground, target, judged, record))
+        except VersionMismatch as error:
+            record = error.current or await ground.newest(target)
+        except StoreError as error:
+            raise api_error(error, target) from error
+    raise conflict(target.kind.group, target.kind.plural, target.name)
+
+
+def _is_current(target: Target, new: Object, record: Record) -> bool:
+    """Whether the new object was made from this version, or asks for none. Raises Invalid where it has to."""
+    version = new["metadata"].get("resourceVersion") or ""
+    if version in ("", "0"):
+        if strategy_of(target.kind).unconditional_update:
+            return True
+        error = invalid("metadata.resourceVersion", 0, "must be specified for an update")
+        raise invalid_object(target.kind.group, target.kind.plural, target.name, [error])
+    return bool(version == str(record.version))
+
+
+async def _judge(ground: Ground, request: Request, target: Target, new: Object, old: Object) -> Judged:
+    """Admission, strategy, validation: `new` as it may be written over `old`."""
+    kind, subresource = target.kind, target.subresource
+    carry_over(new, old)
+    guards = await ground.admit(attributes_of(request, Operation.UPDATE, target, new, old))
+    prepare_update_of(kind, subresource)(new, old)
+    if not request.trusted:
+        errors = validate(kind, new, old, subresource="" if subresource == "scale" else subresource)
+        if not subresource:
+            errors += refuse_unimplemented(request, kind, new, old)
+        refuse(kind, target.name, errors)
+    return Judged(new, guards, is_released(target, new))
+
+
+async def _write(ground: Ground, target: Target, judged: Judged, record: Record) -> Record:
+    """The compare-and-set itself; the version of a removed object is that of its deletion."""
+    obj = judged.obj
+    if judged.removes:
+        gone = await ground.store.delete(target.key, record.version, judged.guards)
+        obj["metadata"]["resourceVersion"] = str(gone.version)
+        return unstored(target, obj, gone.version)
+    obj["metadata"].pop("resourceVersion", None)
+    return await ground.store.update(target.key, obj, record.version, judged.guards)
