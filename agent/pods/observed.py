@@ -1,0 +1,86 @@
+"""What is known of a pod on this node: the frozen input of `lifecycle.next_step` and of `status.pod_status`.
+
+Built by the worker from the runtime's listings, the probes' verdicts and its own memory of failed attempts. Times are
+Unix seconds. Imports runtime.protocol and api only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from agent.pods.backoff import Entry
+from agent.runtime.protocol import ContainerStatus, SandboxStatus
+
+CRASH_LOOP = "CrashLoopBackOff"
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Why a container does not run, as the API words it. Until `visible_at` the status shows `before` instead.
+
+    A crash loop shows the exit itself first, as the kubelet does: what it says changes with its next round.
+    """
+
+    reason: str
+    message: str = ""
+    visible_at: float = 0.0
+    before: Waiting | None = None
+
+    def at(self, now: float) -> Waiting | None:
+        return self if now >= self.visible_at else self.before
+
+
+@dataclass(frozen=True)
+class ContainerView:
+    """One container of the spec: its newest attempt, the one before, and what the agent remembers about it."""
+
+    current: ContainerStatus | None = None
+    previous: ContainerStatus | None = None
+    dead: tuple[str, ...] = ()
+    """Ids of older attempts, to be removed."""
+    waiting: Waiting | None = None
+    not_before: float = 0.0
+    """The next attempt to pull or create is not due before this."""
+    image: str = ""
+    """The id of the image that was made ready for the next attempt; "" when that is still to do."""
+    hook_pending: bool = False
+    """The postStart hook of `current` has not run to its end."""
+    started: bool = False
+    ready: bool = False
+    must_restart: str = ""
+    """A sentence for the Killing event when a probe (or a hook) condemned `current`."""
+    killed_for_restart: bool = False
+    """`current` ended because the agent restarted it; the crash back-off then looks at the exit before."""
+    back_off: Entry | None = None
+    pull_back_off: Entry | None = None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The pod must end: it was deleted, vanished from the API, was rejected, or its phase is final.
+
+    `grace_seconds` counts from when it was asked for; `remove`: nothing of it is to remain on the node.
+    """
+
+    grace_seconds: int
+    remove: bool = True
+
+
+VolumeState = Literal["absent", "ready", "removed"]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """All that a decision reads. `containers` has a view for every container of the spec."""
+
+    sandbox: SandboxStatus | None = None
+    containers: Mapping[str, ContainerView] = field(default_factory=dict)
+    old_sandboxes: tuple[str, ...] = ()
+    volumes: VolumeState = "absent"
+    volumes_not_before: float = 0.0
+    sandbox_not_before: float = 0.0
+    ending: Ending | None = None
+    confirmed: bool = False
+    """The API knows the end: final status sent and, for a deleted pod, its removal confirmed."""
