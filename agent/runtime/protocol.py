@@ -95,7 +95,6 @@ class SandboxConfig:
     ports: tuple[PortMapping, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
-    cgroup_parent: str = ""
     sysctls: Mapping[str, str] = field(default_factory=dict)
     namespaces: Namespaces = Namespaces()
     security: SandboxSecurity = SandboxSecurity()
