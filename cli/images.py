@@ -1,0 +1,104 @@
+"""`wherry image`: build from a Containerfile with buildah, load archives into the nodes, list what is there."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.cluster import Cluster, on_cluster
+from cli.problems import Problem
+
+ARCHIVE_TYPE = "application/x-tar"
+RECIPES = ("Containerfile", "Dockerfile")
+LOAD_SECONDS = 600.0
+
+
+@click.group("image")
+def image_command() -> None:
+    """Build, load and list images."""
+
+
+@image_command.command("build")
+@click.option("-t", "--tag", required=True, help="Name of the image: localhost/web:1.")
+@click.option("-f", "--file", "recipe", type=click.Path(path_type=Path), help="Default Containerfile or Dockerfile.")
+@click.option("--node", help="Load it into this node only; default all.")
+@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def build(tag: str, directory: Path, recipe: Path | None, node: str | None) -> None:
+    """Build DIRECTORY's Containerfile (or Dockerfile) and load the image into the nodes."""
+    chosen = recipe or next((directory / name for name in RECIPES if (directory / name).exists()), None)
+    if chosen is None or not chosen.exists():
+        raise Problem(f"{recipe or directory}: no {' or '.join(RECIPES)} there")
+    if not shutil.which("buildah"):
+        raise Problem("building images needs buildah", "On Debian or Ubuntu: apt-get install buildah")
+    with tempfile.TemporaryDirectory(prefix="wherry-build-") as scratch:
+        archive = Path(scratch) / "image.tar"
+        _run_buildah(Path(scratch), ["build", "--isolation", "chroot", "-t", tag, "-f", str(chosen), str(directory)])
+        _run_buildah(Path(scratch), ["push", tag, f"docker-archive:{archive}:{tag}"])
+        content = archive.read_bytes()
+    on_cluster(lambda cluster: _load(cluster, content, node))
+
+
+@image_command.command("load")
+@click.argument("archive", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--node", help="Load it into this node only; default all.")
+def load(archive: Path, node: str | None) -> None:
+    """Load images from an archive of `docker save` or `buildah push`."""
+    content = archive.read_bytes()
+    on_cluster(lambda cluster: _load(cluster, content, node))
+
+
+@image_command.command("ls")
+def ls() -> None:
+    """List the images that each node holds."""
+
+    async def show(cluster: Cluster) -> None:
+        from cli.output import render_table
+        from cli.volumes import ready_nodes
+
+        rows: list[tuple[Any, ...]] = []
+        for node in await ready_nodes(cluster):
+            reply = await cluster.client.request("GET", _path(node))
+            rows += [(name, node, _size(i["sizeBytes"])) for i in reply.json()["images"] for name in i["names"]]
+        click.echo(render_table(("IMAGE", "NODE", "SIZE"), sorted(rows)))
+
+    on_cluster(show)
+
+
+def _run_buildah(scratch: Path, arguments: list[str]) -> None:
+    """Runs buildah on a storage of its own, so that it works as root anywhere and leaves nothing behind."""
+    storage = ["--storage-driver", "vfs", "--root", str(scratch / "storage"), "--runroot", str(scratch / "run")]
+    done = subprocess.run(["buildah", *storage, *arguments], stdin=subprocess.DEVNULL, check=False)
+    if done.returncode:
+        raise Problem(f"buildah {arguments[0]} failed with code {done.returncode}; its own words are above")
+
+
+async def _load(cluster: Cluster, archive: bytes, node: str | None) -> None:
+    from api.client import Client
+    from cli.volumes import ready_nodes
+
+    nodes = [node] if node else await ready_nodes(cluster)
+    if not nodes:
+        raise Problem("no node is Ready to load the image into")
+    async with Client(cluster.client.server, cluster.client.credentials, timeout=LOAD_SECONDS) as patient:
+        for each in nodes:
+            reply = await patient.request("POST", _path(each), body=archive, headers={"Content-Type": ARCHIVE_TYPE})
+            for name in reply.json()["images"]:
+                click.echo(f"{name} loaded into {each}")
+
+
+def _path(node: str) -> str:
+    return f"/api/v1/nodes/{node}/proxy/wherry/v1/images"
+
+
+def _size(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g}{unit}"
+        size /= 1000
+    return f"{size:.3g}GB"

@@ -1,0 +1,246 @@
+"""`wherry up`, `down`, `controller`, `agent`: the processes of one machine.
+
+`up` writes down what to run, starts the supervisor (see supervisor.py) and waits until the node is Ready. Everything
+it makes lives under --data-dir. `controller` and `agent` hand their flags to those programs unread.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from cli.cluster import DEFAULT_DATA_DIR
+from cli.problems import Problem
+
+READY_SECONDS = 120.0
+STOP_SECONDS = 45.0
+PASS_THROUGH = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+PROGRAMS = {
+    "etcd": "etcd-server",
+    "containerd": "containerd",
+    "runc": "runc",
+    "iptables": "iptables",
+}
+CNI_DIRECTORIES = (Path("/opt/cni/bin"), Path("/usr/lib/cni"), Path("/usr/libexec/cni"))
+
+
+@click.command("up")
+@click.option("--data-dir", type=click.Path(path_type=Path), default=DEFAULT_DATA_DIR, show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=6443, show_default=True, help="HTTPS port of the API.")
+@click.option("--detach", "-d", is_flag=True, help="Return when the node is Ready; the cluster runs on.")
+@click.option("--node-name", help="Name of this node; default the host name.")
+@click.option("--etcd-endpoints", help="Use this etcd (host:port, comma-separated) instead of a private one.")
+@click.option("--container-runtime-endpoint", help="Use this containerd socket instead of a private one.")
+def up_command(data_dir: Path, port: int, detach: bool, node_name: str | None, **given: str | None) -> None:
+    """Start a whole cluster on this machine: etcd, controller, containerd, agent."""
+    data_dir = data_dir.resolve()
+    pid = supervisor_pid(data_dir)
+    if pid:
+        click.echo(f"A cluster is already running from {data_dir} (process {pid}).")
+    else:
+        check_machine(given)
+        write_plan(data_dir, port, node_name, given)
+        pid = start_supervisor(data_dir)
+    name = wait_until_ready(data_dir, pid)
+    print_next_steps(data_dir, name)
+    if not detach:
+        stay(data_dir, pid)
+
+
+@click.command("down")
+@click.option("--data-dir", type=click.Path(path_type=Path), default=DEFAULT_DATA_DIR, show_default=True)
+@click.option("--purge", is_flag=True, help="Also delete the data directory with all it holds, volumes included.")
+def down_command(data_dir: Path, purge: bool) -> None:
+    """Stop what `up` started, containers included. Data stays unless --purge is given."""
+    data_dir = data_dir.resolve()
+    if not data_dir.exists():
+        click.echo(f"Nothing to stop: {data_dir} does not exist.")
+        return
+    require_root("wherry down")
+    pid = supervisor_pid(data_dir)
+    if pid:
+        click.echo("Stopping agent and controller ...")
+        stop_process(pid)
+    import asyncio
+
+    from agent.runtime.teardown import stop_containerd
+
+    click.echo("Stopping containers ...")
+    asyncio.run(stop_containerd(data_dir, purge=purge))
+    if purge:
+        shutil.rmtree(data_dir)
+    click.echo(f"Stopped; {data_dir} is deleted." if purge else f"Stopped; {data_dir} keeps the data.")
+
+
+@click.command("controller", context_settings=PASS_THROUGH, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def controller_command(arguments: tuple[str, ...]) -> None:
+    """Run the control plane alone; `wherry controller --help` lists the flags."""
+    _become("controller.main", arguments)
+
+
+@click.command("agent", context_settings=PASS_THROUGH, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def agent_command(arguments: tuple[str, ...]) -> None:
+    """Run the node agent alone; `wherry agent --help` lists the flags."""
+    _become("agent.main", arguments)
+
+
+def _become(module: str, arguments: tuple[str, ...]) -> None:
+    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
+
+
+def require_root(what: str) -> None:
+    if os.geteuid() != 0:
+        raise Problem(f"{what} needs root: it runs containers and sets up their network", "Run it with sudo.")
+
+
+def check_machine(given: dict[str, str | None]) -> None:
+    """Everything that `up` needs is here, or one Problem names all that is missing and how to get it."""
+    require_root("wherry up")
+    own = {"etcd": not given["etcd_endpoints"], "containerd": not given["container_runtime_endpoint"]}
+    missing = [package for name, package in PROGRAMS.items() if own.get(name, True) and not shutil.which(name)]
+    if not any((directory / "bridge").exists() for directory in CNI_DIRECTORIES):
+        missing.append("containernetworking-plugins")
+    if missing:
+        raise Problem(
+            f"this machine lacks: {', '.join(missing)}",
+            f"On Debian or Ubuntu: apt-get install {' '.join(missing)}   (deploy/quickstart.sh does it for you)",
+        )
+
+
+def write_plan(data_dir: Path, port: int, node_name: str | None, given: dict[str, str | None]) -> None:
+    """Writes run/cluster.json: the command lines that the supervisor keeps running."""
+    for part in ("run", "logs"):
+        (data_dir / part).mkdir(parents=True, exist_ok=True)
+    data_dir.chmod(0o700)
+    python = [sys.executable, "-m"]
+    controller = [*python, "controller.main", "--data-dir", str(data_dir), "--port", str(port)]
+    if given["etcd_endpoints"]:
+        controller += ["--etcd-endpoints", given["etcd_endpoints"]]
+    agent = [*python, "agent.main", "--server", f"https://127.0.0.1:{port}", "--data-dir", str(data_dir)]
+    if node_name:
+        agent += ["--node-name", node_name]
+    if given["container_runtime_endpoint"]:
+        agent += ["--container-runtime-endpoint", given["container_runtime_endpoint"]]
+    kubeconfig = str(data_dir / "admin.kubeconfig")
+    token = [*python, "cli.main", "--kubeconfig", kubeconfig, "token", "create", "--ttl", "1h"]
+    plan = {"controller": controller, "agent": agent, "token": token}
+    (data_dir / "run" / "cluster.json").write_text(json.dumps(plan, indent=2) + "\n")
+
+
+def start_supervisor(data_dir: Path) -> int:
+    with (data_dir / "logs" / "supervisor.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cli.supervisor", str(data_dir)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    return process.pid
+
+
+def supervisor_pid(data_dir: Path) -> int:
+    """The running supervisor of this data directory, or 0. A pid that another program got since does not count."""
+    try:
+        pid = int((data_dir / "run" / "supervisor.pid").read_text())
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (OSError, ValueError):
+        return 0
+    return pid if b"cli.supervisor" in command and str(data_dir).encode() in command else 0
+
+
+def wait_until_ready(data_dir: Path, pid: int) -> str:
+    """Waits for a Ready node, saying for what. Returns the node's name; raises Problem with the last log lines."""
+    import asyncio
+
+    deadline = time.monotonic() + READY_SECONDS
+    told = ""
+    while time.monotonic() < deadline:
+        if not _is_alive(pid):
+            raise Problem("the cluster stopped while starting", last_lines(data_dir))
+        stage, name = asyncio.run(_look(data_dir))
+        if name:
+            return name
+        if stage != told:
+            click.echo(f"Waiting for {stage} ...")
+            told = stage
+        time.sleep(0.2)
+    raise Problem(f"still waiting for {told} after {READY_SECONDS:.0f} s", last_lines(data_dir))
+
+
+async def _look(data_dir: Path) -> tuple[str, str]:
+    """(what is awaited, the name of a Ready node or "")."""
+    from api import kinds
+    from api.client import Client
+    from api.errors import ApiError
+    from api.objects import name_of
+    from api.tls import load_kubeconfig
+
+    try:
+        target = load_kubeconfig(data_dir / "admin.kubeconfig")
+        async with Client(target.server, target.credentials, timeout=5) as client:
+            nodes = (await client.list(kinds.by_resource("", "nodes")))["items"]
+    except (OSError, ValueError, ApiError):
+        return "the controller", ""
+    for node in nodes:
+        conditions = (node.get("status") or {}).get("conditions") or ()
+        if any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions):
+            return "", name_of(node)
+    return "the node to be Ready", ""
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG) == (0, 0)
+    except ChildProcessError:
+        return Path(f"/proc/{pid}").exists()
+
+
+def last_lines(data_dir: Path, count: int = 8) -> str:
+    """The end of each log, for whoever has to find out why."""
+    parts = []
+    for log in sorted((data_dir / "logs").glob("*.log")):
+        lines = log.read_text(errors="replace").splitlines()[-count:]
+        parts.append("\n".join([f"--- {log}", *lines]))
+    return "\n".join(parts)
+
+
+def print_next_steps(data_dir: Path, node: str) -> None:
+    kubeconfig = data_dir / "admin.kubeconfig"
+    click.echo(f"Node {node} is Ready. How to go on:")
+    click.echo(f"  export KUBECONFIG={kubeconfig}")
+    click.echo("  wherry get pods -A          (or kubectl, helm: any Kubernetes client works)")
+    click.echo("  wherry token create         a token to join further servers with `wherry agent`")
+    click.echo(f"  wherry down --data-dir {data_dir}")
+
+
+def stay(data_dir: Path, pid: int) -> None:
+    """Foreground: until Ctrl-C, which stops controller and agent (containers run on)."""
+    click.echo("Running; Ctrl-C stops controller and agent, containers run on.")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        while _is_alive(pid):
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        stop_process(pid)
+        return
+    raise Problem("the cluster stopped", last_lines(data_dir))
+
+
+def stop_process(pid: int) -> None:
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_SECONDS
+    while _is_alive(pid):
+        if time.monotonic() > deadline:
+            raise Problem(f"process {pid} does not stop", f"Look at it with `ps -fp {pid}`.")
+        time.sleep(0.1)

@@ -1,0 +1,237 @@
+"""What `wherry run` does: options -> pod, wait until it runs, connect this terminal, pass its exit code on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import sys
+from typing import Any
+
+import click
+
+from api.client import Client, Selection, path_of
+from api.errors import AlreadyExists, ApiError, NotFound
+from api.kinds import by_resource
+from api.objects import Object, name_of, uid_of
+from cli.cluster import Cluster
+from cli.containers import DOCKER_RESTART, RUN_LABEL
+from cli.manifests import wait_until_gone
+from cli.pods import print_logs
+from cli.problems import Problem
+from cli.volumes import ensure_volume
+
+PODS = by_resource("", "pods")
+CONTAINER = "main"
+HOPELESS = (
+    "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError",
+    "CreateContainerError", "RunContainerError", "CrashLoopBackOff",
+)  # fmt: skip
+_SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+_PORT = re.compile(
+    r"(?:(?P<ip>[0-9.]+):)?(?P<host>\d+):(?P<container>\d+)(?:/(?P<protocol>tcp|udp|sctp))?", re.IGNORECASE
+)
+_VOLUME_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+
+
+async def run_container(cluster: Cluster, image: str, command: tuple[str, ...], options: dict[str, Any]) -> int:
+    """Creates the pod and stays with it unless detached. Returns the exit code for this process."""
+    pod = render_pod(cluster.namespace, image, command, options)
+    await _mount_volumes(cluster, pod, options)
+    try:
+        created = await cluster.client.create(PODS, pod, params={"fieldManager": "wherry-run"})
+    except AlreadyExists:
+        raise Problem(
+            f"there is a container {name_of(pod)} already",
+            f"Remove it (`wherry rm {name_of(pod)}`) or choose a --name.",
+        ) from None
+    try:
+        await _wait_until_started(cluster, created)
+        if options["detach"]:
+            click.echo(name_of(created))
+            return 0
+        return await _stay(cluster, created, options)
+    except (Problem, asyncio.CancelledError):
+        await asyncio.shield(_remove(cluster.client, created))
+        raise
+    finally:
+        if options["remove"] and not options["detach"]:
+            await asyncio.shield(_remove(cluster.client, created))
+
+
+def render_pod(namespace: str, image: str, command: tuple[str, ...], options: dict[str, Any]) -> Object:
+    """The pod of one `wherry run`, without its volumes. Raises Problem for an option that cannot be read."""
+    container: Object = {
+        "name": CONTAINER,
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "stdin": options["interactive"],
+        "stdinOnce": options["interactive"],
+        "tty": options["tty"],
+        "env": [_variable(text) for text in options["env"]],
+        "ports": [_port(text) for text in options["ports"]],
+    }
+    if command:
+        container["args"] = list(command)
+    if options["workdir"]:
+        container["workingDir"] = options["workdir"]
+    if security := _security(options):
+        container["securityContext"] = security
+    limits = {name: options[key] for name, key in (("memory", "memory"), ("cpu", "cpus")) if options[key]}
+    if limits:
+        container["resources"] = {"limits": limits}
+    name = options["name"] or _made_up_name(image)
+    spec: Object = {"restartPolicy": DOCKER_RESTART[options["restart"]], "containers": [container]}
+    spec["automountServiceAccountToken"] = False
+    spec["enableServiceLinks"] = False
+    if options["node"]:
+        spec["nodeSelector"] = {"kubernetes.io/hostname": options["node"]}
+    metadata = {"name": name, "namespace": namespace, "labels": {RUN_LABEL: name}}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def _variable(text: str) -> Object:
+    name, equals, value = text.partition("=")
+    return {"name": name, "value": value if equals else os.environ.get(name, "")}
+
+
+def _port(text: str) -> Object:
+    match = _PORT.fullmatch(text)
+    if match is None:
+        raise Problem(
+            f"-p {text}: not a port to publish", "Write HOST:CONTAINER, such as 8080:80 or 127.0.0.1:53:53/udp."
+        )
+    port: Object = {"hostPort": int(match["host"]), "containerPort": int(match["container"])}
+    port["protocol"] = (match["protocol"] or "tcp").upper()
+    if match["ip"]:
+        port["hostIP"] = match["ip"]
+    return port
+
+
+def _security(options: dict[str, Any]) -> Object:
+    security: Object = {}
+    if options["privileged"]:
+        security["privileged"] = True
+    if options["user"]:
+        uid, _, gid = options["user"].partition(":")
+        if not uid.isdigit() or (gid and not gid.isdigit()):
+            raise Problem(f"-u {options['user']}: not a numeric user", "Write UID or UID:GID, such as 1000:1000.")
+        security["runAsUser"] = int(uid)
+        if gid:
+            security["runAsGroup"] = int(gid)
+    return security
+
+
+def _made_up_name(image: str) -> str:
+    base = re.sub(r"[^a-z0-9-]+", "-", image.rsplit("/", 1)[-1].split("@")[0].split(":")[0].lower()).strip("-")
+    return f"{base[:40] or 'container'}-{''.join(random.choices(_SUFFIX_ALPHABET, k=5))}"
+
+
+async def _mount_volumes(cluster: Cluster, pod: Object, options: dict[str, Any]) -> None:
+    """Adds -v: an absolute source is a directory of the node, anything else a named volume, made if it is new."""
+    volumes: list[Object] = []
+    mounts: list[Object] = []
+    for index, text in enumerate(options["volumes"]):
+        source, target, read_only = _split_mount(text)
+        if source.startswith("/"):
+            path, kind = source, ""
+        else:
+            node, path = await ensure_volume(cluster, source, options["node"])
+            pod["spec"].setdefault("nodeSelector", {})["kubernetes.io/hostname"] = node
+            options["node"] = node
+            kind = "Directory"
+        volumes.append({"name": f"v{index}", "hostPath": {"path": path, "type": kind}})
+        mounts.append({"name": f"v{index}", "mountPath": target, "readOnly": read_only})
+    if volumes:
+        pod["spec"]["volumes"] = volumes
+        pod["spec"]["containers"][0]["volumeMounts"] = mounts
+
+
+def _split_mount(text: str) -> tuple[str, str, bool]:
+    source, _, rest = text.partition(":")
+    target, _, mode = rest.partition(":")
+    if not source or not target.startswith("/") or mode not in ("", "ro", "rw"):
+        raise Problem(
+            f"-v {text}: not a mount", "Write SOURCE:/PATH/INSIDE, with :ro at the end to mount it read-only."
+        )
+    if not source.startswith("/") and not _VOLUME_NAME.fullmatch(source):
+        raise Problem(f"-v {text}: {source!r} is neither an absolute path nor a volume name")
+    return source, target, mode == "ro"
+
+
+async def _wait_until_started(cluster: Cluster, pod: Object) -> None:
+    """Returns once the container runs or has ended. Raises Problem when it cannot start, with the reason."""
+    told = ""
+    selection = Selection(cluster.namespace, fields=f"metadata.name={name_of(pod)}")
+    async for event in cluster.client.watch(PODS, selection):
+        if event.type == "DELETED":
+            raise Problem(f"{name_of(pod)} was deleted before it ran")
+        if not event.object:
+            continue
+        status = event.object.get("status") or {}
+        if status.get("phase") in ("Running", "Succeeded", "Failed"):
+            return
+        told = _tell_obstacle(status, told)
+
+
+def _tell_obstacle(status: Object, told: str) -> str:
+    for container in status.get("containerStatuses") or ():
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") in HOPELESS:
+            raise Problem(f"it cannot start ({waiting['reason']}): {waiting.get('message', 'no reason given')}")
+    for condition in status.get("conditions") or ():
+        message = condition.get("message") or ""
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False" and message != told:
+            click.echo(f"Waiting for a node: {message}", err=True)
+            return str(message)
+    return told
+
+
+async def _stay(cluster: Cluster, pod: Object, options: dict[str, Any]) -> int:
+    from cli.terminal import Streams, run_streams
+
+    path = path_of(PODS, cluster.namespace, name_of(pod), "attach")
+    if options["tty"]:
+        await run_streams(cluster.client, Streams(path, CONTAINER, stdin=options["interactive"], tty=True))
+        return await _exit_code(cluster, pod)
+    feeding = asyncio.create_task(_feed(cluster, path)) if options["interactive"] else None
+    try:
+        await print_logs(cluster, name_of(pod), {"container": CONTAINER, "follow": True})
+        return await _exit_code(cluster, pod)
+    finally:
+        if feeding is not None:
+            feeding.cancel()
+
+
+async def _feed(cluster: Cluster, path: str) -> None:
+    """Passes our input on; leaving closes the container's input (stdinOnce)."""
+    from cli.terminal import feed_stdin
+
+    await feed_stdin(cluster.client, path, CONTAINER)
+
+
+async def _exit_code(cluster: Cluster, pod: Object) -> int:
+    """The container's exit code, once it is known."""
+    selection = Selection(cluster.namespace, fields=f"metadata.name={name_of(pod)}")
+    async for event in cluster.client.watch(PODS, selection):
+        status = event.object.get("status") or {}
+        for container in status.get("containerStatuses") or ():
+            ended = (container.get("state") or {}).get("terminated")
+            if ended is not None:
+                return int(ended.get("exitCode") or 0)
+        if event.type == "DELETED" or status.get("phase") == "Failed":
+            sys.stderr.write(f"{name_of(pod)} ended: {status.get('message') or status.get('reason') or 'deleted'}\n")
+            return 1
+    return 1
+
+
+async def _remove(client: Client, pod: Object) -> None:
+    namespace, name = pod["metadata"]["namespace"], name_of(pod)
+    try:
+        await client.delete(PODS, namespace, name, {"gracePeriodSeconds": 2, "preconditions": {"uid": uid_of(pod)}})
+        await wait_until_gone(Cluster(client, namespace), PODS, (namespace, name), uid_of(pod))
+    except NotFound:
+        return
+    except ApiError as error:
+        click.echo(f"{name} is left behind: {error}", err=True)
