@@ -1,9 +1,8 @@
 """The node's pod network: a bridge, addresses out of the node's podCIDR, host ports, masquerading.
 
 Called by the agent once the node knows its podCIDR (and again at every start). Writes a CNI configuration for the
-plug-ins bridge, host-local, portmap and loopback, which containerd runs for each sandbox, and one nftables table.
-Everything is per network namespace, so several nodes on one machine can call their bridges the same; what lies in the
-file system (host-local's book of addresses) is per data directory.
+plug-ins bridge, host-local, portmap and loopback, which containerd runs for each sandbox, and one nftables table. All
+names carry the data directory's id, so several nodes get along on one machine, in one network namespace or several.
 
 Masquerading is one static rule instead of the bridge plug-in's `ipMasq`, which runs iptables for every pod: packets
 from this node's pods to anywhere but the cluster's own pods take the node's address. Needs `nft`, and `iptables` for
@@ -26,7 +25,6 @@ from typing import Any
 from agent.runtime.errors import Failed
 
 CONFLIST_NAME = "90-wherry.conflist"
-BRIDGE = "wherry0"
 _NFT_SECONDS = 10.0
 
 
@@ -42,12 +40,30 @@ class PodNetwork:
 
     @property
     def name(self) -> str:
-        """The CNI network's name: libcni files its cached results under it, on a path that all nodes share."""
-        return f"wherry-{self.node_id}"
+        return network_name(self.node_id)
+
+    @property
+    def bridge(self) -> str:
+        return bridge_name(self.node_id)
 
     @property
     def table(self) -> str:
-        return f"wherry_{self.node_id}"
+        return table_name(self.node_id)
+
+
+def network_name(node_id: str) -> str:
+    """The CNI network's name: libcni files its cached results under it, on a path that all nodes share."""
+    return f"wherry-{node_id}"
+
+
+def bridge_name(node_id: str) -> str:
+    """The bridge of a node's pods; an interface's name has at most 15 bytes."""
+    return f"wherry-{node_id[:8]}"
+
+
+def table_name(node_id: str) -> str:
+    """The nftables table of a node's pods."""
+    return f"wherry_{node_id}"
 
 
 def render_conflist(network: PodNetwork) -> dict[str, Any]:
@@ -58,9 +74,9 @@ def render_conflist(network: PodNetwork) -> dict[str, Any]:
     everywhere = "::/0" if subnet.version == 6 else "0.0.0.0/0"
     bridge = {
         "type": "bridge",
-        "bridge": BRIDGE,
+        "bridge": network.bridge,
         "isGateway": True,
-        "isDefaultGateway": False,
+        "forceAddress": True,  # a node that joins anew may get another podCIDR
         "ipMasq": False,
         "hairpinMode": True,
         "mtu": network.mtu,
@@ -86,7 +102,7 @@ delete table {family} {network.table}
 table {family} {network.table} {{
   chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept;
-    {family} saddr {network.pod_cidr} {family} daddr != {network.cluster_cidr} oifname != "{BRIDGE}" masquerade
+    {family} saddr {network.pod_cidr} {family} daddr != {network.cluster_cidr} oifname != "{network.bridge}" masquerade
   }}
 }}
 """

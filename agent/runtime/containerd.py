@@ -118,12 +118,16 @@ class Machine:
 def probe_machine(paths: ContainerdPaths) -> Machine:
     """Look at this machine (needs root)."""
     paths.root.mkdir(parents=True, exist_ok=True)
-    bin_dir = next((path for path in _CNI_BIN_DIRS if Path(path, "bridge").exists()), _CNI_BIN_DIRS[0])
     return Machine(
         snapshotter="overlayfs" if overlay_works(paths.root) else "native",
-        cni_bin_dir=bin_dir,
+        cni_bin_dir=cni_bin_dir(),
         may_raise_oom_score=_has_capability(_CAP_SYS_RESOURCE),
     )
+
+
+def cni_bin_dir() -> str:
+    """Where this machine keeps CNI plug-ins (Debian, upstream's archive, Fedora)."""
+    return next((path for path in _CNI_BIN_DIRS if Path(path, "bridge").exists()), _CNI_BIN_DIRS[0])
 
 
 def _has_capability(number: int) -> bool:

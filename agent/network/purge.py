@@ -1,0 +1,119 @@
+"""Takes a data directory's pod network away: links, host-port rules, the nftables table, cached CNI results.
+
+Called by `wherry down` (through `agent.runtime.teardown`), after containers and containerd are gone. Touches only what
+carries this data directory's id: other nodes on the machine, Docker and the user's own rules stay. Works on the network
+namespace it is called in; a lab node's namespace, once deleted, takes its links and rules along by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+import structlog
+
+from agent.network.cni import bridge_name, network_name, table_name
+
+_log = structlog.get_logger()
+_RESULTS = Path("/var/lib/cni/results")
+_COMMAND_SECONDS = 20.0
+_PORTMAP_CHAINS = ("CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-MASQ", "CNI-HOSTPORT-SETMARK")
+
+
+async def purge_network(node_id: str, bin_dir: str) -> None:
+    """Remove what the pod network of a node left in this network namespace and in libcni's cache. Idempotent."""
+    for cached in cached_results(node_id):
+        for configuration, environment in portmap_deletions(_read_json(cached), bin_dir):
+            await _run(Path(bin_dir, "portmap"), [], configuration, environment)
+        cached.unlink(missing_ok=True)
+    await _remove_empty_portmap_chains()
+    for family in ("ip", "ip6"):
+        await _run(Path("nft"), ["delete", "table", family, table_name(node_id)])
+    await _run(Path("ip"), ["link", "delete", bridge_name(node_id)])
+
+
+def cached_results(node_id: str) -> list[Path]:
+    """libcni's files about a node's sandboxes that were never deleted in an orderly way."""
+    return sorted(_RESULTS.glob(f"{network_name(node_id)}-*"))
+
+
+def portmap_deletions(cached: Mapping[str, Any], bin_dir: str) -> list[tuple[bytes, dict[str, str]]]:
+    """How to call portmap's DEL for a cached CNI result: its configuration and its environment; [] without host ports.
+
+    libcni caches, for each sandbox, the configuration list, the capability arguments and the result, so that a deletion
+    can be repeated by somebody who was not there. Format: libcni's cacheV1.
+    """
+    ports = (cached.get("capabilityArgs") or {}).get("portMappings")
+    try:
+        conflist = orjson.loads(base64.b64decode(cached.get("config") or ""))
+    except (binascii.Error, orjson.JSONDecodeError):
+        return []
+    plugins = [plugin for plugin in conflist.get("plugins") or [] if plugin.get("type") == "portmap"]
+    if not ports or not plugins:
+        return []
+    environment = {
+        "CNI_COMMAND": "DEL",
+        "CNI_CONTAINERID": str(cached.get("containerId") or ""),
+        "CNI_IFNAME": str(cached.get("ifName") or "eth0"),
+        "CNI_NETNS": "",
+        "CNI_PATH": bin_dir,
+    }
+    extra = {
+        "name": conflist.get("name"),
+        "cniVersion": conflist.get("cniVersion"),
+        "runtimeConfig": {"portMappings": ports},
+        "prevResult": cached.get("result"),
+    }
+    return [(orjson.dumps({**plugin, **extra}), environment) for plugin in plugins]
+
+
+async def _remove_empty_portmap_chains() -> None:
+    """portmap keeps three chains for all networks of a namespace; without any host port left they are litter."""
+    for command in ("iptables", "ip6tables"):
+        rules = (await _run(Path(command), ["-t", "nat", "-S"]) or b"").decode().splitlines()
+        if any(rule.startswith("-N CNI-DN-") for rule in rules):
+            continue
+        jumps = [rule.split() for rule in rules if rule.startswith("-A") and rule.split()[-1] in _PORTMAP_CHAINS]
+        for jump in jumps:
+            await _run(Path(command), ["-t", "nat", "-D", *jump[1:]])
+        for chain in (chain for chain in _PORTMAP_CHAINS if f"-N {chain}" in rules):
+            await _run(Path(command), ["-t", "nat", "-F", chain])
+            await _run(Path(command), ["-t", "nat", "-X", chain])
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    with contextlib.suppress(OSError, orjson.JSONDecodeError):
+        parsed = orjson.loads(path.read_bytes())
+        if isinstance(parsed, dict):
+            return parsed
+    return {}
+
+
+async def _run(
+    program: Path, arguments: list[str], data: bytes = b"", environment: Mapping[str, str] | None = None
+) -> bytes | None:
+    """A program's output, or None when it refused (there was nothing to remove) or is not installed."""
+    binary = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if binary is None:
+        return None
+    process = await asyncio.create_subprocess_exec(
+        *(binary, *arguments),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **(environment or {})},
+    )
+    async with asyncio.timeout(_COMMAND_SECONDS):
+        output, complaint = await process.communicate(data)
+    if process.returncode:
+        _log.debug("nothing to remove", program=program.name, arguments=arguments, answer=complaint.decode().strip())
+        return None
+    return output
