@@ -1,13 +1,25 @@
-"""One request body to one object, whatever its content type."""
+"""One request body to one object, whatever its content type.
+
+Called by server and registry for POST, PUT, DELETE and apply bodies (patches in the other dialects are no objects).
+Imports the three readers. Invariant: whatever the bytes are, the only errors are BadRequest and UnsupportedMediaType.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-import orjson
-
+from api.codec.faults import cannot_be_handled, not_registered, unknown_format, unrecognized
+from api.codec.json_text import Unparsable, parse_json
+from api.errors import BadRequest
 from api.kinds import Kind
 from api.objects import Object
+from api.schema.facts import struct_named
+
+JSON, YAML, PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
+_GO_TYPE_META = (
+    'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
+)
 
 
 @dataclass(frozen=True)
@@ -21,11 +33,97 @@ class Decoded:
 def decode_body(body: bytes, content_type: str, kind: Kind | None) -> Decoded:
     """Decodes a body; apiVersion and kind are filled in from `kind` when absent and must match it when present.
 
-    `kind` None: any object (patch documents are not decoded here). Raises BadRequest, UnsupportedMediaType.
+    `kind` None: any object, nothing is filled in. An empty content type means JSON. DeleteOptions may come in any
+    API version. The object is not checked against its schema yet. Raises BadRequest, UnsupportedMediaType.
     """
-    del content_type
-    obj: Object = orjson.loads(body)
-    if kind is not None:
-        obj.setdefault("apiVersion", kind.api_version)
-        obj.setdefault("kind", kind.kind)
-    return Decoded(obj)
+    media = content_type.partition(";")[0].strip().lower() or JSON
+    if media == JSON:
+        value, duplicates = _read_json(body, kind)
+    elif media == YAML:
+        value, duplicates = _read_yaml(body, kind)
+    elif media == PROTOBUF:
+        from api.codec.protobuf import decode_envelope
+
+        value, duplicates = decode_envelope(body, kind), []
+    else:
+        raise unknown_format()
+    return Decoded(_identified(value, kind, body), duplicates)
+
+
+def _read_json(body: bytes, kind: Kind | None) -> tuple[Any, list[str]]:
+    try:
+        return parse_json(body)
+    except Unparsable as fault:
+        raise unrecognized(kind, body, f"couldn't get version/kind; json parse error: {fault}") from fault
+
+
+def _read_yaml(body: bytes, kind: Kind | None) -> tuple[Any, list[str]]:
+    """YAML, or JSON sent as YAML (as Helm does), which is much cheaper to read as what it is."""
+    if body[:1] == b"{":
+        try:
+            return parse_json(body)
+        except Unparsable:
+            pass
+    from api.codec.yaml_text import YamlFault, read_documents
+
+    try:
+        documents = list(read_documents(body.decode("utf-8")))
+    except (YamlFault, UnicodeDecodeError) as fault:
+        raise unrecognized(kind, body, f"error converting YAML to JSON: {fault}") from fault
+    if len(documents) > 1:
+        raise unrecognized(kind, body, "the body holds more than one YAML document")
+    if not documents:
+        return None, []
+    return documents[0].value, documents[0].duplicates
+
+
+def _identified(value: Any, kind: Kind | None, body: bytes) -> Object:
+    """The value with apiVersion and kind, if it is an object and of the kind that belongs here."""
+    if not isinstance(value, dict):
+        raise unrecognized(kind, body, f"couldn't get version/kind; json parse error: {_not_an_object(value)}")
+    obj: Object = value
+    for name in ("apiVersion", "kind"):
+        given = obj.get(name)
+        if given is not None and type(given) is not str:
+            found = _json_kind(given)
+            why = f"json: cannot unmarshal {found} into Go struct field .{name} of type string"
+            raise unrecognized(kind, body, f"couldn't get version/kind; json parse error: {why}")
+    if kind is None:
+        return obj
+    api_version, name = obj.get("apiVersion") or kind.api_version, obj.get("kind") or kind.kind
+    if (api_version != kind.api_version or name != kind.kind) and not _is_delete_options(kind, name):
+        raise _mismatch(kind, api_version, name)
+    obj["apiVersion"], obj["kind"] = api_version, name
+    return obj
+
+
+def _is_delete_options(kind: Kind, name: str) -> bool:
+    return name == kind.kind == "DeleteOptions"
+
+
+def _mismatch(kind: Kind, api_version: str, name: str) -> BadRequest:
+    group, _, version = api_version.rpartition("/")
+    if struct_named(group, version, name) is None:
+        return not_registered(kind, api_version, name)
+    if name == kind.kind:
+        return BadRequest(
+            f"the API version in the data ({api_version}) does not match the expected API version ({kind.api_version})"
+        )
+    why = f"converting (v1.{name}) to ({kind.group.partition('.')[0] or 'core'}.{kind.kind}): unknown conversion"
+    return cannot_be_handled(kind, why, given_kind=name, given_version=api_version)
+
+
+def _not_an_object(value: Any) -> str:
+    if value is None:
+        return "unexpected end of JSON input"
+    return f"json: cannot unmarshal {_json_kind(value)} into Go value of type {_GO_TYPE_META}"
+
+
+def _json_kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, str):
+        return "string"
+    if isinstance(value, (int, float)):
+        return "number"
+    return "array" if isinstance(value, list) else "object"

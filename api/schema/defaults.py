@@ -66,7 +66,7 @@ class _Plan:
 
     def compiled(self) -> Visit:
         fills, empty_structs, rule = self.fills, self.empty_structs, self.rule
-        pointers, others, children = self.pointers, self.others, self.children
+        pointers, others, find = self.pointers, self.others, self.children.get
 
         def visit(obj: Object) -> None:
             for name in empty_structs:
@@ -83,10 +83,10 @@ class _Plan:
             for name, value in others:
                 if not obj.get(name):
                     obj[name] = copied(value)
-            for name in children.keys() & obj.keys():
-                item = obj[name]
-                if item is not None:
-                    children[name](item)
+            for name, item in obj.items():
+                child = find(name)
+                if child is not None and item is not None:
+                    child(item)
 
         return visit
 

@@ -1,18 +1,40 @@
-"""How fields merge: what strategic merge patch and server-side apply ask of the schema."""
+"""How fields merge: what strategic merge patch and server-side apply ask of the schema.
+
+Called by `api.patch` and by managedFields bookkeeping. A node is one place in an object: a field with its merge facts.
+Nodes are built on demand and kept, so walking down a large schema costs what is walked. Source of the facts: the
+published OpenAPI extensions x-kubernetes-list-type, -list-map-keys, -patch-merge-key, -patch-strategy, -map-type.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, cached_property
 
 from api.kinds import Kind
+from api.schema.facts import Field, Type, fields_of, is_atomic, struct_of
+
+_JSON_TYPES = {
+    "struct": "object",
+    "map": "map",
+    "list": "array",
+    "items": "array",
+    "bool": "boolean",
+    "int32": "integer",
+    "int64": "integer",
+    "float64": "number",
+    "raw": "any",
+    "fields": "any",
+    "json": "any",
+    "intorstring": "any",
+}
 
 
 @dataclass(frozen=True)
 class Node:
-    """One field's schema. `type` is object, map, array, string, integer, number, boolean or any.
+    """One place's schema. `type` is object, map, array, string, integer, number, boolean or any.
 
     `patch_strategy` holds "merge", "retainKeys", "replace"; `list_type` is atomic, set, map or "" (then atomic for
-    apply); `map_type` is atomic or "" (granular).
+    apply); `map_type` is atomic or "" (granular). `list_map_keys` of ports are (containerPort, protocol).
     """
 
     type: str = "any"
@@ -21,19 +43,55 @@ class Node:
     list_type: str = ""
     list_map_keys: tuple[str, ...] = ()
     map_type: str = ""
+    struct: str = ""
+    """The struct id of an object's type; "" for everything else."""
+    element_type: Type | None = None
 
     def field(self, name: str) -> Node | None:
         """The schema of a field of an object, or of any value of a map; None when there is no such field."""
-        del name
-        return None
+        if self.type == "map":
+            return self.element
+        return _struct_nodes(self.struct).get(name) if self.struct else None
 
-    @property
+    @cached_property
     def element(self) -> Node | None:
         """The schema of an array's elements or a map's values."""
-        return None
+        return _node_of(self.element_type) if self.element_type is not None else None
 
 
 def merge_schema(kind: Kind) -> Node | None:
-    """The root node of `kind`, None when it has no schema of its own (custom resources)."""
-    del kind
-    return None
+    """The root node of `kind`, None when it has no built-in types (custom resources)."""
+    struct = struct_of(kind)
+    return struct_node(struct) if struct is not None else None
+
+
+@cache
+def struct_node(struct: str) -> Node:
+    """The node of an object of a struct, by itself (`core.v1.PodTemplateSpec`)."""
+    return Node(type="object", struct=struct, map_type="atomic" if is_atomic(struct) else "")
+
+
+@cache
+def _struct_nodes(struct: str) -> dict[str, Node]:
+    return {name: _field_node(field) for name, field in fields_of(struct).items()}
+
+
+def _field_node(field: Field) -> Node:
+    bare = _node_of(field.type)
+    list_type, keys, merge_key, strategy, map_type = field.merge
+    return Node(
+        type=bare.type,
+        patch_merge_key=merge_key,
+        patch_strategy=tuple(strategy.split(",")) if strategy else (),
+        list_type=list_type,
+        list_map_keys=tuple(keys.split(",")) if keys else (),
+        map_type=map_type or bare.map_type,
+        struct=bare.struct,
+        element_type=bare.element_type,
+    )
+
+
+def _node_of(kind: Type) -> Node:
+    if kind.shape == "struct":
+        return struct_node(kind.struct)
+    return Node(type=_JSON_TYPES.get(kind.shape, "string"), element_type=kind.element)
