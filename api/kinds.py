@@ -7,6 +7,7 @@ Adding a kind is adding a row here plus, where its rules go beyond the schema, a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 STANDARD_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 
@@ -43,16 +44,16 @@ class Kind:
     stored_as: tuple[str, str] | None = None
     selectable_fields: tuple[str, ...] = field(default=())
 
-    @property
+    @cached_property
     def api_version(self) -> str:
         return f"{self.group}/{self.version}" if self.group else self.version
 
-    @property
+    @cached_property
     def resource(self) -> tuple[str, str]:
         """(group, plural): where its objects live in the store."""
         return self.stored_as or (self.group, self.plural)
 
-    @property
+    @cached_property
     def has_status(self) -> bool:
         return STATUS in self.subresources
 

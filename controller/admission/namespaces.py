@@ -29,7 +29,7 @@ async def admit_into_namespace(attributes: Attributes, reader: Reader) -> tuple[
 
     Raises NotFound for a missing namespace, Forbidden with cause NamespaceTerminating for one being deleted.
     """
-    if not attributes.namespace or attributes.operation is not Operation.CREATE:
+    if not attributes.namespace or attributes.subresource or attributes.operation is not Operation.CREATE:
         return ()
     key = namespace_key(attributes.namespace)
     record = reader.get(key) or await reader.read(key)

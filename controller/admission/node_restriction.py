@@ -69,7 +69,8 @@ def _restrict_own_node(attributes: Attributes, node: str) -> None:
         raise attributes.forbidden(f'node "{node}" is not allowed to modify node "{name}"')
     if attributes.operation is Operation.DELETE:
         raise attributes.forbidden(f'node "{node}" is not allowed to delete itself')
-    if attributes.operation is Operation.UPDATE and _taints(attributes.obj) != _taints(attributes.old):
+    writes_spec = attributes.operation is Operation.UPDATE and not attributes.subresource
+    if writes_spec and _taints(attributes.obj) != _taints(attributes.old):
         raise attributes.forbidden(f'node "{node}" is not allowed to modify taints')
     _restrict_labels(attributes, node)
 

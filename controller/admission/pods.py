@@ -23,7 +23,11 @@ SYSTEM_PRIORITIES = {"system-node-critical": 2_000_001_000, "system-cluster-crit
 def add_default_tolerations(pod: Object) -> None:
     """A pod that says nothing about lost nodes stays bound to one for five minutes."""
     tolerations = pod["spec"].get("tolerations") or []
-    missing = [key for key in (NOT_READY, UNREACHABLE) if not any(_tolerates(each, key) for each in tolerations)]
+    missing = [
+        key
+        for key in (NOT_READY, UNREACHABLE)
+        if not tolerations or not any(_tolerates(each, key) for each in tolerations)
+    ]
     if missing:
         pod["spec"]["tolerations"] = [*tolerations, *map(_for_five_minutes, missing)]
 

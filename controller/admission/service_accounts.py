@@ -7,7 +7,7 @@ token, the cluster's CA bundle and the namespace. Reads ServiceAccounts, changes
 
 from __future__ import annotations
 
-import random
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -58,12 +58,13 @@ def _wants_token(spec: Mapping[str, Any], account: Mapping[str, Any]) -> bool:
 
 def _mount_token(spec: Object) -> None:
     volumes: list[Object] = spec.get("volumes") or []
-    present = next((each["name"] for each in volumes if each["name"].startswith(VOLUME_PREFIX)), "")
-    name = present or VOLUME_PREFIX + "".join(random.choices(_ALPHABET, k=5))
+    names = [each.get("name") or "" for each in volumes]
+    present = next((name for name in names if name.startswith(VOLUME_PREFIX)), "") if names else ""
+    name = present or VOLUME_PREFIX + "".join([_ALPHABET[byte % 27] for byte in os.urandom(5)])
     mounted = False
     for container in _containers(spec):
         mounts = container.get("volumeMounts") or []
-        if all(mount.get("mountPath") != MOUNT_PATH for mount in mounts):
+        if MOUNT_PATH not in [mount.get("mountPath") for mount in mounts]:
             container["volumeMounts"] = [*mounts, {"name": name, "readOnly": True, "mountPath": MOUNT_PATH}]
             mounted = True
     if mounted and not present:

@@ -52,7 +52,7 @@ async def create_taken(
     if not tracked:
         own_new(request, view, obj)
     obj = inward(view, obj)
-    target = replace(target, kind=stored_kind(view), name=metadata.get("name") or "")
+    target = Target(stored_kind(view), target.namespace, metadata.get("name") or "")
     attributes = attributes_of(request, Operation.CREATE, target, obj)
     guards = await ground.admit(attributes)
     _finish(request, target, obj)

@@ -23,7 +23,7 @@ from controller.registry.deletion_plan import (
     plan_namespace,
 )
 from controller.registry.event_views import outward, stored_kind
-from controller.registry.faults import api_error
+from controller.registry.faults import api_error, translated
 from controller.registry.ground import RACES, Ground, attributes_of, unstored
 from controller.registry.strategies import strategy_of
 from controller.registry.types import DeleteOptions, Deletion, Target
@@ -104,6 +104,8 @@ async def delete_collection(
 ) -> list[Record]:
     """Deletes what the query selects; the objects as they were. One that is gone already is no error."""
     check_options(options)
+    with translated(Target(kind, query.namespace)):
+        await ground.store.current()
     page = ground.store.list(stored_kind(kind).resource, query)
     free = asyncio.Semaphore(AT_ONCE)
 

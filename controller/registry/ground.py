@@ -14,10 +14,10 @@ from api.objects import Object
 from controller.admission.attributes import Attributes, Operation
 from controller.admission.chain import Chain
 from controller.admission.types import Request
-from controller.registry.faults import translated
+from controller.registry.faults import api_error, translated
 from controller.registry.types import Target
 from controller.store import Store
-from controller.store.types import Guard, Record
+from controller.store.types import Guard, Record, StoreError
 
 RACES = 64
 """How often a write that lost a race starts again; more means somebody writes the object without pause."""
@@ -53,8 +53,10 @@ class Ground:
 
     async def admit(self, attributes: Attributes) -> tuple[Guard, ...]:
         """The admission chain; the result includes the request's own guards."""
-        with translated(Target(attributes.kind, attributes.namespace, attributes.name)):
+        try:
             guards = await self.chain.admit(attributes)
+        except StoreError as error:
+            raise api_error(error, Target(attributes.kind, attributes.namespace, attributes.name)) from error
         return attributes.request.guards + guards
 
 

@@ -6,6 +6,8 @@ manager that last changed it (https://kubernetes.io/docs/reference/using-api/ser
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from api.kinds import Kind
 from api.objects import Object
 from api.patch import Writer, track_update
@@ -29,7 +31,11 @@ def manager_of(request: Request) -> str:
 
 def writer_of(request: Request, kind: Kind, subresource: str = "") -> Writer:
     reset = _NOT_WRITTEN_BY.get(subresource, ()) if kind.has_status else ()
-    return Writer(manager_of(request), kind.api_version, timestamp(request.now()), subresource, reset)
+    return _writer(manager_of(request), kind.api_version, timestamp(request.now()), subresource, reset)
+
+
+_writer = lru_cache(maxsize=512)(Writer)
+"""Writers are compared by value and live a second: many writes share one."""
 
 
 def own_new(request: Request, kind: Kind, obj: Object) -> None:

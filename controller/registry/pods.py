@@ -124,7 +124,7 @@ async def evict(ground: Ground, request: Request, namespace: str, name: str, opt
     """Deletes a pod as its disruption allows. Raises NotFound, Conflict (preconditions), Forbidden."""
     target = Target(PODS, namespace, name, "eviction")
     record = await ground.get(target)
-    await ground.admit(attributes_of(request, Operation.UPDATE, target, None, record.parse()))
+    await ground.admit(attributes_of(request, Operation.CREATE, target, None, record.parse()))
     return await delete(ground, request, Target(PODS, namespace, name), options)
 
 

@@ -19,6 +19,7 @@ from controller.registry import deletion, pods, scale, update
 from controller.registry.create import create
 from controller.registry.event_views import outward
 from controller.registry.ground import Ground
+from controller.registry.intake import take_in
 from controller.registry.patching import patch_object
 from controller.registry.pods import Binding, binding_of, eviction_options
 from controller.registry.types import DEFAULT_DELETE, DeleteOptions, Deletion, Patch, Target
@@ -96,7 +97,12 @@ class Registry:
 
         `change` gets a fresh dict, may change and return it, or returns None for "nothing to do" (and so does modify).
         """
-        return await update.change(self._ground, request, Target(kind, namespace, name, subresource), change)
+
+        def wanted(current: Object) -> Object | None:
+            changed = change(current)
+            return changed if changed is None or request.trusted else take_in(request, kind, changed)
+
+        return await update.change(self._ground, request, Target(kind, namespace, name, subresource), wanted)
 
     async def bind(self, request: Request, namespace: str, name: str, node: str, uid: str = "") -> Record:
         """Binds a pod to a node. Raises Conflict when it is bound, being deleted, or another pod than `uid`."""

@@ -103,6 +103,7 @@ async def change(
         if not tracked:
             own_update(request, target, judged.obj, old)
         if request.dry_run:
+            judged.obj["metadata"]["resourceVersion"] = str(record.version)
             return outward(view, unstored(target, judged.obj, record.version))
         try:
             return outward(view, await _write(ground, target, judged, record))
