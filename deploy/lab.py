@@ -1,0 +1,316 @@
+"""Several servers on one machine: each node is a network namespace with its own containerd, agent and data directory.
+
+A user's tool (`deploy/lab.sh`) and the tests' harness (`Lab`). The controller runs in the machine's own namespace, the
+nodes hang on a bridge. A node can be killed (agent, containerd, containers, by SIGKILL), frozen (SIGSTOP), or cut off
+(its port leaves the bridge: no carrier change, no closed connection, packets just vanish). `down` leaves nothing behind.
+What the lab started is in DIR/lab.json, so every command can be given from another shell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from agent.runtime.cgroups import kill_cgroup
+from agent.runtime.containerd import containerd_paths, find_containerd
+from agent.runtime.teardown import stop_containerd
+
+DEFAULT_DIR = Path("/var/lib/wherry-lab")
+READY_SECONDS = 120.0
+STOP_SECONDS = 20.0
+
+
+class LabError(Exception):
+    """The lab cannot do that; the message says why."""
+
+
+@dataclass
+class LabState:
+    """What runs, as kept in lab.json. `agents` maps a node to its agent's pid."""
+
+    tag: str
+    port: int
+    subnet: str
+    controller: int = 0
+    agents: dict[str, int] = field(default_factory=dict)
+    nodes: list[str] = field(default_factory=list)
+
+
+class Lab:
+    """One lab. `tag` (up to 6 letters) names its bridge and namespaces, so that several labs do not meet."""
+
+    def __init__(self, directory: Path = DEFAULT_DIR, *, tag: str = "lab", port: int = 16443, subnet: int = 99) -> None:
+        self.directory = directory
+        stored = directory / "lab.json"
+        if stored.exists():
+            self.state = LabState(**json.loads(stored.read_text()))
+        else:
+            self.state = LabState(tag, port, f"10.{subnet}.0.0/24")
+
+    @property
+    def server(self) -> str:
+        return f"https://{self._address(0)}:{self.state.port}"
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.directory / "controller" / "admin.kubeconfig"
+
+    @property
+    def bridge(self) -> str:
+        return f"wh-{self.state.tag}"
+
+    def node_dir(self, node: str) -> Path:
+        return self.directory / node
+
+    def up(self, count: int) -> None:
+        """Starts the controller and `count` nodes and waits until all are Ready. Raises LabError."""
+        if self.state.controller:
+            raise LabError(f"a lab is up already in {self.directory}; `lab.sh down` ends it")
+        for name in ("controller", "logs"):
+            (self.directory / name).mkdir(parents=True, exist_ok=True)
+        _ip("link", "add", self.bridge, "type", "bridge", "forward_delay", "0")
+        _ip("addr", "add", f"{self._address(0)}/24", "dev", self.bridge)
+        _ip("link", "set", self.bridge, "up")
+        self.state.nodes = [f"{self.state.tag}{number}" for number in range(1, count + 1)]
+        self._save()
+        self.start_controller()
+        for node in self.state.nodes:
+            self._make_namespace(node)
+            self.revive(node)
+        self.wait_ready(self.state.nodes)
+
+    def down(self) -> None:
+        """Ends everything and deletes the lab's directory. Idempotent."""
+        for node in self.state.nodes:
+            self._signal_agent(node, signal.SIGCONT)
+        self._stop([*self.state.agents.values(), self.state.controller])
+        for node in self.state.nodes:
+            asyncio.run(stop_containerd(self.node_dir(node), purge=True))
+            _ip("netns", "del", self._namespace(node), check=False)
+        _ip("link", "del", self.bridge, check=False)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.state = LabState(self.state.tag, self.state.port, self.state.subnet)
+
+    def start_controller(self) -> None:
+        argv = [sys.executable, "-m", "controller.main", "--data-dir", str(self.directory / "controller")]
+        argv += ["--port", str(self.state.port), "--advertise-address", self._address(0)]
+        self.state.controller = self._spawn("controller", argv)
+        self._save()
+
+    def stop_controller(self, how: signal.Signals = signal.SIGTERM) -> None:
+        _send(self.state.controller, how)
+        self._wait_gone([self.state.controller])
+
+    def kill(self, node: str) -> None:
+        """The server loses power: agent, containerd and every container get SIGKILL at once."""
+        paths = containerd_paths(self.node_dir(node))
+        self._signal_agent(node, signal.SIGKILL)
+        pid = find_containerd(paths)
+        if pid is not None:
+            _send(pid, signal.SIGKILL)
+        kill_cgroup(paths.cgroup_root)
+        self._wait_gone([self.state.agents.pop(node, 0)])
+        self._save()
+
+    def kill_agent(self, node: str) -> None:
+        """Only the agent dies; its containers and containerd run on."""
+        self._signal_agent(node, signal.SIGKILL)
+        self._wait_gone([self.state.agents.pop(node, 0)])
+        self._save()
+
+    def revive(self, node: str) -> None:
+        """Starts a node's agent (again); it finds what is left of its containers."""
+        argv = ["nsenter", f"--net=/run/netns/{self._namespace(node)}", sys.executable, "-m", "agent.main"]
+        argv += ["--server", self.server, "--data-dir", str(self.node_dir(node)), "--node-name", node]
+        argv += ["--node-ip", self._address(self.state.nodes.index(node) + 1)]
+        self.node_dir(node).mkdir(exist_ok=True)
+        self.state.agents[node] = self._spawn(node, argv, {"WHERRY_TOKEN": self._token()})
+        self._save()
+
+    def cut(self, node: str) -> None:
+        """The node's packets vanish; nothing is closed, no carrier is lost."""
+        _ip("link", "set", self._port(node), "nomaster")
+
+    def join(self, node: str) -> None:
+        _ip("link", "set", self._port(node), "master", self.bridge)
+
+    def freeze(self, node: str) -> None:
+        self._signal_agent(node, signal.SIGSTOP)
+
+    def thaw(self, node: str) -> None:
+        self._signal_agent(node, signal.SIGCONT)
+
+    def wait_ready(self, nodes: Iterable[str]) -> None:
+        """Returns when all these nodes are Ready. Raises LabError after two minutes, naming who is not."""
+        deadline = time.monotonic() + READY_SECONDS
+        while missing := set(nodes) - self.ready_nodes():
+            if time.monotonic() > deadline:
+                raise LabError(
+                    f"not Ready after {READY_SECONDS:.0f} s: {', '.join(sorted(missing))}; see {self.directory}/logs"
+                )
+            time.sleep(0.1)
+
+    def ready_nodes(self) -> set[str]:
+        return asyncio.run(_ready_nodes(self.kubeconfig))
+
+    def namespace_run(self, node: str, *argv: str) -> subprocess.CompletedProcess[str]:
+        """Runs a command on a node's network."""
+        return _run("nsenter", f"--net=/run/netns/{self._namespace(node)}", *argv)
+
+    def status(self) -> str:
+        ready = self.ready_nodes() if self.state.controller else set()
+        lines = [f"server {self.server}", f"export KUBECONFIG={self.kubeconfig}"]
+        for node in self.state.nodes:
+            cut = not Path(f"/sys/class/net/{self._port(node)}/master").exists()
+            facts = ["Ready" if node in ready else "not Ready", *(["cut off"] if cut else [])]
+            lines.append(f"{node}  {', '.join(facts)}  {self.node_dir(node)}")
+        return "\n".join(lines)
+
+    def _make_namespace(self, node: str) -> None:
+        namespace, port = self._namespace(node), self._port(node)
+        _ip("netns", "add", namespace)
+        _ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", namespace)
+        _ip("link", "set", port, "master", self.bridge, "up")
+        _ip("-n", namespace, "link", "set", "lo", "up")
+        _ip("-n", namespace, "link", "set", "eth0", "up")
+        _ip("-n", namespace, "addr", "add", f"{self._address(self.state.nodes.index(node) + 1)}/24", "dev", "eth0")
+        _ip("-n", namespace, "route", "add", "default", "via", self._address(0))
+
+    def _token(self) -> str:
+        argv = [sys.executable, "-m", "cli.main", "--kubeconfig", str(self.kubeconfig), "token", "create"]
+        deadline = time.monotonic() + READY_SECONDS
+        while True:
+            asked = subprocess.run(argv, capture_output=True, text=True, check=False)
+            if asked.returncode == 0:
+                return asked.stdout.strip()
+            if time.monotonic() > deadline:
+                raise LabError(f"the controller does not answer: {asked.stderr.strip()}; see {self.directory}/logs")
+            time.sleep(0.2)
+
+    def _spawn(self, name: str, argv: list[str], environment: dict[str, str] | None = None) -> int:
+        with (self.directory / "logs" / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(environment or {})},
+                start_new_session=True,
+            )
+        return process.pid
+
+    def _signal_agent(self, node: str, how: signal.Signals) -> None:
+        _send(self.state.agents.get(node, 0), how)
+
+    def _stop(self, pids: list[int]) -> None:
+        for pid in pids:
+            _send(pid, signal.SIGTERM)
+        try:
+            self._wait_gone(pids)
+        except LabError:
+            for pid in pids:
+                _send(pid, signal.SIGKILL)
+            self._wait_gone(pids)
+
+    def _wait_gone(self, pids: list[int]) -> None:
+        deadline = time.monotonic() + STOP_SECONDS
+        while alive := [pid for pid in pids if pid and _is_alive(pid)]:
+            if time.monotonic() > deadline:
+                raise LabError(f"processes {alive} do not end")
+            time.sleep(0.02)
+
+    def _address(self, number: int) -> str:
+        return str(ipaddress.ip_network(self.state.subnet)[number + 1])
+
+    def _namespace(self, node: str) -> str:
+        return f"wherry-{node}"
+
+    def _port(self, node: str) -> str:
+        return f"wh-{node}"
+
+    def _save(self) -> None:
+        (self.directory / "lab.json").write_text(json.dumps(asdict(self.state), indent=2) + "\n")
+
+
+async def _ready_nodes(kubeconfig: Path) -> set[str]:
+    from api import kinds
+    from api.client import Client
+    from api.errors import ApiError
+    from api.objects import name_of
+    from api.tls import load_kubeconfig
+
+    try:
+        target = load_kubeconfig(kubeconfig)
+        async with Client(target.server, target.credentials, timeout=5) as client:
+            nodes = (await client.list(kinds.by_resource("", "nodes")))["items"]
+    except (OSError, ApiError):
+        return set()
+    return {
+        name_of(node)
+        for node in nodes
+        if any(
+            c["type"] == "Ready" and c["status"] == "True" for c in (node.get("status") or {}).get("conditions") or ()
+        )
+    }
+
+
+def _ip(*arguments: str, check: bool = True) -> None:
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
+    if check and done.returncode:
+        raise LabError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+
+
+def _run(*argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+
+def _send(pid: int, how: signal.Signals) -> None:
+    if pid:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, how)
+
+
+def _is_alive(pid: int) -> bool:
+    with contextlib.suppress(ChildProcessError):
+        return os.waitpid(pid, os.WNOHANG) == (0, 0)
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def main() -> None:
+    verbs = ("up", "down", "status", "kill", "revive", "cut", "join", "freeze", "thaw")
+    usage = "run as root: lab.sh up N | status | down | (kill | revive | cut | join | freeze | thaw) NODE"
+    words = sys.argv[1:]
+    if not words or words[0] not in verbs or os.geteuid() != 0:
+        sys.exit(usage)
+    lab = Lab()
+    try:
+        if words[0] == "up":
+            lab.up(int(words[1]) if len(words) > 1 and words[1].isdigit() else 3)
+        elif words[0] == "down":
+            lab.down()
+        elif words[0] != "status":
+            if len(words) < 2 or words[1] not in lab.state.nodes:
+                raise LabError(f"which node? There are: {', '.join(lab.state.nodes) or 'none; start with lab.sh up 3'}")
+            getattr(lab, words[0])(words[1])
+        if words[0] != "down":
+            print(lab.status())
+    except LabError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Sets up and runs all checks and tests: fast ones first, then the stories on real containers.
+# usage: test.sh [--full]   --full runs the long counts (random kills, failover trials); a skipped test fails unless ALLOW_SKIP=1
+set -euo pipefail
+cd "$(dirname "$0")/.."
+[ "${1:-}" = "--full" ] && export WHERRY_FULL=1
+
+step() { printf '\n== %s (%s)\n' "$1" "$(date +%T)"; }
+
+step "set-up"
+deploy/setup.sh --dev
+deploy/clients.sh
+export PATH="$PWD/.cache/bin:$PWD/.venv/bin:$PATH"
+
+step "lint, types, layers, sizes"
+ruff format --check --quiet .
+ruff check --quiet .
+mypy --no-error-summary
+lint-imports --no-cache >/tmp/wherry-imports.$$ 2>&1 || { cat "/tmp/wherry-imports.$$"; rm -f "/tmp/wherry-imports.$$"; exit 1; }
+rm -f "/tmp/wherry-imports.$$"
+python -m tests.check_sizes
+
+step "unit and property tests"
+pytest -n 2 tests/unit tests/property
+
+step "integration: real etcd, real HTTP, real containerd"
+pytest -n 2 --dist loadfile tests/integration
+
+step "unmodified clients and stories on real containers"
+pytest tests/compat tests/e2e
+
+step "the main job, as README tells it"
+data_dir=$(mktemp -d /tmp/wherry-quickstart.XXXXXX)
+trap '.venv/bin/wherry down --data-dir "$data_dir" --purge' EXIT
+WHERRY_DATA_DIR=$data_dir WHERRY_PORT=26443 deploy/quickstart.sh
+WHERRY_DATA_DIR=$data_dir WHERRY_PORT=26443 deploy/quickstart.sh
+
+step "all passed"
