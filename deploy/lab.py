@@ -2,7 +2,7 @@
 
 A user's tool (`deploy/lab.sh`) and the tests' harness (`Lab`). The controller runs in the machine's own namespace, the
 nodes hang on a bridge. A node can be killed (agent, containerd, containers, by SIGKILL), frozen (SIGSTOP), or cut off
-(its port leaves the bridge: no carrier change, no closed connection, packets just vanish). `down` leaves nothing behind.
+(its port leaves the bridge: no carrier change, no closed connection). `down` leaves nothing behind.
 What the lab started is in DIR/lab.json, so every command can be given from another shell.
 """
 
