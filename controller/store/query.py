@@ -27,9 +27,7 @@ class Query:
     @property
     def selects(self) -> bool:
         """Whether objects have to be looked at one by one."""
-        return not (
-            (self.labels is None or self.labels.everything) and (self.fields is None or self.fields.everything)
-        )
+        return not ((self.labels is None or self.labels.everything) and (self.fields is None or self.fields.everything))
 
     def matches(self, record: Record) -> bool:
         """Whether the selectors hold on a record; the namespace is not looked at."""

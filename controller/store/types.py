@@ -15,7 +15,7 @@ Versions are Kubernetes resourceVersions: mod_revision * 4096 + place in the com
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import NamedTuple
@@ -25,6 +25,8 @@ import orjson
 from api.objects import Object
 
 SUB_INDEXES = 4096
+VERSION_MARK = b'"metadata":{"resourceVersion":"'
+"""How the version stands in `Record.raw`; the first place where it does is the object's own."""
 
 
 class Key(NamedTuple):
@@ -46,7 +48,7 @@ class EventType(StrEnum):
     DELETED = "DELETED"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One version of one object. `raw` is its JSON with metadata.resourceVersion in place, ready to send.
 
@@ -67,6 +69,12 @@ class Record:
         parsed: Object = orjson.loads(self.raw)
         return parsed
 
+    def at_version(self, version: int) -> Record:
+        """The same state under another version: what a deletion, or leaving a selector, shows."""
+        start = self.raw.index(VERSION_MARK) + len(VERSION_MARK)
+        raw = b"%b%d%b" % (self.raw[:start], version, self.raw[self.raw.index(b'"', start) :])
+        return replace(self, version=version, raw=raw)
+
 
 @dataclass(frozen=True)
 class Event:
@@ -80,6 +88,17 @@ class Event:
     def line(self) -> bytes:
         """The watch line, encoded once for all watchers."""
         return b'{"type":"' + self.type.encode() + b'","object":' + self.record.raw + b"}\n"
+
+    @cached_property
+    def entered(self) -> Event:
+        """This change for a watcher whose selector did not match before."""
+        return Event(EventType.ADDED, self.record, self.previous)
+
+    @cached_property
+    def left(self) -> Event:
+        """This change for a watcher whose selector matches no more: the last matching state, at this version."""
+        last = self.previous or self.record
+        return Event(EventType.DELETED, last.at_version(self.record.version), last)
 
 
 @dataclass(frozen=True)

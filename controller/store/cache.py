@@ -1,0 +1,265 @@
+"""The cache: every object in memory, as bytes ready to send, kept in step by whole revisions.
+
+Filled and advanced by feed.py alone; read by store.py. For each kind a sorted map, indexes, a ring of past events, its
+watchers and in-process subscribers. Imports no etcd.
+Invariants: a revision becomes visible as a whole; versions rise by every event; subscribers and watchers hear of an
+event after the cache holds it; what this process wrote itself is not parsed again (`expect`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+
+import structlog
+
+from controller.store import metrics
+from controller.store.border import Change
+from controller.store.history import History, Ring
+from controller.store.indexes import Indexes
+from controller.store.keys import place
+from controller.store.query import Page, Query
+from controller.store.types import Event, EventType, Key, Record
+from controller.store.values import Codec, Draft, NotOurs, header, list_version, revision_of, version_of
+from controller.store.watchers import Audience, Watcher
+
+Subscriber = Callable[[Event], None]
+
+_log = structlog.get_logger()
+
+
+class KindCache:
+    """The objects of one kind and who follows them."""
+
+    def __init__(self, resource: tuple[str, str], floor: int) -> None:
+        self.resource = resource
+        self.objects = Indexes(resource)
+        self.ring = Ring(floor)
+        self.audience = Audience(resource, self.ring)
+        self.subscribers: dict[Subscriber, None] = {}
+        self.changed_at = floor
+
+    def publish(self, events: list[Event], history: History) -> None:
+        self.changed_at = events[-1].record.version
+        history.add(self.ring, events)
+        self.audience.dispatch(events)
+        for subscriber in tuple(self.subscribers):
+            for event in events:
+                subscriber(event)
+
+
+class Cache:
+    def __init__(self, codec: Codec, history: History | None = None) -> None:
+        self._codec = codec
+        self._history = history or History()
+        self._kinds: dict[tuple[str, str], KindCache] = {}
+        self._owned: dict[str, dict[Key, None]] = {}
+        self._drafts: dict[int, Draft] = {}
+        self._waiting: list[tuple[int, int, Callable[[], None]]] = []
+        self._ticket = itertools.count()
+        self._floor = 0
+        self.own_keys: dict[bytes, tuple[bytes, int]] = {}
+        """The store's own keys below `~`: value and revision. For leadership."""
+        self.revision = 0
+
+    @property
+    def version(self) -> int:
+        return list_version(self.revision)
+
+    def kind(self, resource: tuple[str, str]) -> KindCache:
+        found = self._kinds.get(resource)
+        if found is None:
+            found = self._kinds[resource] = KindCache(resource, self._floor)
+        return found
+
+    def get(self, key: Key) -> Record | None:
+        kind = self._kinds.get(key.resource)
+        return kind.objects.get(place(key.namespace, key.name)) if kind else None
+
+    def list(self, resource: tuple[str, str], query: Query) -> Page:
+        records, remaining = self.kind(resource).objects.select(query)
+        return Page(records, self.version, remaining)
+
+    def by_owner(self, uid: str) -> Iterator[Record]:
+        for key in tuple(self._owned.get(uid, ())):
+            record = self.get(key)
+            if record is not None:
+                yield record
+
+    def watch(self, resource: tuple[str, str], since: int, query: Query) -> Watcher | None:
+        """None when events after `since` are no longer kept."""
+        kind = self.kind(resource)
+        if since < kind.ring.floor:
+            return None
+        watcher = Watcher(kind.audience, since, query, lambda: self.version)
+        missed = kind.ring.since(since)
+        if missed:
+            watcher.offer(missed, kind.ring.floor)
+        kind.audience.add(watcher)
+        return watcher
+
+    def expect(self, write_id: int, draft: Draft) -> None:
+        """Announces a value this process is about to write, so that it need not be parsed when it comes back."""
+        self._drafts[write_id] = draft
+
+    def forget(self, write_id: int) -> None:
+        self._drafts.pop(write_id, None)
+
+    def when(self, revision: int, callback: Callable[[], None]) -> None:
+        """Calls back, at once or later, when the cache is at `revision` or past it."""
+        if self.revision >= revision:
+            callback()
+        else:
+            heapq.heappush(self._waiting, (revision, next(self._ticket), callback))
+
+    async def reached(self, version: int, timeout_seconds: float) -> None:
+        """Raises TimeoutError when the cache does not get to `version` in time."""
+        revision = revision_of(version)
+        if self.revision >= revision:
+            return
+        arrived = asyncio.Event()
+        self.when(revision, arrived.set)
+        async with asyncio.timeout(timeout_seconds):
+            await arrived.wait()
+
+    def load(self, entries: Iterable[tuple[bytes, bytes, int]], revision: int) -> None:
+        """Starts from a listing (name, value, mod_revision) made at `revision`."""
+        for name, value, modified in entries:
+            key = self._codec.keyspace.key(name)
+            if key is None:
+                self.own_keys[name] = (value, modified)
+                continue
+            record = self._readable(key, name, value, modified)
+            if record is not None:
+                self._put(record)
+        self.revision = revision
+        self._floor = self.version
+        for kind in self._kinds.values():
+            kind.ring.floor = kind.changed_at = self._floor
+
+    def apply(self, revision: int, changes: Iterable[Change]) -> None:
+        """Takes over one whole revision and tells everybody."""
+        sub_index = -1
+        events: dict[KindCache, list[Event]] = {}
+        for change in changes:
+            key = self._codec.keyspace.key(change.name)
+            if key is None:
+                sub_index += 1
+                self._own(change)
+                continue
+            sub_index, event = self._change(key, change, sub_index)
+            if event is not None:
+                events.setdefault(self.kind(key.resource), []).append(event)
+        self._advance(revision)
+        for kind, found in events.items():
+            kind.publish(found, self._history)
+        self._call_waiting()
+
+    def replace(self, entries: Iterable[tuple[bytes, bytes, int]], revision: int) -> None:
+        """Takes over a new listing after history was lost: watchers must list again, subscribers get the difference."""
+        before = {kind.resource: {record.key: record for record in kind.objects} for kind in self._kinds.values()}
+        self._history.clear()
+        self._owned.clear()
+        self.own_keys.clear()
+        for kind in self._kinds.values():
+            kind.objects = Indexes(kind.resource)
+            kind.audience.drop_all()
+            kind.ring = Ring(0)
+            kind.audience = Audience(kind.resource, kind.ring)
+        self.load(entries, revision)
+        self._advance(revision)
+        for kind in tuple(self._kinds.values()):
+            for event in _difference(before.get(kind.resource, {}), kind, self.version):
+                for subscriber in tuple(kind.subscribers):
+                    subscriber(event)
+        self._call_waiting()
+
+    def _change(self, key: Key, change: Change, sub_index: int) -> tuple[int, Event | None]:
+        """(the event's sub-index, the event), the map already changed."""
+        if change.value is None:
+            return sub_index + 1, self._remove(key, version_of(change.revision, sub_index + 1))
+        try:
+            sub_index, write_id = header(change.value)
+            draft = self._drafts.get(write_id)
+            if draft is not None and draft.key == key:
+                record = draft.record(version_of(change.revision, sub_index))
+            else:
+                record = self._codec.record(key, change.name, change.value, change.revision)
+        except NotOurs as error:
+            self._report(change.name, error)
+            return sub_index + 1, self._remove(key, version_of(change.revision, sub_index + 1))
+        previous = self._put(record)
+        return sub_index, Event(EventType.MODIFIED if previous else EventType.ADDED, record, previous)
+
+    def _put(self, record: Record) -> Record | None:
+        previous = self.kind(record.key.resource).objects.put(record)
+        if record.owners or (previous is not None and previous.owners):
+            self._own_by(previous, record)
+        return previous
+
+    def _remove(self, key: Key, version: int) -> Event | None:
+        previous = self.kind(key.resource).objects.remove(place(key.namespace, key.name))
+        if previous is None:
+            return None
+        self._own_by(previous, None)
+        return Event(EventType.DELETED, previous.at_version(version), previous)
+
+    def _own_by(self, previous: Record | None, record: Record | None) -> None:
+        before, now = previous.owners if previous else (), record.owners if record else ()
+        if before == now:
+            return
+        for uid in before:
+            if previous is not None and (owned := self._owned.get(uid)) is not None:
+                owned.pop(previous.key, None)
+                if not owned:
+                    del self._owned[uid]
+        for uid in now:
+            if record is not None:
+                self._owned.setdefault(uid, {})[record.key] = None
+
+    def _own(self, change: Change) -> None:
+        if change.value is None:
+            self.own_keys.pop(change.name, None)
+        else:
+            self.own_keys[change.name] = (change.value, change.revision)
+
+    def _readable(self, key: Key, name: bytes, value: bytes, revision: int) -> Record | None:
+        try:
+            return self._codec.record(key, name, value, revision)
+        except NotOurs as error:
+            self._report(name, error)
+            return None
+
+    def _report(self, name: bytes, error: NotOurs) -> None:
+        metrics.unreadable.inc()
+        _log.error(
+            "a value in etcd cannot be read and is left out", key=name.decode(errors="replace"), error=str(error)
+        )
+
+    def _advance(self, revision: int) -> None:
+        self.revision = revision
+
+    def _call_waiting(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self.revision:
+            heapq.heappop(self._waiting)[2]()
+
+    def measure(self) -> None:
+        """Sets the gauges that would cost too much at every change."""
+        metrics.version.set(self.version)
+        metrics.kept_event_bytes.set(self._history.bytes)
+        for kind in self._kinds.values():
+            metrics.set_objects(kind.resource, len(kind.objects))
+
+
+def _difference(before: dict[Key, Record], kind: KindCache, version: int) -> Iterator[Event]:
+    """What subscribers have to hear after a new listing; deletions carry the listing's version."""
+    for record in kind.objects:
+        previous = before.pop(record.key, None)
+        if previous is None:
+            yield Event(EventType.ADDED, record, None)
+        elif previous.version != record.version:
+            yield Event(EventType.MODIFIED, record, previous)
+    for gone in before.values():
+        yield Event(EventType.DELETED, gone.at_version(version), gone)
