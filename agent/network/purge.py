@@ -18,11 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import structlog
 
 from agent.network.cni import bridge_name, network_name, table_name
 
-_log = structlog.get_logger()
 _RESULTS = Path("/var/lib/cni/results")
 _COMMAND_SECONDS = 20.0
 _PORTMAP_CHAINS = ("CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-MASQ", "CNI-HOSTPORT-SETMARK")
@@ -112,8 +110,7 @@ async def _run(
         env={**os.environ, **(environment or {})},
     )
     async with asyncio.timeout(_COMMAND_SECONDS):
-        output, complaint = await process.communicate(data)
+        output, _ = await process.communicate(data)
     if process.returncode:
-        _log.debug("nothing to remove", program=program.name, arguments=arguments, answer=complaint.decode().strip())
         return None
     return output

@@ -89,6 +89,17 @@ def processes(path: str) -> set[int]:
     return found - {0}
 
 
+def oom_killed(path: str, mounts: Path = _MOUNTS) -> bool:
+    """Whether the kernel killed something in a cgroup for want of memory (False when the cgroup is gone already)."""
+    for tree in hierarchies(mounts):
+        for name in ("memory.events", "memory.oom_control"):
+            with contextlib.suppress(OSError):
+                words = (tree / path.strip("/") / name).read_text().split()
+                if "oom_kill" in words and words[words.index("oom_kill") + 1] != "0":
+                    return True
+    return False
+
+
 def _below(directory: Path) -> Iterator[Path]:
     """A cgroup and all its descendants, children first."""
     for path, _, _ in os.walk(directory, topdown=False):

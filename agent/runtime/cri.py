@@ -17,7 +17,7 @@ from pathlib import Path
 
 from agent.runtime import cri_calls as calls
 from agent.runtime import cri_messages as messages
-from agent.runtime.cgroups import make_pod_cgroup, remove_cgroup
+from agent.runtime.cgroups import make_pod_cgroup, oom_killed, remove_cgroup
 from agent.runtime.cri_events import ContainerdEvents, Exit
 from agent.runtime.errors import AlreadyExists, Failed, ImageMissing, NotFound, Unavailable
 from agent.runtime.images import load_archive
@@ -56,7 +56,8 @@ class CriRuntime:
         self._cgroup_root = cgroup_root
         self._pids_limit = pids_limit
         self._channel = calls.CriChannel(endpoint)
-        self._events = ContainerdEvents(self._channel)
+        self._events = ContainerdEvents(self._channel, self._oom_killed)
+        self._uid_of: dict[str, str] = {}
 
     async def version(self) -> RuntimeVersion:
         reply = await self._channel.ask(calls.VERSION, pb.VersionRequest())
@@ -74,6 +75,10 @@ class CriRuntime:
     def _cgroup(self, uid: str) -> str:
         return f"{self._cgroup_root}/pod{uid}"
 
+    def _oom_killed(self, sandbox_id: str, container_id: str) -> bool:
+        uid = self._uid_of.get(sandbox_id)
+        return uid is not None and oom_killed(f"{self._cgroup(uid)}/{container_id}")
+
     async def run_sandbox(self, config: SandboxConfig) -> str:
         parent = self._cgroup(config.uid)
         make_pod_cgroup(parent, self._pids_limit)
@@ -89,6 +94,7 @@ class CriRuntime:
                     raise AlreadyExists(fault.message) from fault
             raise
         self._events.sandboxes.add(reply.pod_sandbox_id)
+        self._uid_of[reply.pod_sandbox_id] = config.uid
         return str(reply.pod_sandbox_id)
 
     async def stop_sandbox(self, sandbox_id: str) -> None:
@@ -104,6 +110,7 @@ class CriRuntime:
         await self.stop_sandbox(sandbox_id)
         await self._channel.ask(calls.REMOVE_SANDBOX, pb.RemovePodSandboxRequest(pod_sandbox_id=sandbox_id))
         self._events.forget_sandbox(sandbox_id)
+        self._uid_of.pop(sandbox_id, None)
         remove_cgroup(self._cgroup(status.uid))
 
     async def sandbox_status(self, sandbox_id: str) -> SandboxStatus:
@@ -115,6 +122,7 @@ class CriRuntime:
         chosen = pb.PodSandboxFilter(label_selector=labels or {})
         reply = await self._channel.ask(calls.LIST_SANDBOXES, pb.ListPodSandboxRequest(filter=chosen))
         self._events.sandboxes.update(item.id for item in reply.items)
+        self._uid_of.update((item.id, item.metadata.uid) for item in reply.items)
         return [messages.read_sandbox(item) for item in reply.items]
 
     # Containers.
@@ -272,8 +280,8 @@ def _make_directory(path: str) -> None:
 
 
 def _with_exit(status: ContainerStatus, ended: Exit) -> ContainerStatus:
-    """CRI's word where it has one; before that, the event's."""
+    """CRI's word where it has one; before that, the event's. For want of memory: whoever noticed."""
     if status.state != "running":
-        return status
+        return replace(status, reason="OOMKilled") if ended.oom else status
     reason = "OOMKilled" if ended.oom else "Error" if ended.exit_code else "Completed"
     return replace(status, state="exited", exit_code=ended.exit_code, reason=reason, finished_at=ended.at)

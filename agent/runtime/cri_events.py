@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+import signal
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +29,7 @@ _TOPICS = ("/tasks/start", "/tasks/exit", "/tasks/oom")
 _MARKER_SECONDS = 0.1
 _RECONNECT_SECONDS = 0.1
 _LISTING_SECONDS = 1.0
+_KILLED = 128 + signal.SIGKILL
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,14 @@ class Exit:
 
 
 class ContainerdEvents:
-    """The tables and the stream that fills them."""
+    """The tables and the stream that fills them.
 
-    def __init__(self, channel: calls.CriChannel) -> None:
+    `oom_killed(sandbox_id, container_id)` asks the kernel: containerd's own word on it may come after the exit.
+    """
+
+    def __init__(self, channel: calls.CriChannel, oom_killed: Callable[[str, str], bool]) -> None:
         self._channel = channel
+        self._oom_killed = oom_killed
         self._markers = itertools.count()
         self._oom: set[str] = set()
         self.exits: dict[str, Exit] = {}
@@ -148,7 +154,8 @@ class ContainerdEvents:
             sandbox_id = self.sandbox_of.get(container_id) or await self.locate(container_id)
         except NotFound:
             return await self._sandbox_exited(container_id, ended)
-        self.exits[container_id] = replace(ended, oom=container_id in self._oom)
+        oom = container_id in self._oom or (ended.exit_code == _KILLED and self._oom_killed(sandbox_id, container_id))
+        self.exits[container_id] = replace(ended, oom=oom)
         return RuntimeEvent("exited", container_id, sandbox_id, ended.exit_code, ended.at)
 
     async def _sandbox_exited(self, sandbox_id: str, ended: Exit) -> RuntimeEvent | None:

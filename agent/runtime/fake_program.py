@@ -7,6 +7,7 @@ Called by `fake` only. Pure: a command line goes in, what it would do comes out.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -39,7 +40,7 @@ def read_program(argv: Sequence[str]) -> Program:
 def _read_script(script: str) -> Program:
     program = Program(seconds=0.0)
     for part in (piece.strip() for piece in re.split(r"[;&]+", script)):
-        program = _with_command(program, part.split())
+        program = _with_command(program, shlex.split(part))
     return program
 
 
@@ -53,8 +54,8 @@ def _with_command(program: Program, words: list[str]) -> Program:
             return replace(program, exit_code=int(code))
         case ["false"]:
             return replace(program, exit_code=1)
-        case ["trap", action, "TERM"] | ["trap", action, _, "TERM"]:
-            return replace(program, term_code=int(action.strip("'\"").removeprefix("exit") or 0))
+        case ["trap", action, "TERM"]:
+            return replace(program, term_code=int(action.removeprefix("exit") or 0))
         case ["echo", *rest]:
             return replace(program, stdout=program.stdout + " ".join(rest).encode() + b"\n")
         case ["cat" | "httpd" | "nc" | "sh" | "/bin/sh", *_]:
