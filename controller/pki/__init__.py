@@ -1,0 +1,1 @@
+"""controller.pki: the cluster's own CA, its certificates, keys and tokens. See files.py for what lies where."""

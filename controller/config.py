@@ -1,0 +1,119 @@
+"""What a controller process is told: command line to one frozen object.
+
+Called by main.py and the CLI (`wherry controller` and `wherry up` pass their flags through). Reads nothing but
+`argv`. Invariant: everything that may differ between two installations is a field here, with its default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_PORT = 6443
+DEFAULT_ISSUER = "https://kubernetes.default.svc.cluster.local"
+RECONCILERS_ALL = "*"
+
+
+@dataclass(frozen=True)
+class EtcdTls:
+    """Files of a given etcd's client TLS; all or none."""
+
+    ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True)
+class ControllerConfig:
+    data_dir: Path
+    bind_address: str = "0.0.0.0"
+    port: int = DEFAULT_PORT
+    advertise_hosts: tuple[str, ...] = ()
+    """Names and addresses clients reach this server by, first the one the kubeconfig shall name."""
+    etcd_endpoints: tuple[str, ...] = ()
+    """Empty: run a private etcd under data_dir."""
+    etcd_tls: EtcdTls = EtcdTls()
+    controllers: tuple[str, ...] = (RECONCILERS_ALL,)
+    service_account_issuer: str = DEFAULT_ISSUER
+    cluster_cidr: str = "10.42.0.0/16"
+    shutdown_grace_seconds: float = 10.0
+
+    def runs(self, name: str) -> bool:
+        """Whether the reconciler `name` (or "scheduler") shall run: a name or its -name decides, else `*` does, as in
+        kube-controller-manager's --controllers."""
+        if "none" in self.controllers or f"-{name}" in self.controllers:
+            return False
+        if name in self.controllers:
+            return True
+        return RECONCILERS_ALL in self.controllers and "-*" not in self.controllers
+
+    @property
+    def runs_any(self) -> bool:
+        return "none" not in self.controllers and self.controllers != ("-*",)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Every name the serving certificate carries."""
+        given = self.advertise_hosts or (local_address(self.bind_address),)
+        fixed = ("127.0.0.1", "::1", "localhost", socket.gethostname(), *_SERVICE_NAMES)
+        return tuple(dict.fromkeys((*given, *fixed)))
+
+
+_SERVICE_NAMES = (
+    "kubernetes",
+    "kubernetes.default",
+    "kubernetes.default.svc",
+    "kubernetes.default.svc.cluster.local",
+    "10.43.0.1",
+)
+
+
+def local_address(bind_address: str) -> str:
+    """The address others most likely reach this machine by; no packet is sent."""
+    if bind_address not in ("0.0.0.0", "::", ""):
+        return bind_address
+    probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        probe.connect(("192.0.2.1", 9))
+        return str(probe.getsockname()[0])
+    except OSError:
+        return "127.0.0.1"
+    finally:
+        probe.close()
+
+
+def parse_arguments(argv: Sequence[str]) -> ControllerConfig:
+    """Reads the flags of `python -m controller.main`; exits with usage on unknown ones."""
+    parser = argparse.ArgumentParser(
+        prog="wherry controller", description="wherry's API server, reconcilers, scheduler"
+    )
+    parser.add_argument("--data-dir", type=Path, required=True, help="where certificates and the private etcd live")
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="HTTPS port (default %(default)s)")
+    parser.add_argument("--bind-address", default="0.0.0.0", help="address to listen on (default all)")
+    parser.add_argument("--advertise-address", action="append", default=[], help="name or address clients use; repeat")
+    parser.add_argument("--etcd-endpoints", default="", help="comma-separated host:port; default a private etcd")
+    parser.add_argument("--etcd-ca", help="CA of the given etcd")
+    parser.add_argument("--etcd-cert", help="client certificate for the given etcd")
+    parser.add_argument("--etcd-key", help="its key")
+    parser.add_argument("--controllers", default="*", help="'*', 'none', or a comma-separated list of names and -names")
+    parser.add_argument("--service-account-issuer", default=DEFAULT_ISSUER, help="`iss` of service-account tokens")
+    parser.add_argument("--cluster-cidr", default="10.42.0.0/16", help="network pods' addresses come from")
+    given = parser.parse_args(argv)
+    return ControllerConfig(
+        data_dir=given.data_dir.resolve(),
+        bind_address=given.bind_address,
+        port=given.port,
+        advertise_hosts=tuple(given.advertise_address),
+        etcd_endpoints=_listed(given.etcd_endpoints),
+        etcd_tls=EtcdTls(given.etcd_ca, given.etcd_cert, given.etcd_key),
+        controllers=_listed(given.controllers) or ("none",),
+        service_account_issuer=given.service_account_issuer,
+        cluster_cidr=given.cluster_cidr,
+    )
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -1,0 +1,188 @@
+"""The certificate authority: makes itself, issues server, client and node certificates, signs requests of nodes.
+
+Called by files.py (the cluster's own certificates), server/join.py (node certificates) and the CLI's tests. Imports
+only `cryptography`. Invariant: what is issued names its user in CN and its groups in O, as Kubernetes reads client
+certificates, and never lives longer than the CA.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+CA_DAYS = 3650
+LEAF_DAYS = 365
+BACKDATE = timedelta(minutes=5)
+"""Certificates are valid a little before they are made: clocks of a cluster differ."""
+
+Certificate = x509.Certificate
+PrivateKey = ec.EllipticCurvePrivateKey
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Whom a certificate speaks for, and where it may be used."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    """DNS names and IP addresses; any makes it a server certificate."""
+    client: bool = True
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A certificate with its key, as PEM."""
+
+    certificate: bytes
+    key: bytes
+
+
+class CsrRefused(ValueError):
+    """The certificate request is unreadable, badly signed, or asks for something else than it may have."""
+
+
+def new_key() -> PrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def key_pem(key: PrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def load_key(pem: bytes) -> PrivateKey:
+    key = serialization.load_pem_private_key(pem, password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError("the key is not an elliptic-curve key")
+    return key
+
+
+def certificate_pem(certificate: Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def load_certificate(pem: bytes) -> Certificate:
+    return x509.load_pem_x509_certificate(pem)
+
+
+def ca_digest(ca_pem: bytes) -> str:
+    """What a join token pins: SHA-256 of the CA certificate's DER, in hex."""
+    return hashlib.sha256(load_certificate(ca_pem).public_bytes(serialization.Encoding.DER)).hexdigest()
+
+
+class Authority:
+    """A CA's certificate and key."""
+
+    def __init__(self, certificate: Certificate, key: PrivateKey) -> None:
+        self.certificate = certificate
+        self.key = key
+        self.pem = certificate_pem(certificate)
+
+    @staticmethod
+    def create(name: str = "wherry-ca") -> Authority:
+        key = new_key()
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - BACKDATE)
+            .not_valid_after(now + timedelta(days=CA_DAYS))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_key_usage(signs_certificates=True), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        )
+        return Authority(builder.sign(key, hashes.SHA256()), key)
+
+    @staticmethod
+    def load(certificate: bytes, key: bytes) -> Authority:
+        return Authority(load_certificate(certificate), load_key(key))
+
+    def issue(self, subject: Subject, *, days: int = LEAF_DAYS) -> Pair:
+        """A fresh key and a certificate for it."""
+        key = new_key()
+        return Pair(certificate_pem(self._sign(key.public_key(), subject, days)), key_pem(key))
+
+    def sign_request(self, csr_pem: bytes, subject: Subject, *, days: int = LEAF_DAYS) -> bytes:
+        """Signs the key of a request for `subject`; what the request itself asks for is not looked at.
+
+        Raises CsrRefused when it cannot be read or is not signed by its own key.
+        """
+        try:
+            csr = x509.load_pem_x509_csr(csr_pem)
+        except ValueError as error:
+            raise CsrRefused("the certificate request is not a PEM CSR") from error
+        if not csr.is_signature_valid:
+            raise CsrRefused("the certificate request is not signed by its own key")
+        public = csr.public_key()
+        if not isinstance(public, ec.EllipticCurvePublicKey):
+            raise CsrRefused("the certificate request's key is not an elliptic-curve key")
+        return certificate_pem(self._sign(public, subject, days))
+
+    def _sign(self, public: ec.EllipticCurvePublicKey, subject: Subject, days: int) -> Certificate:
+        now = datetime.now(UTC)
+        until = min(now + timedelta(days=days), self.certificate.not_valid_after_utc)
+        names = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in subject.groups]
+        names.append(x509.NameAttribute(NameOID.COMMON_NAME, subject.name))
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name(names))
+            .issuer_name(self.certificate.subject)
+            .public_key(public)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - BACKDATE)
+            .not_valid_after(until)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(signs_certificates=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(_usages(subject)), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
+        )
+        if subject.hosts:
+            builder = builder.add_extension(x509.SubjectAlternativeName(_alternatives(subject.hosts)), critical=False)
+        return builder.sign(self.key, hashes.SHA256())
+
+
+def _usages(subject: Subject) -> list[x509.ObjectIdentifier]:
+    usages = []
+    if subject.hosts:
+        usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
+    if subject.client:
+        usages.append(ExtendedKeyUsageOID.CLIENT_AUTH)
+    return usages
+
+
+def _alternatives(hosts: Iterable[str]) -> list[x509.GeneralName]:
+    names: list[x509.GeneralName] = []
+    for host in dict.fromkeys(hosts):
+        try:
+            names.append(x509.IPAddress(ipaddress.ip_address(host)))
+        except ValueError:
+            names.append(x509.DNSName(host))
+    return names
+
+
+def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )

@@ -1,0 +1,129 @@
+"""Where the cluster's secrets lie on disk, made on first start and renewed when they run out.
+
+    DIR/pki/ca.crt ca.key            the CA                         DIR/pki/sa.key          signs service-account tokens
+    DIR/pki/apiserver.crt .key       serves HTTPS                   DIR/pki/encryption.key  seals Secrets in etcd
+    DIR/pki/agent-client.crt .key    the controller, to agents      DIR/admin.kubeconfig    the administrator's access
+    DIR/pki/admin.crt .key           the administrator              DIR/admin.token         the same, as a bearer token
+
+Called by main, the store's private etcd and the CLI. Does file I/O, at start only. Invariant: every secret is 0600 and
+written atomically; an existing CA, token or key is never replaced, only certificates that run out are.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+
+from controller.pki.authority import Authority, Pair, Subject, key_pem, load_certificate, new_key
+from controller.pki.kubeconfig import render_kubeconfig
+
+ADMIN = Subject("admin", ("system:masters",))
+AGENT_CLIENT = Subject("kube-apiserver", ("system:masters",))
+RENEW_BEFORE = timedelta(days=60)
+
+
+@dataclass(frozen=True)
+class Pki:
+    """Everything in memory. `directory` is DIR/pki, for those who need paths (TLS contexts)."""
+
+    directory: Path
+    authority: Authority
+    service_account_key: bytes
+    encryption_key: bytes
+    admin_token: str
+
+    @property
+    def ca_path(self) -> Path:
+        return self.directory / "ca.crt"
+
+    def path(self, name: str) -> Path:
+        return self.directory / name
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What the API server's certificate and the kubeconfig name."""
+
+    hosts: tuple[str, ...]
+    port: int
+
+    @property
+    def url(self) -> str:
+        host = self.hosts[0]
+        return f"https://[{host}]:{self.port}" if ":" in host else f"https://{host}:{self.port}"
+
+
+def ensure_pki(data_dir: Path, serving: Serving) -> Pki:
+    """Loads DIR/pki, makes what is missing, renews certificates that expire within 60 days or name other hosts."""
+    directory = data_dir / "pki"
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    authority = _ensure_authority(directory)
+    _ensure_leaf(directory, "apiserver", authority, Subject("wherry-apiserver", hosts=serving.hosts, client=False))
+    admin = _ensure_leaf(directory, "admin", authority, ADMIN)
+    _ensure_leaf(directory, "agent-client", authority, AGENT_CLIENT)
+    kubeconfig = render_kubeconfig(serving.url, authority.pem, admin)
+    write_secret(data_dir / "admin.kubeconfig", kubeconfig.encode())
+    return Pki(
+        directory=directory,
+        authority=authority,
+        service_account_key=_ensure_bytes(directory / "sa.key", lambda: key_pem(new_key())),
+        encryption_key=_ensure_bytes(directory / "encryption.key", lambda: secrets.token_bytes(32)),
+        admin_token=_ensure_bytes(data_dir / "admin.token", lambda: secrets.token_urlsafe(32).encode()).decode(),
+    )
+
+
+def write_secret(path: Path, content: bytes) -> None:
+    """Writes a file whole, readable by its owner only; unchanged content is not written again."""
+    if path.exists() and path.read_bytes() == content:
+        return
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+def _ensure_bytes(path: Path, make: Callable[[], bytes]) -> bytes:
+    if not path.exists():
+        write_secret(path, make())
+    return path.read_bytes()
+
+
+def _ensure_authority(directory: Path) -> Authority:
+    certificate, key = directory / "ca.crt", directory / "ca.key"
+    if not certificate.exists():
+        authority = Authority.create()
+        write_secret(key, key_pem(authority.key))
+        write_secret(certificate, authority.pem)
+    return Authority.load(certificate.read_bytes(), key.read_bytes())
+
+
+def _ensure_leaf(directory: Path, name: str, authority: Authority, subject: Subject) -> Pair:
+    certificate, key = directory / f"{name}.crt", directory / f"{name}.key"
+    if certificate.exists() and key.exists() and _still_good(load_certificate(certificate.read_bytes()), subject):
+        return Pair(certificate.read_bytes(), key.read_bytes())
+    pair = authority.issue(subject)
+    write_secret(key, pair.key)
+    write_secret(certificate, pair.certificate)
+    return pair
+
+
+def _still_good(certificate: x509.Certificate, subject: Subject) -> bool:
+    if certificate.not_valid_after_utc - datetime.now(UTC) < RENEW_BEFORE:
+        return False
+    if not subject.hosts:
+        return True
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return False
+    held = {*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))}
+    return held >= set(subject.hosts)

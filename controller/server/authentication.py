@@ -1,0 +1,172 @@
+"""Who is asking: client certificate, then bearer token (administrator, service account, bootstrap), else anonymous.
+
+Called by app.py for every request and by reviews.py (TokenReview). Reads the store's cache only, never awaits.
+Invariant: a credential that is presented and not valid is 401, never anonymous; a service-account token dies with its
+account, and with the pod, node or Secret it is bound to.
+Rules: https://kubernetes.io/docs/reference/access-authn-authz/authentication/
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from aiohttp import web
+
+from api.errors import Unauthorized
+from controller.admission.types import MASTERS_GROUP, User
+from controller.pki.join import NAMESPACE, groups_of, parse_bootstrap_token, secret_name
+from controller.pki.tokens import Bound, Claims, TokenRefused, TokenSigner, looks_like_jwt
+from controller.store import Store
+from controller.store.types import Key
+
+ANONYMOUS = User("system:anonymous", groups=("system:unauthenticated",))
+AUTHENTICATED = "system:authenticated"
+CACHE_SECONDS = 5.0
+CACHE_ENTRIES = 4096
+DELETION_GRACE_SECONDS = 60
+"""A token of a pod being deleted stays good that long after the deletion time (Kubernetes' leeway)."""
+_CREDENTIAL = "authentication.kubernetes.io/credential-id"
+_EXTRA = "authentication.kubernetes.io/"
+_BOUND_PLURALS = {"pod": "pods", "secret": "secrets", "node": "nodes"}
+
+
+class Authenticator:
+    def __init__(self, store: Store, signer: TokenSigner, admin_token: str) -> None:
+        self._store = store
+        self._signer = signer
+        self._admin_token = admin_token
+        self._admin = User("admin", str(uuid.uuid5(uuid.NAMESPACE_DNS, "admin")), (MASTERS_GROUP, AUTHENTICATED))
+        self._by_header: dict[str, tuple[User, float]] = {}
+        self._by_connection: WeakKeyDictionary[Any, User] = WeakKeyDictionary()
+
+    def identify(self, request: web.BaseRequest) -> User:
+        """The request's user. Raises Unauthorized for a credential that does not hold."""
+        transport = request.transport
+        certified = self._by_connection.get(transport)
+        if certified is None:
+            certified = user_of_peer(transport) if transport is not None else ANONYMOUS
+            if transport is not None:
+                self._by_connection[transport] = certified
+        if certified is not ANONYMOUS:
+            return certified
+        header = request.headers.get("Authorization")
+        if header is None:
+            return ANONYMOUS
+        known = self._by_header.get(header)
+        if known is not None and known[1] > time.monotonic():
+            return known[0]
+        return self._by_bearer(header)
+
+    def _by_bearer(self, header: str) -> User:
+        scheme, _, token = header.partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            return ANONYMOUS
+        user = self.user_of_token(token.strip())
+        if len(self._by_header) >= CACHE_ENTRIES:
+            self._by_header.clear()
+        self._by_header[header] = (user, time.monotonic() + CACHE_SECONDS)
+        return user
+
+    def user_of_token(self, token: str, audiences: Sequence[str] = ()) -> User:
+        """The user of a bearer token; `audiences` empty means the API server itself. Raises Unauthorized."""
+        if hmac.compare_digest(token.encode(), self._admin_token.encode()):
+            return self._admin
+        bootstrap = parse_bootstrap_token(token)
+        if bootstrap is not None:
+            record = self._store.get(Key("", "secrets", NAMESPACE, secret_name(bootstrap)))
+            groups = groups_of(record.parse(), bootstrap, datetime.now(UTC)) if record else None
+            if groups is None:
+                raise Unauthorized("Unauthorized")
+            return User(f"system:bootstrap:{bootstrap.token_id}", groups=(*groups, AUTHENTICATED))
+        if not looks_like_jwt(token):
+            raise Unauthorized("Unauthorized")
+        try:
+            claims = self._signer.verify(token, audiences or (self._signer.issuer,))
+        except TokenRefused as error:
+            raise Unauthorized("Unauthorized") from error
+        self._check_bound(claims)
+        return service_account_user(claims)
+
+    def _check_bound(self, claims: Claims) -> None:
+        account = claims.service_account
+        self._check_lives(Key("", "serviceaccounts", claims.namespace, account.name), account)
+        for claim, bound in claims.bound.items():
+            namespace = "" if claim == "node" else claims.namespace
+            if claim == "node" and "pod" in claims.bound:
+                continue  # a pod's token outlives its node object, as the pod itself decides
+            self._check_lives(Key("", _BOUND_PLURALS[claim], namespace, bound.name), bound)
+
+    def _check_lives(self, key: Key, bound: Bound) -> None:
+        record = self._store.get(key)
+        if record is None or bound.uid.encode() not in record.raw:
+            raise Unauthorized("Unauthorized")
+        meta = record.parse()["metadata"]
+        if meta.get("uid") != bound.uid or _long_deleted(meta):
+            raise Unauthorized("Unauthorized")
+
+
+def _long_deleted(meta: Mapping[str, Any]) -> bool:
+    deletion = meta.get("deletionTimestamp")
+    if not deletion:
+        return False
+    since = datetime.now(UTC) - datetime.fromisoformat(deletion)
+    return since.total_seconds() > DELETION_GRACE_SECONDS
+
+
+def service_account_user(claims: Claims) -> User:
+    """The user a service-account token speaks for."""
+    extra: dict[str, tuple[str, ...]] = {}
+    if claims.token_id:
+        extra[_CREDENTIAL] = (f"JTI={claims.token_id}",)
+    for claim in ("pod", "node"):
+        if claim in claims.bound:
+            extra[f"{_EXTRA}{claim}-name"] = (claims.bound[claim].name,)
+            extra[f"{_EXTRA}{claim}-uid"] = (claims.bound[claim].uid,)
+    return User(
+        service_account_name(claims.namespace, claims.service_account.name),
+        claims.service_account.uid,
+        (*service_account_groups(claims.namespace), AUTHENTICATED),
+        extra,
+    )
+
+
+def service_account_name(namespace: str, name: str) -> str:
+    return f"system:serviceaccount:{namespace}:{name}"
+
+
+def service_account_groups(namespace: str) -> tuple[str, str]:
+    return ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
+
+
+def user_of_peer(transport: Any) -> User:
+    """The user of a verified client certificate (CN is the name, every O a group), or ANONYMOUS."""
+    certificate = transport.get_extra_info("peercert")
+    if not certificate:
+        return ANONYMOUS
+    name, groups = _subject(certificate.get("subject", ()))
+    if not name:
+        return ANONYMOUS
+    extra = {}
+    tls = transport.get_extra_info("ssl_object")
+    der = tls.getpeercert(True) if tls is not None else None
+    if der:
+        extra[_CREDENTIAL] = (f"X509SHA256={hashlib.sha256(der).hexdigest()}",)
+    return User(name, groups=(*groups, AUTHENTICATED), extra=extra)
+
+
+def _subject(parts: Iterable[Iterable[tuple[str, str]]]) -> tuple[str, list[str]]:
+    name, groups = "", []
+    for part in parts:
+        for key, value in part:
+            if key == "commonName":
+                name = value
+            elif key == "organizationName":
+                groups.append(value)
+    return name, groups

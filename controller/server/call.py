@@ -1,0 +1,127 @@
+"""What a handler gets: the services of the server and one request, already understood.
+
+Built by app.py; every handler is `async def verb(services, call) -> Answer`. Invariant: when a handler runs, the user
+is known, the request is authorized and the resource is served.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from aiohttp import web
+
+from api.errors import BadRequest, TooLarge, Unexplained, not_found
+from api.kinds import Kind
+from controller.admission.types import User
+from controller.pki.files import Pki
+from controller.pki.tokens import TokenSigner
+from controller.registry import Registry
+from controller.server.agents import Agents
+from controller.server.authentication import Authenticator
+from controller.server.authorization import Chain
+from controller.server.negotiation import Form
+from controller.server.options import Params
+from controller.server.rbac import Rbac
+from controller.server.target import Target
+from controller.store import Store
+from controller.store.types import Key, Record
+
+BODY_LIMIT_BYTES = 3 * 1024 * 1024
+
+
+class Heartbeats(Protocol):
+    """Where agents' heartbeats go (controller.reconcilers.liveness.Liveness)."""
+
+    def beat(self, node: str) -> bool | None:
+        """A heartbeat of `node` arrived; the answer says whether a grant may be given."""
+        ...
+
+
+@dataclass(frozen=True)
+class Services:
+    store: Store
+    registry: Registry
+    pki: Pki
+    signer: TokenSigner
+    authenticator: Authenticator
+    authorizer: Chain
+    rbac: Rbac
+    heartbeats: Heartbeats
+    agents: Agents
+    shown_address: str
+    """HOST:PORT for discovery documents."""
+
+
+@dataclass(slots=True)
+class Call:
+    request: web.BaseRequest
+    user: User
+    target: Target
+    kind: Kind
+    verb: str
+    params: Params
+    form: Form
+
+    @property
+    def key(self) -> Key:
+        """Where the object of the path lies in the store."""
+        group, plural = self.kind.resource
+        return Key(group, plural, self.namespace, self.target.name)
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of the path; "" for cluster-scoped kinds (a Namespace is not in itself)."""
+        return self.target.namespace if self.kind.namespaced else ""
+
+    def named(self, name: str) -> Call:
+        """The same request for an object of another name (`pods/NAME:PORT/proxy`)."""
+        return replace(self, target=self.target._replace(name=name))
+
+    def missing(self) -> Exception:
+        return not_found(self.kind.group, self.kind.plural, self.target.name)
+
+
+async def read_body(request: web.BaseRequest) -> bytes:
+    """The whole body. Raises TooLarge beyond 3 MiB, as soon as it is known to be."""
+    declared = request.content_length
+    if declared is not None and declared > BODY_LIMIT_BYTES:
+        raise body_too_large()
+    content = request.content
+    if content.is_eof():
+        return content.read_nowait()
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        piece = await content.readany()
+        if not piece:
+            return b"".join(pieces)
+        pieces.append(piece)
+        size += len(piece)
+        if size > BODY_LIMIT_BYTES:
+            raise body_too_large()
+
+
+def body_too_large() -> TooLarge:
+    return TooLarge(f"Request entity too large: limit is {BODY_LIMIT_BYTES}")
+
+
+def parse_version(text: str, *, watch: bool = False) -> int:
+    """A resourceVersion parameter as a number; "" and "0" are 0. Raises what Kubernetes answers to others."""
+    if not text:
+        return 0
+    if text.isascii() and text.isdigit() and int(text) < 1 << 64:
+        return int(text)
+    problem = "value out of range" if text.isascii() and text.isdigit() else "invalid syntax"
+    sentence = f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": {problem}'
+    if watch:
+        raise Unexplained(sentence)
+    raise BadRequest(f"invalid resource version: {sentence}")
+
+
+async def existing(services: Services, call: Call) -> Record:
+    """The object of the path, as of now. Raises NotFound."""
+    record = await services.store.read(call.key)
+    if record is None:
+        raise call.missing()
+    return record

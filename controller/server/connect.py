@@ -1,0 +1,189 @@
+"""Requests that an agent answers: logs, exec, attach, port-forward, proxies of nodes and pods.
+
+Called by app.py through routes.py, after authorization. Finds the agent, translates to the kubelet's paths and
+parameters and passes bytes on. Invariant: the agent sees the controller's certificate, never the client's credentials.
+Rules: k8s.io/kubernetes/pkg/registry/core/pod/strategy.go (locations), wire.md 1.2 (which upgrades kubectl tries).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+from api.errors import BadRequest, ServiceUnavailable
+from api.objects import Object
+from controller.server.agents import Backend
+from controller.server.call import Call, Services, existing, read_body
+from controller.server.reply import Answer, Reply
+from controller.server.tunnel import Upgrade, tunnel
+
+_LOG_PARAMETERS = (
+    "follow",
+    "limitBytes",
+    "previous",
+    "sinceSeconds",
+    "sinceTime",
+    "stream",
+    "tailLines",
+    "timestamps",
+)
+_STREAM_PARAMETERS = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty", "command": "command"}
+_UPGRADE_HEADERS = ("connection", "upgrade")
+_UPGRADE_PREFIXES = ("sec-websocket-", "x-stream-protocol-version")
+_DECLINED = ("v5.channel.k8s.io", "spdy/3.1+portforward.k8s.io")
+"""Sub-protocols containerd's streaming server does not speak; kubectl falls back to SPDY when they are refused."""
+_HOP_BY_HOP = frozenset(
+    ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding")
+) | {"upgrade", "host", "content-length", "authorization"}
+_TRUE = ("1", "true", "True", "t", "T")
+
+
+async def logs(services: Services, call: Call) -> Answer:
+    """GET pods/NAME/log: the agent's containerLogs, streamed."""
+    pod = (await existing(services, call)).parse()
+    container = container_of(pod, call.params.get("container", ""))
+    _check_log_options(call.params)
+    if not (pod.get("spec") or {}).get("nodeName"):
+        return Reply(204, b"", "text/plain")
+    backend = services.agents.backend_of_pod(pod)
+    query = urlencode([(name, call.params[name]) for name in _LOG_PARAMETERS if call.params.get(name)])
+    path = f"/containerLogs/{quote(call.namespace)}/{quote(call.target.name)}/{quote(container)}"
+    return await _relay(services, call, backend, f"{path}?{query}" if query else path)
+
+
+def container_of(pod: Object, wanted: str) -> str:
+    """The container meant: the one named, or the only one. Raises BadRequest as Kubernetes words it."""
+    spec, name = pod.get("spec") or {}, pod["metadata"]["name"]
+    by_section = {
+        section: [container["name"] for container in spec.get(section) or ()]
+        for section in ("containers", "initContainers", "ephemeralContainers")
+    }
+    if wanted:
+        if not any(wanted in names for names in by_section.values()):
+            raise BadRequest(f"container {wanted} is not valid for pod {name}")
+        return wanted
+    ordinary, initial = by_section["containers"], by_section["initContainers"]
+    if len(ordinary) == 1:
+        return str(ordinary[0])
+    message = f"a container name must be specified for pod {name}, choose one of: [{' '.join(ordinary)}]"
+    if initial:
+        message += f" or one of the init containers: [{' '.join(initial)}]"
+    raise BadRequest(message)
+
+
+def _check_log_options(params: Mapping[str, str]) -> None:
+    for name in ("tailLines", "limitBytes", "sinceSeconds"):
+        text = params.get(name, "")
+        least = 0 if name == "tailLines" else 1
+        if text and (not text.lstrip("-").isdigit() or int(text) < least):
+            raise BadRequest(f"{name}: Invalid value: {text}: must be a whole number of at least {least}")
+    if params.get("sinceSeconds") and params.get("sinceTime"):
+        raise BadRequest("at most one of sinceTime or sinceSeconds may be specified")
+
+
+async def stream(services: Services, call: Call) -> Answer:
+    """exec, attach and port-forward: an upgrade, tunnelled to the agent."""
+    pod = (await existing(services, call)).parse()
+    backend = services.agents.backend_of_pod(pod)
+    where = f"{quote(call.namespace)}/{quote(call.target.name)}"
+    given = parse_qsl(call.request.raw_path.partition("?")[2], keep_blank_values=True)
+    if call.target.subresource == "portforward":
+        path, pairs = f"/portForward/{where}", [(key, value) for key, value in given if key in ("port", "ports")]
+    else:
+        container = container_of(pod, call.params.get("container", ""))
+        path, pairs = f"/{call.target.subresource}/{where}/{quote(container)}", _stream_parameters(given)
+    headers = upgrade_headers(call.request.headers.items())
+    if headers is None:
+        raise BadRequest("Upgrade request required: the sub-protocols offered are not supported, SPDY/3.1 is")
+    return await tunnel(call.request, backend, Upgrade(call.request.method, _with_query(path, pairs), headers))
+
+
+def _stream_parameters(given: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """PodExecOptions as the kubelet reads them: input, output, error, tty, command."""
+    pairs = []
+    for key, value in given:
+        if key == "command":
+            pairs.append((key, value))
+        elif key in _STREAM_PARAMETERS and value in _TRUE:
+            pairs.append((_STREAM_PARAMETERS[key], "1"))
+    return pairs
+
+
+def _with_query(path: str, pairs: list[tuple[str, str]]) -> str:
+    return f"{path}?{urlencode(pairs)}" if pairs else path
+
+
+def upgrade_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]] | None:
+    """The headers that ask for an upgrade, without sub-protocols we decline; None when nothing is left to ask for."""
+    kept = []
+    upgrades = False
+    for name, value in headers:
+        lower = name.lower()
+        if lower == "sec-websocket-protocol":
+            offered = [p.strip() for p in value.split(",") if p.strip().lower() not in _DECLINED]
+            if not offered:
+                return None
+            kept.append((name, ", ".join(offered)))
+        elif lower in _UPGRADE_HEADERS or lower.startswith(_UPGRADE_PREFIXES):
+            kept.append((name, value))
+            upgrades = upgrades or lower == "upgrade"
+    return kept if upgrades else None
+
+
+async def proxy(services: Services, call: Call) -> Answer:
+    """nodes/NAME/proxy/... to the agent, pods/NAME/proxy/... to the pod itself."""
+    query = call.request.raw_path.partition("?")[2]
+    path = quote(call.target.rest or "/") + (f"?{query}" if query else "")
+    if call.kind.plural == "nodes":
+        backend = services.agents.backend_of(call.target.name.partition(":")[0])
+    else:
+        backend = await _pod_backend(services, call)
+    headers = upgrade_headers(call.request.headers.items())
+    if headers is not None and "upgrade" in call.request.headers.get("Connection", "").lower():
+        return await tunnel(call.request, backend, Upgrade(call.request.method, path, headers))
+    return await _relay(services, call, backend, path)
+
+
+async def _pod_backend(services: Services, call: Call) -> Backend:
+    """`NAME` or `NAME:PORT` of a pod, by its own address."""
+    name, _, port = call.target.name.partition(":")
+    pod = (await existing(services, call.named(name))).parse()
+    address = (pod.get("status") or {}).get("podIP")
+    if not address:
+        raise BadRequest("address not allowed: the pod has no address yet")
+    ports = [p["containerPort"] for c in pod["spec"]["containers"] for p in c.get("ports") or ()]
+    if port and not port.isdigit():
+        raise BadRequest(f'invalid pod request "{call.target.name}": the port must be a number')
+    return Backend(str(address), int(port) if port else (ports[0] if ports else 80), None)
+
+
+async def _relay(services: Services, call: Call, backend: Backend, path: str) -> Answer:
+    """One request to the backend, its answer streamed to the client."""
+    request = call.request
+    headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
+    headers = {name: value for name, value in headers.items() if not name.lower().startswith("impersonate-")}
+    body = await read_body(request)
+    url = URL(backend.url + path, encoded=True)
+    tls: Any = backend.tls if backend.tls is not None else False
+    try:
+        async with services.agents.session.request(
+            request.method, url, headers=headers, data=body or None, ssl=tls, allow_redirects=False
+        ) as answer:
+            return await _stream_through(request, answer)
+    except (aiohttp.ClientConnectionError, TimeoutError) as error:
+        raise ServiceUnavailable(f"error dialing backend: {backend.host}:{backend.port}: {error}", {}) from error
+
+
+async def _stream_through(request: web.BaseRequest, answer: aiohttp.ClientResponse) -> Answer:
+    kept = [(name, value) for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP]
+    response = web.StreamResponse(status=answer.status, headers=kept)
+    await response.prepare(request)
+    async for piece in answer.content.iter_any():
+        await response.write(piece)
+    await response.write_eof()
+    return response

@@ -1,0 +1,67 @@
+"""Acting as somebody else: the Impersonate-* headers.
+
+Called by app.py. Invariant: every identity that is taken on (user, each group, uid, each extra value) is authorized by
+itself. Rules: https://kubernetes.io/docs/reference/access-authn-authz/authentication/#user-impersonation
+"""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+from multidict import CIMultiDictProxy
+
+from controller.admission.types import User
+from controller.server.authentication import (
+    ANONYMOUS,
+    AUTHENTICATED,
+    service_account_groups,
+)
+from controller.server.authorization import Attributes, Chain
+
+_EXTRA = "impersonate-extra-"
+_SERVICE_ACCOUNT = "system:serviceaccount:"
+_AUTHN = "authentication.k8s.io"
+
+
+def impersonated(authorizer: Chain, user: User, headers: CIMultiDictProxy[str]) -> User:
+    """The user to act as. Raises Forbidden when `user` may not."""
+    name = headers["Impersonate-User"]
+    groups = tuple(headers.getall("Impersonate-Group", ()))
+    uid = headers.get("Impersonate-Uid", "")
+    extra: dict[str, list[str]] = {}
+    for header, value in headers.items():
+        if header.lower().startswith(_EXTRA):
+            extra.setdefault(unquote(header[len(_EXTRA) :].lower()), []).append(value)
+    account = _account(name)
+    if account is not None:
+        authorizer.require(_wanted(user, "", "serviceaccounts", account[1], namespace=account[0]))
+    else:
+        authorizer.require(_wanted(user, "", "users", name))
+    for group in groups:
+        authorizer.require(_wanted(user, "", "groups", group))
+    if uid:
+        authorizer.require(_wanted(user, _AUTHN, "uids", uid))
+    for key, values in extra.items():
+        for value in values:
+            authorizer.require(_wanted(user, _AUTHN, "userextras", value, subresource=key))
+    return User(name, uid, _all_groups(name, groups), {key: tuple(values) for key, values in extra.items()})
+
+
+def _wanted(
+    user: User, group: str, resource: str, name: str, *, namespace: str = "", subresource: str = ""
+) -> Attributes:
+    return Attributes(user, "impersonate", group, resource, subresource, namespace, name)
+
+
+def _account(name: str) -> tuple[str, str] | None:
+    namespace, _, account = name.removeprefix(_SERVICE_ACCOUNT).partition(":")
+    return (namespace, account) if name.startswith(_SERVICE_ACCOUNT) and namespace and account else None
+
+
+def _all_groups(name: str, groups: tuple[str, ...]) -> tuple[str, ...]:
+    """Groups nobody has to name: those of service accounts, and everybody's."""
+    account = _account(name)
+    if account is not None and not groups:
+        groups = service_account_groups(account[0])
+    everybody = ANONYMOUS.groups[0] if name == ANONYMOUS.name else AUTHENTICATED
+    return groups if everybody in groups else (*groups, everybody)

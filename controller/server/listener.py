@@ -1,0 +1,83 @@
+"""The HTTPS listener: TLS, aiohttp's low-level server, graceful end.
+
+Called by main.py. Invariant: TLS 1.2 or newer only; a client certificate is asked for, never demanded, and must be of
+our CA; on shutdown new requests are refused, short ones finish, watches end cleanly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from controller.pki.files import Pki
+from controller.server.app import ApiServer
+
+BACKLOG = 1024
+KEEPALIVE_SECONDS = 3630.0
+MAX_HEADER_BYTES = 64 * 1024
+"""Bound service-account tokens and long selectors fit."""
+
+
+def server_context(pki: Pki) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(pki.path("apiserver.crt"), pki.path("apiserver.key"))
+    context.load_verify_locations(pki.ca_path)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+@dataclass(frozen=True)
+class Address:
+    host: str
+    port: int
+
+
+class Listener:
+    """`async with Listener(...)`: accepts from entering on; leaving waits for what is being worked on."""
+
+    def __init__(self, app: ApiServer, context: ssl.SSLContext, address: Address, grace_seconds: float) -> None:
+        self._app = app
+        self._context = context
+        self._address = address
+        self._grace_seconds = grace_seconds
+        self._server: asyncio.Server | None = None
+        self._http: web.Server | None = None
+
+    @property
+    def port(self) -> int:
+        """The port listened on, also when 0 was asked for."""
+        assert self._server is not None, "not listening"
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def __aenter__(self) -> Listener:
+        self._http = web.Server(
+            self._app.handle,
+            access_log=None,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            handler_cancellation=True,
+            auto_decompress=True,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+        )
+        self._server = await asyncio.get_running_loop().create_server(
+            self._http,
+            self._address.host or None,
+            self._address.port,
+            ssl=self._context,
+            backlog=BACKLOG,
+            reuse_address=True,
+            ssl_handshake_timeout=30.0,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None and self._http is not None
+        self._server.close()
+        self._app.end_streams()
+        self._http.pre_shutdown()
+        await self._http.shutdown(self._grace_seconds)

@@ -1,0 +1,61 @@
+"""OpenAPI v3: the index and a document a group version, for kubectl apply, explain and diff.
+
+Called by app.py. Documents come from `api.schema` and are made when first asked for. Invariant: the hash in an index
+URL changes when the document may; a URL with its hash may be kept for ever.
+Rules: https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-v3, wire.md 1.2.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+
+import orjson
+
+from api.objects import Object
+from api.schema import openapi_v3
+from controller.server.discovery import GroupVersion, served
+from controller.server.reply import Reply
+from controller.server.version import WHERRY_VERSION
+
+PREFIX = "/openapi/v3"
+
+
+def answer_openapi(path: str, params: dict[str, str], if_none_match: str) -> Reply | None:
+    """The index or a document, None for a path that is neither."""
+    below = path.removeprefix(PREFIX).strip("/")
+    if not below:
+        return Reply(200, orjson.dumps(_index()))
+    where = next((where for where in served() if _path(where) == below), None)
+    if where is None:
+        return None
+    tag = f'"{_hash(where)}"'
+    headers = [("ETag", tag), ("Vary", "Accept")]
+    if params.get("hash"):
+        headers.append(("Expires", "Thu, 31 Dec 2099 23:59:59 GMT"))
+    if tag in if_none_match:
+        return Reply(304, b"", headers=headers)
+    return Reply(200, _document(where), headers=headers)
+
+
+def _path(where: GroupVersion) -> str:
+    return f"apis/{where.text}" if where.group else f"api/{where.version}"
+
+
+def _index() -> Object:
+    return {
+        "paths": {
+            _path(where): {"serverRelativeURL": f"{PREFIX}/{_path(where)}?hash={_hash(where)}"} for where in served()
+        }
+    }
+
+
+@lru_cache(maxsize=64)
+def _hash(where: GroupVersion) -> str:
+    content = f"{WHERRY_VERSION} {where} {served()[where]}"
+    return hashlib.sha256(content.encode()).hexdigest().upper()
+
+
+@lru_cache(maxsize=64)
+def _document(where: GroupVersion) -> bytes:
+    return orjson.dumps(openapi_v3(where.group, where.version, served()[where]))

@@ -1,0 +1,127 @@
+"""Whole answers in one write.
+
+Every short answer of the API server is a `Reply`; streams (watches, logs, long lists) are aiohttp's StreamResponse.
+aiohttp needs of a response only `prepare`, `write_eof`, `keep_alive` and `status`: a Reply provides these and skips the
+header machinery, which is half of the CPU time of a GET (measured: 43 us against 21 us). Imports aiohttp's types only.
+Invariant: bytes of a stored object are sent as they lie in the cache, never parsed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any, cast
+
+import orjson
+import yaml
+from aiohttp import web
+
+from api.errors import ApiError, status_of
+from controller.server.negotiation import PLAIN, Form
+
+JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
+DRAIN_ABOVE_BYTES = 1 << 18
+
+Headers = Iterable[tuple[str, str]]
+
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+_date = (0, "")
+
+
+def http_date() -> str:
+    """The Date header, made once a second."""
+    global _date
+    now = int(time.time())
+    if _date[0] != now:
+        _date = (now, formatdate(now, usegmt=True))
+    return _date[1]
+
+
+class Reply:
+    """Status, headers and a body that is there already."""
+
+    __slots__ = ("body", "content_type", "headers", "keep_alive", "status")
+
+    def __init__(self, status: int, body: bytes, content_type: str = JSON, headers: Headers = ()) -> None:
+        self.status = status
+        self.body = body
+        self.content_type = content_type
+        self.headers = headers
+        self.keep_alive = True
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Writes everything at once; waits only when the client reads too slowly."""
+        if self.status == 101:
+            return  # the connection was taken over: everything is written already
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client is gone")
+        head = (
+            f"{_STATUS_LINES[self.status]}Content-Type: {self.content_type}\r\nContent-Length: {len(self.body)}\r\n"
+            f"Cache-Control: no-cache, private\r\nDate: {http_date()}\r\n"
+        )
+        for name, value in self.headers:
+            head += f"{name}: {value}\r\n"
+        if not (request.keep_alive and self.keep_alive):
+            self.keep_alive = False
+            head += "Connection: close\r\n"
+        encoded = head.encode("utf-8", "surrogateescape") + b"\r\n"
+        transport.write(encoded if request.method == "HEAD" else encoded + self.body)
+        if transport.get_write_buffer_size() > DRAIN_ABOVE_BYTES:
+            await request.writer.drain()
+
+    async def write_eof(self) -> None:
+        """Nothing is left to write."""
+
+    def as_response(self) -> web.StreamResponse:
+        """aiohttp's types want its own class; it uses no more of it than is here."""
+        return cast(web.StreamResponse, self)
+
+
+def switched() -> Reply:
+    """The answer of a connection that was taken over (an upgrade)."""
+    reply = Reply(101, b"")
+    reply.keep_alive = False
+    return reply
+
+
+Answer = Reply | web.StreamResponse
+
+
+def encode(obj: Mapping[str, Any], form: Form = PLAIN, *, pretty: bool = False) -> bytes:
+    """An object in the form the client wants, shape aside."""
+    if form.yaml:
+        text: str = yaml.dump(dict(obj), Dumper=_Dumper, default_flow_style=False, allow_unicode=True)
+        return text.encode()
+    return orjson.dumps(obj, option=orjson.OPT_INDENT_2 if pretty else None)
+
+
+def reply_object(obj: Mapping[str, Any], *, status: int = 200, form: Form = PLAIN, headers: Headers = ()) -> Reply:
+    return Reply(status, encode(obj, form), form.content_type, headers)
+
+
+def reply_error(error: ApiError, headers: Headers = ()) -> Reply:
+    """The Status reply of an error; retryable ones say when."""
+    if error.retryable and error.code in (429, 503, 504):
+        headers = (*headers, ("Retry-After", str(error.details.get("retryAfterSeconds", 1))))
+    return Reply(error.code, orjson.dumps(status_of(error)), JSON, headers)
+
+
+def reply_text(text: str, status: int = 200, content_type: str = TEXT) -> Reply:
+    return Reply(status, text.encode(), content_type, (("X-Content-Type-Options", "nosniff"),))
+
+
+def warning_headers(warnings: Iterable[str]) -> Headers:
+    """`Warning: 299 - "text"`, one a text (RFC 7234, as kubectl prints them)."""
+    return [("Warning", f'299 - "{_quoted(text)}"') for text in dict.fromkeys(warnings)]
+
+
+def _quoted(text: str) -> str:
+    clean = "".join(character if character.isprintable() else " " for character in text)
+    return clean.replace("\\", "\\\\").replace('"', '\\"')
+
+
+_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)

@@ -1,0 +1,89 @@
+"""Which handler answers which verb on which resource.
+
+Called by app.py for every request; a table made once from the table of kinds. Invariant: a verb that discovery does not
+show has no handler.
+"""
+
+from __future__ import annotations
+
+from api.kinds import KINDS, Kind
+from controller.server import connect, read, reviews, token_request, watch, write
+from controller.server.target import Target
+from controller.server.write import Handler
+
+LONG_RUNNING = frozenset(("log", "exec", "attach", "portforward", "proxy"))
+"""Subresources that may stay open; so may watches."""
+CONNECT_AS_CREATE = frozenset(("exec", "attach", "portforward"))
+"""Opening one is a create, however it is asked (KEP: authorizing websocket upgrades)."""
+
+_OBJECTS: dict[str, Handler] = {
+    "get": read.get_object,
+    "list": read.list_objects,
+    "watch": watch.watch_objects,
+    "create": write.create_object,
+    "update": write.update_object,
+    "patch": write.patch_object,
+    "delete": write.delete_object,
+    "deletecollection": write.delete_collection,
+}
+_PROXY: dict[str, Handler] = dict.fromkeys(("get", "create", "update", "patch", "delete"), connect.proxy)
+_CONNECT: dict[str, Handler] = dict.fromkeys(("get", "create"), connect.stream)
+_SUBRESOURCES: dict[str, dict[str, Handler]] = {
+    "status": {"get": read.get_object, "update": write.update_object, "patch": write.patch_object},
+    "scale": {"get": read.get_scale, "update": write.update_object, "patch": write.patch_object},
+    "ephemeralcontainers": {"get": read.get_object, "update": write.update_object, "patch": write.patch_object},
+    "finalize": {"update": write.update_object},
+    "binding": {"create": write.create_binding},
+    "eviction": {"create": write.create_eviction},
+    "token": {"create": token_request.create_token},
+    "log": {"get": connect.logs},
+    "exec": _CONNECT,
+    "attach": _CONNECT,
+    "portforward": _CONNECT,
+    "proxy": _PROXY,
+}
+_CREATED: dict[tuple[str, str], Handler] = {
+    ("", "Binding"): write.create_binding,
+    ("authentication.k8s.io", "TokenReview"): reviews.review_token,
+    ("authentication.k8s.io", "SelfSubjectReview"): reviews.review_self,
+    ("authorization.k8s.io", "SubjectAccessReview"): reviews.review_access,
+    ("authorization.k8s.io", "LocalSubjectAccessReview"): reviews.review_local_access,
+    ("authorization.k8s.io", "SelfSubjectAccessReview"): reviews.review_own_access,
+    ("authorization.k8s.io", "SelfSubjectRulesReview"): reviews.review_own_rules,
+}
+
+
+def _table() -> dict[tuple[Kind, str, str], Handler]:
+    found: dict[tuple[Kind, str, str], Handler] = {}
+    for kind in KINDS:
+        for verb in kind.verbs:
+            found[kind, "", verb] = _CREATED.get((kind.group, kind.kind), _OBJECTS[verb])
+        for sub in kind.subresources:
+            for verb in sub.verbs:
+                found[kind, sub.name, verb] = _SUBRESOURCES[sub.name][verb]
+    return found
+
+
+_HANDLERS = {(id(kind), sub, verb): handler for (kind, sub, verb), handler in _table().items()}
+"""By identity: hashing a Kind's fields costs more than the rest of the dispatch."""
+
+
+def find(target: Target, verb: str) -> Handler | None:
+    """The handler, None when nothing answers this verb here."""
+    if verb == "create" and target.name and not target.subresource:
+        return None
+    if verb == "watch" and target.name:
+        return _HANDLERS.get((id(target.kind), "", "watch")) if not target.subresource else None
+    if verb in ("update", "patch") and not target.name:
+        return None
+    if target.rest and target.subresource != "proxy":
+        return None
+    return _HANDLERS.get((id(target.kind), target.subresource, verb))
+
+
+def exists(target: Target) -> bool:
+    """Whether any verb is answered at this path."""
+    kind = target.kind
+    if kind is None or (target.rest and target.subresource != "proxy"):
+        return False
+    return not target.subresource or any(sub.name == target.subresource for sub in kind.subresources)

@@ -1,0 +1,173 @@
+"""The shapes an object can be sent in: whole, metadata only, or a row of a table.
+
+Called by read.py, write.py and watch.py. Pure but for making replies. Invariant: items of a list carry no apiVersion
+and kind of their own, everything else does; a table's cells are what `api.columns` says.
+Rules: https://kubernetes.io/docs/reference/using-api/api-concepts/ (receiving resources as Tables).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import orjson
+
+from api.columns import cells, columns_of
+from api.errors import BadRequest
+from api.kinds import Kind
+from api.objects import Object
+from controller.registry.event_views import outward
+from controller.server.call import Call
+from controller.server.negotiation import Form, Shape
+from controller.server.reply import Answer, Headers, Reply, encode
+from controller.store.types import Record
+
+TABLE_ROWS_AT_ONCE = 200
+"""Rows made before other requests get their turn."""
+
+
+@lru_cache(maxsize=256)
+def _prefixes(kind: Kind) -> tuple[bytes, bytes]:
+    version, name = orjson.dumps(kind.api_version), orjson.dumps(kind.kind)
+    return (
+        b'{"apiVersion":' + version + b',"kind":' + name + b",",
+        b'{"kind":' + name + b',"apiVersion":' + version + b",",
+    )
+
+
+def items_of(kind: Kind, records: Iterable[Record]) -> Iterator[bytes]:
+    """Each record as an item of its kind's list: without apiVersion and kind."""
+    prefixes = _prefixes(kind)
+    length = len(prefixes[0])
+    for record in records:
+        raw = record.raw
+        if raw.startswith(prefixes):
+            yield b"{" + raw[length:]
+        else:
+            yield orjson.dumps(_bare(record.parse()))
+
+
+def _bare(obj: Object) -> Object:
+    obj.pop("apiVersion", None)
+    obj.pop("kind", None)
+    return obj
+
+
+def shown(kind: Kind, records: list[Record]) -> list[Record]:
+    """Stored records as `kind` shows them: only events.k8s.io shows others than are stored."""
+    return records if kind.stored_as is None else [outward(kind, record) for record in records]
+
+
+def partial(obj: Object, version: str) -> Object:
+    """PartialObjectMetadata."""
+    return {
+        "kind": "PartialObjectMetadata",
+        "apiVersion": f"meta.k8s.io/{version}",
+        "metadata": obj.get("metadata") or {},
+    }
+
+
+def list_of(call: Call, records: Iterable[Record], meta: Object) -> Object:
+    """A list object: of whole objects or of partial ones."""
+    kind, form = call.kind, call.form
+    if form.shape is Shape.OBJECT:
+        items = [_bare(record.parse()) for record in records]
+        return {"kind": f"{kind.kind}List", "apiVersion": kind.api_version, "metadata": meta, "items": items}
+    return {
+        "kind": "PartialObjectMetadataList",
+        "apiVersion": f"meta.k8s.io/{form.version}",
+        "metadata": meta,
+        "items": [partial(record.parse(), form.version) for record in records],
+    }
+
+
+def include_object(call: Call) -> str:
+    """What rows carry: None, Metadata or Object."""
+    wanted = call.params.get("includeObject", "") or "Metadata"
+    if wanted not in ("None", "Metadata", "Object"):
+        raise BadRequest(f'invalid includeObject value: "{wanted}"')
+    return wanted
+
+
+def table_row(call: Call, record: Record, include: str, now: datetime) -> Object:
+    obj = record.parse()
+    row: Object = {"cells": cells(call.kind, obj, now)}
+    if include == "Object":
+        row["object"] = obj
+    elif include == "Metadata":
+        row["object"] = partial(obj, call.form.version)
+    return row
+
+
+def table(call: Call, rows: list[Object], meta: Object, *, headings: bool = True) -> Object:
+    """A Table object; watches leave the headings out after the first event."""
+    definitions: Any = [column.wire() for column in columns_of(call.kind)] if headings else None
+    return {
+        "kind": "Table",
+        "apiVersion": f"meta.k8s.io/{call.form.version}",
+        "metadata": meta,
+        "columnDefinitions": definitions,
+        "rows": rows,
+    }
+
+
+async def reply_table(call: Call, records: list[Record], meta: Object) -> Answer:
+    """A list as a table; other requests get their turn between batches of rows."""
+    include = include_object(call)
+    now = datetime.now(UTC)
+    rows = []
+    for start in range(0, len(records), TABLE_ROWS_AT_ONCE):
+        batch = records[start : start + TABLE_ROWS_AT_ONCE]
+        rows += [table_row(call, record, include, now) for record in batch]
+        if start:
+            await asyncio.sleep(0)
+    return Reply(200, encode(table(call, rows, meta), call.form), call.form.content_type)
+
+
+def reply_record(
+    call: Call, record: Record, *, status: int = 200, headers: Headers = (), derived: bool = False
+) -> Reply:
+    """One object in the shape the client wants. `derived`: not of the path's kind (a Scale), so never a table row."""
+    form = call.form
+    if form.shape is Shape.OBJECT or derived:
+        if form.yaml or "pretty" in call.params:
+            body = encode(record.parse(), form, pretty=_pretty(call))
+        else:
+            body = record.raw
+        return Reply(status, body, form.content_type, headers)
+    return Reply(status, encode(_shaped(call, record), form), form.content_type, headers)
+
+
+def _pretty(call: Call) -> bool:
+    return call.params.get("pretty", "") not in ("", "0", "false")
+
+
+def _shaped(call: Call, record: Record) -> Object:
+    form = call.form
+    if form.shape is Shape.TABLE:
+        meta = {"resourceVersion": str(record.version)}
+        return table(call, [table_row(call, record, include_object(call), datetime.now(UTC))], meta)
+    if form.shape is Shape.PARTIAL:
+        return partial(record.parse(), form.version)
+    raise BadRequest("one object cannot be sent as a list")
+
+
+def event_object(call: Call, record: Record, *, headings: bool) -> bytes:
+    """The `object` of a watch event, for shapes other than the stored bytes."""
+    form = call.form
+    record = outward(call.kind, record)
+    if form.shape is Shape.TABLE:
+        row = table_row(call, record, include_object(call), datetime.now(UTC))
+        return orjson.dumps(table(call, [row], {"resourceVersion": str(record.version)}, headings=headings))
+    if form.shape is Shape.PARTIAL:
+        return orjson.dumps(partial(record.parse(), form.version))
+    return record.raw
+
+
+def plain(call: Call) -> bool:
+    """Whether stored bytes are exactly what the client wants."""
+    form: Form = call.form
+    return form.shape is Shape.OBJECT and not form.yaml and call.kind.stored_as is None

@@ -1,0 +1,159 @@
+"""Watches: the initial state if asked for, then every change, one JSON line each.
+
+Called by app.py. Lines are encoded once for all watchers (`Event.line`) and written in one piece per wakeup. Invariant:
+nothing between the initial state and the stream is lost or doubled, because both start at one version of the cache; a
+bookmark never runs ahead of what was sent; a watcher that cannot follow is told 410 and ends.
+Rules: https://kubernetes.io/docs/reference/using-api/api-concepts/ (efficient detection of changes), KEP-3157.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Iterator
+
+import orjson
+from aiohttp import web
+
+from api.errors import ApiError, Gone, status_of
+from controller.server import shapes
+from controller.server.call import Call, Services, parse_version
+from controller.server.negotiation import Shape
+from controller.server.options import ListOptions, list_options
+from controller.server.read import reach
+from controller.server.reply import Answer
+from controller.store import Query, Watcher
+from controller.store.types import Compacted, Event, EventType, Record
+
+TIMEOUT_SECONDS = (1800, 3600)
+"""A watch without timeoutSeconds ends after a random time between these."""
+BOOKMARK_SECONDS = 60.0
+INITIAL_AT_ONCE = 500
+"""Events of the initial state written in one piece."""
+_INITIAL_END = {"k8s.io/initial-events-end": "true"}
+
+
+async def watch_objects(services: Services, call: Call) -> Answer:
+    """GET ?watch=true. Errors before the first event are plain HTTP errors, later ones ERROR events."""
+    options = list_options(call.params, call.kind, watch=True)
+    since, initial = await _start(services, call, options)
+    query = Query(call.namespace, options.labels, options.fields)
+    stream = _Stream(call, options)
+    await stream.open()
+    try:
+        watcher = services.store.watch(call.kind.resource, since, query)
+    except Compacted:
+        return await stream.fail(Gone(f"too old resource version: {since} ({services.store.version})"))
+    try:
+        if initial is not None:
+            await stream.send_initial(initial, since)
+        return await stream.follow(watcher)
+    except Compacted:
+        return await stream.fail(Gone("too old resource version: the watch could not keep up"))
+    finally:
+        watcher.close()
+
+
+async def _start(services: Services, call: Call, options: ListOptions) -> tuple[int, list[Record] | None]:
+    """(version to watch from, initial state or None)."""
+    version = parse_version(options.resource_version, watch=True)
+    wants_initial = options.initial_events if options.initial_events is not None else version == 0
+    if version and not wants_initial:
+        return version, None
+    if not options.resource_version:
+        await services.store.current()
+    elif version:
+        await reach(services.store, version)
+    if not wants_initial:
+        return services.store.version, None
+    query = Query(call.namespace, options.labels, options.fields)
+    page = services.store.list(call.kind.resource, query)
+    return page.version, page.records
+
+
+class _Stream:
+    """One watch's response: lines out, bookmarks, the end."""
+
+    def __init__(self, call: Call, options: ListOptions) -> None:
+        self._call = call
+        self._options = options
+        self._loop = asyncio.get_running_loop()
+        seconds = options.timeout_seconds or random.randint(*TIMEOUT_SECONDS)
+        self._end = self._loop.time() + seconds
+        self._bookmarked = 0
+        self._headings = True
+        self._encode: Callable[[Iterable[Event]], Iterator[bytes]] = (
+            _lines if shapes.plain(call) else self._shaped_lines
+        )
+        self._response = web.StreamResponse(
+            headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
+        )
+
+    async def open(self) -> None:
+        await self._response.prepare(self._call.request)
+
+    async def send_initial(self, records: list[Record], version: int) -> None:
+        """The state at `version` as ADDED events and, after a watch-list, the bookmark that ends it."""
+        for start in range(0, len(records), INITIAL_AT_ONCE):
+            batch = records[start : start + INITIAL_AT_ONCE]
+            events = [Event(EventType.ADDED, record, None) for record in batch]
+            await self._response.write(b"".join(self._encode(events)))
+        if self._options.initial_events and self._options.bookmarks:
+            await self._bookmark(version, _INITIAL_END)
+
+    async def follow(self, watcher: Watcher) -> Answer:
+        """Writes batches as they come until the watch's time is over."""
+        write, encode = self._response.write, self._encode
+        while (now := self._loop.time()) < self._end:
+            try:
+                async with asyncio.timeout_at(min(self._end, now + BOOKMARK_SECONDS)):
+                    async for batch in watcher:
+                        await write(b"".join(encode(batch)))
+            except TimeoutError:
+                if self._options.bookmarks and watcher.version > self._bookmarked:
+                    await self._bookmark(watcher.version)
+            except asyncio.CancelledError:
+                self._end_at_once()
+                raise
+            else:
+                break
+        await self._response.write_eof()
+        return self._response
+
+    def _end_at_once(self) -> None:
+        """Shutdown: the last chunk, so that the client sees an end and no broken connection."""
+        transport = self._call.request.transport
+        if transport is not None and not transport.is_closing():
+            transport.write(b"0\r\n\r\n")
+
+    async def fail(self, error: ApiError) -> Answer:
+        """An ERROR event, and the end."""
+        line = b'{"type":"ERROR","object":' + orjson.dumps(status_of(error)) + b"}\n"
+        await self._response.write(line)
+        await self._response.write_eof()
+        return self._response
+
+    async def _bookmark(self, version: int, annotations: dict[str, str] | None = None) -> None:
+        self._bookmarked = version
+        meta = {"resourceVersion": str(version), "creationTimestamp": None}
+        if annotations:
+            meta["annotations"] = annotations  # type: ignore[assignment]
+        kind, form = self._call.kind, self._call.form
+        if form.shape is Shape.TABLE:
+            obj = shapes.table(self._call, [], meta, headings=self._headings)
+            self._headings = False
+        elif form.shape is Shape.PARTIAL:
+            obj = shapes.partial({"metadata": meta}, form.version)
+        else:
+            obj = {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": meta}
+        await self._response.write(b'{"type":"BOOKMARK","object":' + orjson.dumps(obj) + b"}\n")
+
+    def _shaped_lines(self, events: Iterable[Event]) -> Iterator[bytes]:
+        for event in events:
+            body = shapes.event_object(self._call, event.record, headings=self._headings)
+            self._headings = False
+            yield b'{"type":"' + event.type.encode() + b'","object":' + body + b"}\n"
+
+
+def _lines(events: Iterable[Event]) -> Iterator[bytes]:
+    return (event.line for event in events)
