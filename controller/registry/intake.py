@@ -18,6 +18,8 @@ from controller.registry.types import Target
 
 def take_in(request: Request, kind: Kind, obj: Object) -> Object:
     """Checks, prunes and defaults a decoded body; the result has a metadata. Raises BadRequest."""
+    obj.setdefault("apiVersion", kind.api_version)
+    obj.setdefault("kind", kind.kind)
     if request.trusted:
         default(kind, obj)
         return obj

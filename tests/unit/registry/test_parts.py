@@ -1,0 +1,219 @@
+"""The small pure parts of the write path: intake, system fields, bindings, scale, event views, faults."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+import pytest
+
+from api import kinds
+from api.errors import AlreadyExists, ApiError, BadRequest, Conflict, Gone, NotFound, ServiceUnavailable, Timeout
+from api.objects import Object
+from controller.admission.types import Request, User
+from controller.registry.event_views import inward, outward_object
+from controller.registry.faults import api_error
+from controller.registry.intake import check_name, settle_namespace, take_in
+from controller.registry.ownership import manager_of
+from controller.registry.pods import Binding, binding_of, bound
+from controller.registry.scale import scale_object
+from controller.registry.system_fields import carry_over, name_it, new_uid, stamp_new
+from controller.registry.types import DeleteOptions, Target
+from controller.store.types import (
+    Compacted,
+    Guard,
+    GuardFailed,
+    Key,
+    KeyExists,
+    KeyMissing,
+    Record,
+    StoreError,
+    Unavailable,
+    UnknownOutcome,
+    VersionMismatch,
+)
+
+MAPS = kinds.by_resource("", "configmaps")
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
+ADMIN = User("admin", groups=("system:masters",))
+
+
+def a_map(**fields: object) -> Object:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, **fields}
+
+
+def test_an_unknown_field_is_an_error_a_warning_or_nothing() -> None:
+    strict = Request(ADMIN, field_validation="Strict", duplicates=("kind",))
+    with pytest.raises(BadRequest) as refused:
+        take_in(strict, MAPS, a_map(fooBar=1))
+    assert refused.value.message == (
+        'ConfigMap in version "v1" cannot be handled as a ConfigMap: '
+        'strict decoding error: duplicate field "kind", unknown field "fooBar"'
+    )
+    warned = Request(ADMIN)
+    assert "fooBar" not in take_in(warned, MAPS, a_map(fooBar=1))
+    assert warned.warnings == ['unknown field "fooBar"']
+    ignored = Request(ADMIN, field_validation="Ignore")
+    assert "fooBar" not in take_in(ignored, MAPS, a_map(fooBar=1))
+    assert ignored.warnings == []
+
+
+def test_a_wrong_type_is_refused_whatever_the_field_validation() -> None:
+    with pytest.raises(BadRequest) as refused:
+        take_in(Request(ADMIN, field_validation="Ignore"), MAPS, a_map(data={"a": 1}))
+    assert "cannot unmarshal number into Go struct field ConfigMap.data of type string" in refused.value.message
+
+
+def test_the_namespace_of_the_url_is_the_namespace_of_the_object() -> None:
+    obj = a_map()
+    settle_namespace(Target(MAPS, "shop"), obj)
+    assert obj["metadata"]["namespace"] == "shop"
+    with pytest.raises(BadRequest):
+        settle_namespace(Target(MAPS, "other"), obj)
+
+
+def test_a_put_names_the_object_of_its_url() -> None:
+    check_name(Target(MAPS, "shop", "x"), a_map())
+    with pytest.raises(BadRequest) as refused:
+        check_name(Target(MAPS, "shop", "y"), a_map())
+    assert refused.value.message == "the name of the object (x) does not match the name on the URL (y)"
+    with pytest.raises(BadRequest):
+        check_name(Target(MAPS, "shop", "y"), {"metadata": {}})
+
+
+def test_uids_are_random_uuids() -> None:
+    shape = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+    made = {new_uid() for _ in range(200)}
+    assert len(made) == 200
+    assert all(shape.fullmatch(uid) for uid in made)
+
+
+def test_a_new_object_gets_identity_and_loses_marks_of_an_earlier_life() -> None:
+    metadata: Object = {
+        "name": "x",
+        "uid": "old",
+        "deletionTimestamp": "t",
+        "deletionGracePeriodSeconds": 3,
+        "selfLink": "s",
+    }
+    stamp_new(metadata, NOW)
+    assert metadata.pop("uid") != "old"
+    assert metadata == {"name": "x", "creationTimestamp": "2026-01-02T03:04:05Z"}
+
+
+def test_a_generated_name_is_the_base_and_five_characters() -> None:
+    metadata: Object = {"generateName": "web-"}
+    assert name_it(metadata)
+    assert re.fullmatch(r"web-[a-z0-9]{5}", metadata["name"])
+    assert not name_it(metadata)
+    assert not name_it({})
+
+
+def test_an_update_cannot_touch_what_the_server_writes() -> None:
+    old = {"metadata": {"uid": "u", "creationTimestamp": "t", "generation": 4, "deletionTimestamp": "d"}}
+    new: Object = {"metadata": {"generation": 9, "creationTimestamp": "now", "deletionGracePeriodSeconds": 1}}
+    carry_over(new, old)
+    assert new["metadata"] == old["metadata"]
+
+
+def test_the_field_manager_is_what_was_asked_for_or_the_program() -> None:
+    assert manager_of(Request(ADMIN, field_manager="me", user_agent="kubectl/v1.35")) == "me"
+    assert manager_of(Request(ADMIN, user_agent="kubectl/v1.35 (linux)")) == "kubectl"
+    assert manager_of(Request(ADMIN)) == "unknown"
+
+
+def test_binding_sets_the_node_and_the_condition() -> None:
+    pod: Object = {
+        "metadata": {"name": "x", "uid": "u", "resourceVersion": "7"},
+        "spec": {},
+        "status": {"nominatedNodeName": "m", "conditions": [{"type": "PodScheduled", "status": "False"}]},
+    }
+    done = bound(pod, Binding("n", uid="u", annotations={"a": "b"}), "now")
+    assert done["spec"] == {"nodeName": "n"}
+    assert done["metadata"] == {"name": "x", "uid": "u", "annotations": {"a": "b"}}
+    condition = {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": "now"}
+    assert done["status"] == {"conditions": [condition]}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "spec", "uid", "why"),
+    [
+        ({}, {"nodeName": "m"}, "", 'pod x is already assigned to node "m"'),
+        ({"deletionTimestamp": "t"}, {}, "", "pod x is being deleted, cannot be assigned to a host"),
+        ({}, {"schedulingGates": [{"name": "g"}]}, "", "pod x has non-empty .spec.schedulingGates"),
+        ({}, {}, "other", "Precondition failed: UID in precondition: other, UID in object meta: u"),
+    ],
+)
+def test_a_pod_is_bound_once_and_only_when_it_may_run(metadata: Object, spec: Object, uid: str, why: str) -> None:
+    pod: Object = {"metadata": {"name": "x", "uid": "u", **metadata}, "spec": spec}
+    with pytest.raises(Conflict) as refused:
+        bound(pod, Binding("n", uid=uid), "now")
+    assert refused.value.message == f'Operation cannot be fulfilled on pods/binding "x": {why}'
+
+
+def test_a_binding_targets_a_node() -> None:
+    binding = binding_of("x", {"metadata": {"name": "x"}, "target": {"kind": "Node", "name": "n"}})
+    assert binding.node == "n"
+    broken: list[Object] = [{"target": {"kind": "Pod", "name": "n"}}, {"target": {}}, {"metadata": {"name": "y"}}]
+    for each in broken:
+        with pytest.raises(ApiError):
+            binding_of("x", each)
+
+
+def test_a_scale_shows_replicas_and_the_selector_as_text() -> None:
+    workload = {
+        "metadata": {"name": "x", "namespace": "shop", "uid": "u", "resourceVersion": "7", "labels": {"a": "b"}},
+        "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}}},
+        "status": {"replicas": 2},
+    }
+    shown = scale_object(workload)
+    assert shown["metadata"] == {"name": "x", "namespace": "shop", "uid": "u", "resourceVersion": "7"}
+    assert shown["spec"] == {"replicas": 3}
+    assert shown["status"] == {"replicas": 2, "selector": "app=web"}
+
+
+def test_an_event_of_the_new_group_is_kept_as_the_old_one_and_shown_as_either() -> None:
+    kind = kinds.by_gvk("events.k8s.io", "v1", "Event")
+    assert kind is not None
+    event = {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": "x"},
+        "regarding": {"kind": "Pod", "name": "p"},
+        "note": "hello",
+        "reportingController": "me",
+        "deprecatedCount": 2,
+    }
+    stored = inward(kind, event)
+    assert (stored["apiVersion"], stored["involvedObject"]["name"], stored["message"]) == ("v1", "p", "hello")
+    assert (stored["reportingComponent"], stored["count"]) == ("me", 2)
+    assert outward_object(kind, stored) == event
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (KeyExists(), AlreadyExists),
+        (KeyMissing(), NotFound),
+        (VersionMismatch(None), NotFound),
+        (VersionMismatch(Record(Key("", "configmaps", "n", "x"), 1, b"{}", {}, {})), Conflict),
+        (GuardFailed(Guard("leader")), ServiceUnavailable),
+        (Unavailable(), ServiceUnavailable),
+        (UnknownOutcome(), Timeout),
+        (Compacted(), Gone),
+    ],
+)
+def test_every_store_error_has_its_answer(fault: StoreError, expected: type[ApiError]) -> None:
+    assert type(api_error(fault, Target(MAPS, "n", "x"))) is expected
+
+
+def test_delete_options_are_read_from_their_body() -> None:
+    body = {
+        "gracePeriodSeconds": 0,
+        "propagationPolicy": "Orphan",
+        "preconditions": {"uid": "u", "resourceVersion": "7"},
+    }
+    expected = DeleteOptions(grace_seconds=0, propagation="Orphan", uid="u", resource_version="7")
+    assert DeleteOptions.from_object(body) == expected
+    with pytest.raises(BadRequest):
+        DeleteOptions.from_object({"gracePeriodSeconds": "soon"})

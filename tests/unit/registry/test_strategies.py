@@ -1,0 +1,162 @@
+"""What each kind adds to the generic write path."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from api import kinds
+from api.objects import Object
+from controller.registry.strategies import prepare_update_of, strategy_of
+from controller.registry.strategies.pods import grace_seconds, qos_class
+
+PODS = kinds.by_resource("", "pods")
+DEPLOYMENTS = kinds.by_resource("apps", "deployments")
+NAMESPACES = kinds.by_resource("", "namespaces")
+SECRETS = kinds.by_resource("", "secrets")
+
+
+def an_object(**parts: Any) -> Object:
+    return {"metadata": {"name": "x", "uid": "u"}, **parts}
+
+
+def container(**resources: Any) -> Object:
+    return {"name": "c", "resources": resources} if resources else {"name": "c"}
+
+
+def test_a_new_pod_is_pending_with_its_qos_class_whatever_status_it_came_with() -> None:
+    pod = an_object(spec={"containers": [container()]}, status={"phase": "Running", "podIP": "10.0.0.1"})
+    strategy_of(PODS).prepare_create(pod)
+    assert pod["status"] == {"phase": "Pending", "qosClass": "BestEffort"}
+    assert pod["metadata"]["generation"] == 1
+
+
+@pytest.mark.parametrize(
+    ("containers", "expected"),
+    [
+        ([container()], "BestEffort"),
+        ([container(requests={"cpu": "1"})], "Burstable"),
+        ([container(requests={"cpu": "0"})], "BestEffort"),
+        ([container(limits={"cpu": "1", "memory": "1Gi"})], "Guaranteed"),
+        (
+            [container(limits={"cpu": "1", "memory": "1Gi"}, requests={"cpu": "1000m", "memory": "1024Mi"})],
+            "Guaranteed",
+        ),
+        ([container(limits={"cpu": "1", "memory": "1Gi"}, requests={"cpu": "500m"})], "Burstable"),
+        ([container(limits={"cpu": "1", "memory": "1Gi"}), container()], "Burstable"),
+        ([container(limits={"cpu": "1"})], "Burstable"),
+        ([container(requests={"example.com/gpu": "1"})], "BestEffort"),
+    ],
+)
+def test_the_qos_class_follows_requests_and_limits(containers: list[Object], expected: str) -> None:
+    assert qos_class({"containers": containers}) == expected
+
+
+def test_an_update_of_a_pod_keeps_its_status_and_counts_a_changed_spec() -> None:
+    old = {"metadata": {"generation": 3}, "spec": {"a": 1}, "status": {"phase": "Running"}}
+    new: Object = {"metadata": {"generation": 3}, "spec": {"a": 2}, "status": {"phase": "Failed"}}
+    prepare_update_of(PODS, "")(new, old)
+    assert new == {"metadata": {"generation": 4}, "spec": {"a": 2}, "status": {"phase": "Running"}}
+
+
+def test_an_update_that_leaves_the_spec_alone_leaves_the_generation_alone() -> None:
+    old = {"metadata": {"generation": 3}, "spec": {"a": 1}}
+    new: Object = {"metadata": {"generation": 3, "labels": {"a": "b"}}, "spec": {"a": 1}, "status": {"phase": "Failed"}}
+    prepare_update_of(PODS, "")(new, old)
+    assert new == {"metadata": {"generation": 3, "labels": {"a": "b"}}, "spec": {"a": 1}}
+
+
+def test_a_status_write_of_a_pod_changes_neither_spec_nor_owners_nor_qos_class() -> None:
+    owners = [{"uid": "o"}]
+    old = {"metadata": {"ownerReferences": owners}, "spec": {"a": 1}, "status": {"qosClass": "Burstable"}}
+    new: Object = {"metadata": {}, "spec": {"a": 2}, "status": {"phase": "Running", "qosClass": "Guaranteed"}}
+    prepare_update_of(PODS, "status")(new, old)
+    status = {"phase": "Running", "qosClass": "Burstable"}
+    assert new == {"metadata": {"ownerReferences": owners}, "spec": {"a": 1}, "status": status}
+
+
+def test_ephemeral_containers_are_all_that_their_subresource_writes() -> None:
+    old = {
+        "metadata": {"labels": {"a": "b"}, "generation": 1},
+        "spec": {"containers": [1]},
+        "status": {"phase": "Running"},
+    }
+    debug = [{"name": "debugger"}]
+    new: Object = {
+        "metadata": {"labels": {}, "resourceVersion": "7"},
+        "spec": {"containers": [2], "ephemeralContainers": debug},
+        "status": {},
+    }
+    prepare_update_of(PODS, "ephemeralcontainers")(new, old)
+    assert new["spec"] == {"containers": [1], "ephemeralContainers": debug}
+    assert new["metadata"] == {"labels": {"a": "b"}, "generation": 2, "resourceVersion": "7"}
+    assert new["status"] == {"phase": "Running"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "phase", "asked", "expected"),
+    [
+        ({"nodeName": "n", "terminationGracePeriodSeconds": 30}, "Running", None, 30),
+        ({"nodeName": "n", "terminationGracePeriodSeconds": 30}, "Running", 5, 5),
+        ({"nodeName": "n", "terminationGracePeriodSeconds": 30}, "Running", 0, 0),
+        ({"nodeName": "n", "terminationGracePeriodSeconds": 30}, "Running", -4, 1),
+        ({"terminationGracePeriodSeconds": 30}, "Pending", None, 0),
+        ({"nodeName": "n", "terminationGracePeriodSeconds": 30}, "Succeeded", None, 0),
+        ({"nodeName": "n", "terminationGracePeriodSeconds": 30}, "Failed", 20, 0),
+    ],
+)
+def test_a_pod_gets_time_to_end_only_where_something_may_run(
+    spec: Object, phase: str, asked: int | None, expected: int
+) -> None:
+    assert grace_seconds({"spec": spec, "status": {"phase": phase}}, asked) == expected
+
+
+def test_a_deployment_counts_changed_annotations_as_a_new_generation() -> None:
+    old = {"metadata": {"generation": 1}, "spec": {}, "status": {"replicas": 1}}
+    new: Object = {"metadata": {"generation": 1, "annotations": {"why": "because"}}, "spec": {}}
+    prepare_update_of(DEPLOYMENTS, "")(new, old)
+    assert new["metadata"]["generation"] == 2
+    assert new["status"] == {"replicas": 1}
+
+
+def test_a_status_write_of_a_deployment_changes_neither_spec_nor_labels() -> None:
+    old = {"metadata": {"labels": {"a": "b"}}, "spec": {"replicas": 1}}
+    new: Object = {"metadata": {"labels": {"a": "c"}}, "spec": {"replicas": 9}, "status": {"replicas": 1}}
+    prepare_update_of(DEPLOYMENTS, "status")(new, old)
+    assert new == {"metadata": {"labels": {"a": "b"}}, "spec": {"replicas": 1}, "status": {"replicas": 1}}
+
+
+def test_scaling_is_an_update_of_the_spec() -> None:
+    old = {"metadata": {"generation": 1}, "spec": {"replicas": 1}, "status": {"replicas": 1}}
+    new: Object = {"metadata": {"generation": 1}, "spec": {"replicas": 2}, "status": {"replicas": 1}}
+    prepare_update_of(DEPLOYMENTS, "scale")(new, old)
+    assert new["metadata"]["generation"] == 2
+
+
+def test_a_new_namespace_is_active_labelled_with_its_name_and_held_by_the_finalizer() -> None:
+    namespace = an_object(status={"phase": "Terminating"})
+    strategy_of(NAMESPACES).prepare_create(namespace)
+    assert namespace["spec"] == {"finalizers": ["kubernetes"]}
+    assert namespace["status"] == {"phase": "Active"}
+    assert namespace["metadata"]["labels"] == {"kubernetes.io/metadata.name": "x"}
+
+
+def test_finalize_writes_the_namespace_finalizers_and_nothing_else() -> None:
+    old = {
+        "metadata": {"name": "x", "labels": {"a": "b"}},
+        "spec": {"finalizers": ["kubernetes"]},
+        "status": {"phase": "T"},
+    }
+    new: Object = {"metadata": {"name": "x"}, "spec": {"finalizers": []}, "status": {"phase": "Active"}}
+    prepare_update_of(NAMESPACES, "finalize")(new, old)
+    assert new["spec"] == {}
+    assert new["metadata"]["labels"] == {"a": "b"}
+    assert new["status"] == {"phase": "T"}
+
+
+def test_string_data_of_a_secret_is_merged_over_data_and_not_kept() -> None:
+    secret = an_object(data={"a": "b2xk", "b": "Yg=="}, stringData={"a": "new"})
+    strategy_of(SECRETS).prepare_create(secret)
+    assert secret["data"] == {"a": "bmV3", "b": "Yg=="}
+    assert "stringData" not in secret
