@@ -244,8 +244,8 @@ def conflict(group: str, plural: str, name: str, why: str = "") -> Conflict:
 
 def invalid_object(group: str, kind: str, name: str, errors: Iterable[FieldError]) -> Invalid:
     """422 for an object whose fields break rules; one cause a field error."""
-    found = list(dict.fromkeys(errors))
-    texts = [str(error) for error in found]
+    found = list(errors)
+    texts = list(dict.fromkeys(str(error) for error in found))  # the message says each once, the causes do not
     listed = texts[0] if len(texts) == 1 else "[" + ", ".join(texts) + "]"
     details = _details(name, group, kind)
     details["causes"] = [error.cause().wire() for error in found]
