@@ -7,6 +7,6 @@ are, the only errors are `api.errors.BadRequest` and `UnsupportedMediaType`, wor
 from __future__ import annotations
 
 from api.codec.body import Decoded, decode_body
-from api.codec.manifests import Manifest, load_manifests
+from api.codec.manifests import Manifest, ManifestError, load_manifests
 
-__all__ = ["Decoded", "Manifest", "decode_body", "load_manifests"]
+__all__ = ["Decoded", "Manifest", "ManifestError", "decode_body", "load_manifests"]

@@ -15,10 +15,10 @@ from typing import Any
 
 import yaml
 
-_BUDGET = 1_000_000
+_BUDGET = 100_000
 _DEEPEST = 200
 _TAG = "tag:yaml.org,2002:"
-_TRUE = frozenset({"true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"})
+_TRUE = frozenset({"true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON", "y", "Y"})
 
 
 class YamlFault(ValueError):
@@ -49,7 +49,11 @@ _INTEGER = r"[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0o?[0-7_]*|[1-9][0-9_]*)"
 _FLOAT = r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 _WORDS = (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("bool", r"true|True|TRUE|false|False|FALSE|yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF", list("tTfFyYnNoO")),
+    (
+        "bool",
+        r"true|True|TRUE|false|False|FALSE|[yY]|yes|Yes|YES|[nN]|no|No|NO|on|On|ON|off|Off|OFF",
+        list("tTfFyYnNoO"),
+    ),
     ("int", _INTEGER, list("-+0123456789")),
     ("float", _FLOAT, list("-+0123456789.")),
     ("merge", "<<", ["<"]),
