@@ -92,7 +92,7 @@ def fqdn_of(pod: Object, domain: str) -> str:
     return f"{hostname_of(pod, '')}.{subdomain}.{namespace_of(pod)}.svc.{domain}" if subdomain else ""
 
 
-def hosts_file(pod: Object, pod_ips: Sequence[str], domain: str, node_hosts: str) -> str:
+def hosts_file(pod: Object, pod_ips: Sequence[str], domain: str, node_hosts: str = "") -> str:
     """The whole /etc/hosts of the pod's containers; `node_hosts` is the node's own, for pods in its network."""
     if pod["spec"].get("hostNetwork"):
         text = "# Kubernetes-managed hosts file (host network).\n" + node_hosts

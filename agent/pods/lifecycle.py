@@ -179,7 +179,7 @@ def _ending(observed: Observed, grace: int) -> Step:
         return stop
     if observed.ending is not None and not observed.ending.remove:
         return Wait() if observed.confirmed else Confirm()
-    if observed.volumes == "ready":
+    if observed.volumes != "removed":
         return UnmountVolumes()
     if not observed.confirmed:
         return Confirm()

@@ -14,6 +14,7 @@ from agent.pods.backoff import Entry
 from agent.runtime.protocol import ContainerStatus, SandboxStatus
 
 CRASH_LOOP = "CrashLoopBackOff"
+FAILED_HOOK = "FailedPostStartHook"
 
 
 @dataclass(frozen=True)

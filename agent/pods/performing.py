@@ -1,0 +1,305 @@
+"""Performing the steps of a pod's life: each method does one step and writes what came of it into the memory.
+
+Called by the worker only, one step at a time. A step that fails leaves a waiting reason and a time for the next try;
+only a runtime that does not answer (`RuntimeFault.retryable`) is raised. Events and messages are the kubelet's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+
+from agent.events import NORMAL, WARNING
+from agent.pods import backoff, lifecycle, spec
+from agent.pods.configs import POD_UID, Attempt, container_config, sandbox_config
+from agent.pods.dns import hosts_file
+from agent.pods.env import ConfigFault, environment, references
+from agent.pods.fields import Facts
+from agent.pods.images import ImageFault, pull_secret_names
+from agent.pods.memory import PodMemory
+from agent.pods.observed import FAILED_HOOK, Waiting
+from agent.pods.termination import Stopper, run_hook
+from agent.pods.words import write_termination_file
+from agent.pods.workshop import Workshop
+from agent.probing import Target
+from agent.runtime.errors import AlreadyExists, NotFound, RuntimeFault
+from agent.runtime.protocol import ImageStatus, Mount
+from api import errors
+from api.objects import Object, namespace_of, uid_of
+
+CONFIG_RETRY_SECONDS = 2.0
+RUNTIME_RETRY_SECONDS = 2.0
+VOLUME_RETRY_SECONDS = 2.0
+SANDBOX_RETRY_SECONDS = 2.0
+IMAGE_RETRY_SECONDS = 15.0
+HOOK_SECONDS = 3600.0
+TERMINATION_PATH = "/dev/termination-log"
+
+
+class Performer:
+    """`owns` is told the id of everything made, before it can end."""
+
+    def __init__(self, shop: Workshop, memory: PodMemory, owns: Callable[[str], None]) -> None:
+        self._shop = shop
+        self._memory = memory
+        self._owns = owns
+        self._images: dict[str, ImageStatus] = {}
+        self.stopper = Stopper(shop.runtime, shop.prober, self.tell)
+
+    def tell(self, type_: str, reason: str, message: str, container: str = "") -> None:
+        self._shop.events.pod_event(self._memory.pod, type_, reason, message, container)
+
+    def facts(self) -> Facts:
+        sandbox = self._memory.sandbox
+        host = self._shop.host.addresses
+        ips = host if self._memory.pod["spec"].get("hostNetwork") else (sandbox.ips if sandbox is not None else ())
+        return Facts(self._shop.node.name, host, tuple(ips), self._shop.allocatable)
+
+    def address(self) -> str:
+        """Where the pod's ports are."""
+        return next(iter(self.facts().pod_ips), "127.0.0.1")
+
+    async def mount_volumes(self) -> None:
+        memory = self._memory
+        faults = await self._shop.volumes.mount(memory.pod, self.facts())
+        for fault in faults:
+            text = f'MountVolume.SetUp failed for volume "{fault.volume}" : {fault.message}'
+            self.tell(WARNING, "FailedMount", text)
+        if faults:
+            memory.volumes_not_before = self._shop.clock() + VOLUME_RETRY_SECONDS
+        else:
+            memory.volumes = "ready"
+
+    async def run_sandbox(self, attempt: int) -> None:
+        memory, runtime = self._memory, self._shop.runtime
+        config = sandbox_config(memory.pod, attempt, self._shop.node)
+        try:
+            sandbox_id = await runtime.run_sandbox(config)
+        except AlreadyExists:
+            await self.relist_sandboxes()
+            memory.sandbox_not_before = self._shop.clock() + SANDBOX_RETRY_SECONDS
+            return
+        except RuntimeFault as fault:
+            if fault.retryable:
+                raise
+            self.tell(WARNING, "FailedCreatePodSandBox", f"Failed to create pod sandbox: {fault.message}")
+            memory.sandbox_not_before = self._shop.clock() + SANDBOX_RETRY_SECONDS
+            return
+        self._owns(sandbox_id)
+        memory.take_sandbox(await runtime.sandbox_status(sandbox_id))
+        if attempt:
+            self.tell(NORMAL, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
+
+    async def relist_sandboxes(self) -> None:
+        """Takes stock of the pod's sandboxes, dead ones too."""
+        found = []
+        for box in await self._shop.runtime.list_sandboxes({POD_UID: uid_of(self._memory.pod)}):
+            with contextlib.suppress(NotFound):
+                found.append(await self._shop.runtime.sandbox_status(box.id))
+        self._memory.take_sandboxes(found)
+
+    async def pull_image(self, name: str) -> None:
+        memory = self._memory
+        container = self._container(name)
+        now = self._shop.clock()
+
+        def tell(type_: str, reason: str, message: str) -> None:
+            self.tell(type_, reason, message, name)
+
+        try:
+            image = await self._shop.images.ensure(container, await self._pull_secrets(), tell)
+        except ImageFault as fault:
+            view = memory.view(name)
+            later = now + IMAGE_RETRY_SECONDS
+            if fault.pull:
+                entry = backoff.following(view.pull_back_off, now, self._shop.clock())
+                later = self._shop.clock() + entry.delay_seconds
+                memory.change(name, pull_back_off=entry)
+            memory.change(name, waiting=Waiting(fault.reason, fault.message), not_before=later)
+            return
+        self._images[name] = image
+        memory.change(name, image=image.id, pull_back_off=None)
+
+    async def _pull_secrets(self) -> list[Object]:
+        pod = self._memory.pod
+        names = pull_secret_names(pod)
+        if not names:
+            return []
+        try:
+            found = await self._shop.sources.fetch(namespace_of(pod), [("secret", name) for name in names])
+        except errors.ApiError:
+            return []
+        return [secret for secret in found.values() if secret is not None]
+
+    async def start_container(self, step: lifecycle.StartContainer) -> None:
+        memory = self._memory
+        view = memory.view(step.name)
+        now = self._shop.clock()
+        if step.restart and (failed_at := lifecycle.crash_time(view)) is not None:
+            memory.change(step.name, back_off=backoff.following(view.back_off, failed_at, now))
+        container_id = await self._create(step)
+        if container_id:
+            await self._start(step.name, container_id)
+
+    async def _create(self, step: lifecycle.StartContainer) -> str:
+        memory, runtime, sandbox = self._memory, self._shop.runtime, self._memory.sandbox
+        if sandbox is None:
+            return ""
+        container, image = self._container(step.name), self._images.get(step.name)
+        if image is None:
+            memory.change(step.name, image="")
+            return ""
+        try:
+            attempt = await self._attempt(container, step.attempt, image)
+            config = container_config(memory.pod, attempt, self._shop.node)
+            box = sandbox_config(memory.pod, sandbox.attempt, self._shop.node)
+            container_id = await runtime.create_container(sandbox.id, config, box)
+        except ConfigFault as fault:
+            self._failed(step.name, "CreateContainerConfigError", fault.message, CONFIG_RETRY_SECONDS)
+            return ""
+        except AlreadyExists:
+            await self._remove_leftovers(step.name, step.attempt)
+            return ""
+        except NotFound:
+            await self.relist_sandboxes()
+            return ""
+        except RuntimeFault as fault:
+            if fault.retryable:
+                raise
+            self._failed(step.name, "CreateContainerError", fault.message, RUNTIME_RETRY_SECONDS)
+            return ""
+        self._owns(container_id)
+        self.tell(NORMAL, "Created", "Container created", step.name)
+        return container_id
+
+    def _failed(self, name: str, reason: str, message: str, retry_seconds: float) -> None:
+        """An attempt that did not even get to a container; the image is asked for again, as the kubelet does."""
+        self.tell(WARNING, "Failed", f"Error: {message}", name)
+        later = self._shop.clock() + retry_seconds
+        self._memory.change(name, waiting=Waiting(reason, message), not_before=later, image="")
+
+    async def _start(self, name: str, container_id: str) -> None:
+        memory, runtime = self._memory, self._shop.runtime
+        fault: RuntimeFault | None = None
+        try:
+            await runtime.start_container(container_id)
+        except RuntimeFault as error:
+            if error.retryable:
+                raise
+            fault = error
+        status = await runtime.container_status(container_id)
+        memory.take_container(status)
+        if fault is not None:
+            self.tell(WARNING, "Failed", f"Error: {fault.message}", name)
+            memory.change(name, waiting=Waiting("RunContainerError", fault.message))
+            return
+        self.tell(NORMAL, "Started", "Container started", name)
+        if (self._container(name).get("lifecycle") or {}).get("postStart") and status.state == "running":
+            memory.change(name, hook_pending=True)
+
+    async def _attempt(self, container: Object, number: int, image: ImageStatus) -> Attempt:
+        """Everything that is looked up for an attempt. Raises ConfigFault."""
+        pod = self._memory.pod
+        try:
+            wanted = references(container)
+            found = await self._shop.sources.fetch(namespace_of(pod), wanted) if wanted else {}
+        except errors.ApiError as error:
+            raise ConfigFault(error.message) from error
+        values = environment(pod, container, found, self.facts())
+        mounts = await self._shop.volumes.container_mounts(pod, container, values)
+        own = await asyncio.to_thread(self._own_files, container, number, [mount.container_path for mount in mounts])
+        return Attempt(container, number, image, values, (*mounts, *own))
+
+    def _own_files(self, container: Object, number: int, taken: list[str]) -> list[Mount]:
+        """The hosts file and the termination message file, unless the pod mounts something else there."""
+        pod, paths, mounts = self._memory.pod, self._shop.paths, []
+        if "/etc/hosts" not in taken:
+            text = hosts_file(pod, self.facts().pod_ips, self._shop.node.resolver.domain)
+            paths.etc_hosts(uid_of(pod)).parent.mkdir(parents=True, exist_ok=True)
+            paths.etc_hosts(uid_of(pod)).write_text(text)
+            mounts.append(Mount("/etc/hosts", str(paths.etc_hosts(uid_of(pod)))))
+        target = container.get("terminationMessagePath") or TERMINATION_PATH
+        if target not in taken:
+            file = paths.termination_log(uid_of(pod), container["name"], number)
+            write_termination_file(file)
+            mounts.append(Mount(target, str(file)))
+        paths.container_log(pod, container["name"], number).parent.mkdir(parents=True, exist_ok=True)
+        return mounts
+
+    async def _remove_leftovers(self, name: str, attempt: int) -> None:
+        """A container of this attempt that an earlier, interrupted call made."""
+        uid = uid_of(self._memory.pod)
+        for found in await self._shop.runtime.list_containers({POD_UID: uid}):
+            if found.name == name and found.attempt == attempt and found.state in ("created", "exited"):
+                await self._shop.runtime.remove_container(found.id)
+
+    async def run_hook(self, name: str) -> None:
+        """The postStart hook; a container whose hook failed is killed."""
+        memory = self._memory
+        view, container = memory.view(name), self._container(name)
+        hook = (container.get("lifecycle") or {}).get("postStart") or {}
+        if view.current is None:
+            return
+        target = Target(view.current.id, container, self.address())
+        outcome = await run_hook(self._shop.prober, hook, target, HOOK_SECONDS)
+        if outcome.result != "success":
+            self.tell(WARNING, "FailedPostStartHook", "PostStartHook failed", name)
+            memory.change(name, must_restart=FAILED_HOOK, hook_pending=False)
+        else:
+            memory.change(name, hook_pending=False)
+
+    def announce(self, step: lifecycle.Announce) -> None:
+        """A container waits for its back-off: say so."""
+        self._memory.change(step.name, waiting=step.waiting)
+        if step.waiting.reason == "ImagePullBackOff":
+            image = self._container(step.name).get("image", "")
+            self.tell(NORMAL, "BackOff", f'Back-off pulling image "{image}"', step.name)
+            self.tell(WARNING, "Failed", "Error: ImagePullBackOff", step.name)
+        else:
+            text = f"Back-off restarting failed container {step.name} in pod {spec.shown(self._memory.pod)}"
+            self.tell(WARNING, "BackOff", text, step.name)
+
+    async def kill_container(self, step: lifecycle.KillContainer) -> None:
+        memory = self._memory
+        view = memory.view(step.name)
+        grace = self._restart_grace(step.name, step.message)
+        await self.stopper.stop_one(memory.pod, view, step.message, grace, self.address())
+        try:
+            status = await self._shop.runtime.container_status(step.container_id)
+        except NotFound:
+            memory.forget_container(step.container_id)
+            return
+        memory.take_container(status if status.state == "exited" else replace(status, state="exited"))
+        memory.change(step.name, killed_for_restart=step.message != FAILED_HOOK, must_restart="")
+
+    def _restart_grace(self, name: str, message: str) -> float:
+        """A probe's own terminationGracePeriodSeconds counts when that probe condemned the container."""
+        container = self._container(name)
+        for kind in ("liveness", "startup"):
+            own = (container.get(f"{kind}Probe") or {}).get("terminationGracePeriodSeconds")
+            if own is not None and f"failed {kind} probe" in message:
+                return float(own)
+        return float(spec.grace_seconds(self._memory.pod))
+
+    async def remove_container(self, container_id: str) -> None:
+        await self._shop.runtime.remove_container(container_id)
+        self._memory.forget_container(container_id)
+
+    async def remove_sandbox(self, sandbox_id: str) -> None:
+        await self._shop.runtime.stop_sandbox(sandbox_id)
+        await self._shop.runtime.remove_sandbox(sandbox_id)
+        self._memory.forget_sandbox(sandbox_id)
+
+    async def unmount_volumes(self) -> None:
+        try:
+            await self._shop.volumes.unmount(self._memory.pod)
+        except OSError as error:
+            self.tell(WARNING, "FailedUnMount", f"UnmountVolume.TearDown failed: {error}")
+            await asyncio.sleep(VOLUME_RETRY_SECONDS)
+            return
+        self._memory.volumes = "removed"
+
+    def _container(self, name: str) -> Object:
+        return spec.find_container(self._memory.pod, name) or {"name": name}

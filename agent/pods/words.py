@@ -1,0 +1,42 @@
+"""A container's last words: the termination message file, or the end of its log.
+
+Called when a container ended (read) and before it is created (write). Rules:
+kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure. Blocking, small files only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agent.logs import last_lines
+
+MOST_BYTES = 4096
+MOST_LOG_BYTES = 2048
+MOST_LOG_LINES = 80
+
+
+def write_termination_file(file: Path) -> None:
+    """An empty file that a container of any user may write."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    file.chmod(0o666)
+
+
+def last_words(container: Mapping[str, Any], file: Path, log: Path, exit_code: int) -> str:
+    """The message of a terminated state; "" if it left none."""
+    text = _head(file)
+    if text or exit_code == 0 or container.get("terminationMessagePolicy") != "FallbackToLogsOnError":
+        return text
+    return last_lines(log, MOST_LOG_LINES, MOST_LOG_BYTES).decode("utf-8", "replace")
+
+
+def _head(file: Path) -> str:
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    with os.fdopen(descriptor, "rb") as opened:
+        return opened.read(MOST_BYTES).decode("utf-8", "replace")

@@ -1,0 +1,340 @@
+"""One pod's worker: observe, decide, perform, report, until nothing of the pod is left on this node.
+
+One task a pod; made by the roster, fed by it with pod changes (`update`, `vanish`) and runtime news. All decisions are
+in `lifecycle`, all effects in `performing`. Invariant: one step at a time; deletion interrupts what may take long (pulls,
+hooks, mounts, waits) and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from agent.events import WARNING
+from agent.pods import lifecycle
+from agent.pods.checkpoints import save_checkpoint
+from agent.pods.lifecycle import Step, Wait, next_step
+from agent.pods.memory import PodMemory
+from agent.pods.observed import Ending
+from agent.pods.performing import Performer
+from agent.pods.phase import FINAL_PHASES
+from agent.pods.probed import ProbeKeeper
+from agent.pods.reporter import StatusReporter
+from agent.pods.spec import find_container, grace_seconds
+from agent.pods.status import Rejection, pod_status, rejected_status
+from agent.pods.words import last_words
+from agent.pods.workshop import Workshop
+from agent.runtime.errors import NotFound, RuntimeFault
+from agent.runtime.protocol import ContainerStatus, SandboxStatus
+from api import errors
+from api.objects import Object, is_deleting, name_of, namespace_of, uid_of
+
+PAUSE_SECONDS = 1.0
+FLUSH_SECONDS = 5.0
+LEAST_VANISHED_GRACE = 1
+_log = structlog.get_logger()
+
+
+class PodWorker:
+    """`owns` is told the ids of sandboxes and containers as they come to be, so that their news reach this worker."""
+
+    def __init__(self, shop: Workshop, pod: Object, owns: Callable[[str, PodWorker], None]) -> None:
+        self.memory = PodMemory(pod)
+        self._shop = shop
+        self._tell_owner = owns
+        self.performer = Performer(shop, self.memory, self._own)
+        self._reporter = StatusReporter(shop.client, pod)
+        self._probes = ProbeKeeper(shop, self.memory, self._finding_changed, self.performer.tell)
+        self._wake = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._removed = False
+        self._rejection: Rejection | None = None
+        self._final_before = _phase(pod) in FINAL_PHASES
+        self._judge_ending()
+
+    @property
+    def pod(self) -> Object:
+        return self.memory.pod
+
+    # What the roster tells.
+
+    def update(self, pod: Object) -> None:
+        """The API has a newer version of the pod."""
+        self.memory.pod = pod
+        self._reporter.heard(pod)
+        self._judge_ending()
+        self._wake.set()
+
+    def vanish(self) -> None:
+        """The API has no such pod any more: end it and report nothing."""
+        self._removed = True
+        self.memory.confirmed = True
+        self._reporter.vanished = True
+        self._judge_ending()
+        self._wake.set()
+
+    def reject(self, rejection: Rejection) -> None:
+        """The node cannot take the pod; it fails without being started."""
+        self._rejection = rejection
+        self.performer.tell(WARNING, rejection.reason, rejection.message)
+        self.memory.ending = Ending(0, remove=False)
+
+    def adopt(self, sandboxes: Iterable[SandboxStatus], containers: Iterable[ContainerStatus]) -> None:
+        """What the runtime already has of this pod (after a restart of the agent, or of the runtime)."""
+        fresh = not self.memory.views
+        self.memory.take_sandboxes(sandboxes)
+        self.memory.take_containers(self._with_words(status) for status in containers)
+        for made in self._ids():
+            self._own(made)
+        if fresh:
+            self._recall()
+        if self.memory.sandbox is not None and self._shop.paths.pod(uid_of(self.pod)).exists():
+            self.memory.volumes = "ready"
+        self._wake.set()
+
+    async def container_changed(self, container_id: str) -> None:
+        """Something happened to a container: look at it."""
+        try:
+            status = await self._shop.runtime.container_status(container_id)
+        except NotFound:
+            return
+        except RuntimeFault as fault:
+            _log.info("container not seen", container=container_id, error=fault.message)
+            return
+        self.memory.take_container(self._with_words(status))
+        self._report()
+        self._wake.set()
+
+    async def sandbox_changed(self) -> None:
+        try:
+            await self.performer.relist_sandboxes()
+        except RuntimeFault as fault:
+            _log.info("sandbox not seen", pod=name_of(self.pod), error=fault.message)
+        self._report()
+        self._wake.set()
+
+    async def refresh_volumes(self) -> None:
+        """Brings mounted ConfigMaps, Secrets and tokens up to date."""
+        if self.memory.volumes != "ready" or self.memory.ending is not None:
+            return
+        for fault in await self._shop.volumes.refresh(self.pod, self.performer.facts()):
+            text = f'MountVolume.SetUp failed for volume "{fault.volume}" : {fault.message}'
+            self.performer.tell(WARNING, "FailedMount", text)
+
+    # The loop.
+
+    async def run(self) -> None:
+        """Ends when nothing of the pod is left; cancelled, it leaves everything as it is (and running)."""
+        async with asyncio.TaskGroup() as tasks:
+            background = [tasks.create_task(self._reporter.run()), tasks.create_task(self._probes.run())]
+            await self._until_done()
+            for task in background:
+                task.cancel()
+
+    async def _until_done(self) -> None:
+        while True:
+            self._report()
+            self._probes.adjust()
+            now = self._shop.clock()
+            step = next_step(self.pod, self.memory.observed(), now)
+            if isinstance(step, lifecycle.Done):
+                return
+            if isinstance(step, Wait):
+                await self._sleep(step.until - now)
+                continue
+            try:
+                await self._perform(step)
+            except RuntimeFault as fault:
+                _log.warning("runtime trouble", pod=name_of(self.pod), step=type(step).__name__, error=fault.message)
+                await self._sleep(PAUSE_SECONDS)
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(None if seconds == lifecycle.FOREVER else max(seconds, 0.001)):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        self._wake.clear()
+
+    async def _perform(self, step: Step) -> None:
+        performer = self.performer
+        match step:
+            case lifecycle.MountVolumes():
+                save_checkpoint(self._shop.paths, self.pod)
+                await self._unless_ending(performer.mount_volumes())
+            case lifecycle.RunSandbox(attempt):
+                await performer.run_sandbox(attempt)
+            case lifecycle.PullImage(name):
+                await self._unless_ending(performer.pull_image(name))
+            case lifecycle.StartContainer():
+                await performer.start_container(step)
+                self._read_words(step.name)
+            case lifecycle.RunHook(name):
+                await self._unless_ending(performer.run_hook(name))
+            case lifecycle.Announce():
+                performer.announce(step)
+            case lifecycle.KillContainer():
+                await performer.kill_container(step)
+                self._read_words(step.name)
+            case lifecycle.RemoveContainer(container_id):
+                await performer.remove_container(container_id)
+            case lifecycle.Terminate(grace):
+                await self._terminate(grace)
+            case lifecycle.RemoveSandbox(sandbox_id):
+                await performer.remove_sandbox(sandbox_id)
+            case lifecycle.UnmountVolumes():
+                await performer.unmount_volumes()
+            case lifecycle.Confirm():
+                await self._confirm()
+
+    async def _unless_ending(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does work that may take long; gives it up when the pod has to end."""
+        if self.memory.ending is not None:
+            work.close()
+            return
+        task, hurry = asyncio.create_task(work), asyncio.create_task(self._hurry.wait())
+        try:
+            await asyncio.wait({task, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            hurry.cancel()
+            if not task.done():
+                task.cancel()
+            await asyncio.wait({task})
+        if not task.cancelled():
+            task.result()
+
+    async def _terminate(self, grace: int) -> None:
+        """Stops everything; a grace period that is shortened meanwhile starts over with the shorter one."""
+        while True:
+            self._hurry.clear()
+            stopping = asyncio.create_task(self._stop_all(grace))
+            hurry = asyncio.create_task(self._hurry.wait())
+            try:
+                await asyncio.wait({stopping, hurry}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                hurry.cancel()
+                if not stopping.done():
+                    stopping.cancel()
+                    await asyncio.wait({stopping})
+            if not stopping.cancelled():
+                return stopping.result()
+            grace = min(grace, self.memory.ending.grace_seconds if self.memory.ending else grace)
+
+    async def _stop_all(self, grace: int) -> None:
+        memory, runtime = self.memory, self._shop.runtime
+        self._probes.stop()
+        await self.performer.stopper.stop_all(self.pod, memory.views, grace, self.performer.address())
+        if memory.sandbox is not None:
+            await runtime.stop_sandbox(memory.sandbox.id)
+        for view in list(memory.views.values()):
+            if view.current is not None and view.current.state != "exited":
+                await self.container_changed(view.current.id)
+                self._settle(view.current.name)
+        await self.performer.relist_sandboxes()
+
+    def _settle(self, name: str) -> None:
+        """After its sandbox was stopped a container cannot run, whatever the runtime still thinks of it."""
+        current = self.memory.view(name).current
+        if current is not None and current.state in ("created", "unknown"):
+            self.memory.forget_container(current.id)
+
+    async def _confirm(self) -> None:
+        """The API learns the end. Without its answer the worker tries again, later."""
+        self._report()
+        if not await self._reporter.flush(FLUSH_SECONDS):
+            return
+        if self._reporter.vanished or not is_deleting(self.pod):
+            self.memory.confirmed = True
+            return
+        try:
+            await self._reporter.confirm_deleted()
+            self.memory.confirmed = True
+        except errors.ApiError as error:
+            _log.info("deletion not confirmed", pod=name_of(self.pod), error=error.message)
+            await self._sleep(PAUSE_SECONDS)
+
+    # Inside.
+
+    def _report(self) -> None:
+        if self._removed or self._final_before:
+            return
+        now = self._shop.clock()
+        if self._rejection is not None:
+            status = rejected_status(self.memory.seen_pod(), self._rejection, now)
+        else:
+            status = pod_status(self.memory.seen_pod(), self.memory.observed(), now, self._shop.host)
+        self.memory.reported = status
+        self._reporter.offer(status)
+
+    def _judge_ending(self) -> None:
+        """Whether, and with how much grace, the pod has to end."""
+        pod, before = self.pod, self.memory.ending
+        if self._removed:
+            ending = Ending(max(grace_seconds(pod), LEAST_VANISHED_GRACE))
+        elif is_deleting(pod):
+            ending = Ending(grace_seconds(pod))
+        elif _phase(pod) in FINAL_PHASES and (self._final_before or not self._is_own_end()):
+            ending = Ending(grace_seconds(pod), remove=False)
+        else:
+            return
+        if before is not None and before.remove and ending.grace_seconds >= before.grace_seconds:
+            return
+        if ending.remove and (before is None or not before.remove):
+            self.memory.confirmed = self._removed
+        self.memory.ending = ending
+        self._hurry.set()
+
+    def _is_own_end(self) -> bool:
+        return self.memory.reported.get("phase") == _phase(self.pod)
+
+    def _finding_changed(self) -> None:
+        self._report()
+        self._wake.set()
+
+    def _own(self, made: str) -> None:
+        self._tell_owner(made, self)
+
+    def _ids(self) -> list[str]:
+        memory = self.memory
+        found = [*memory.old_sandboxes, *([memory.sandbox.id] if memory.sandbox is not None else [])]
+        for view in memory.views.values():
+            found += [status.id for status in (view.current, view.previous) if status is not None]
+        return found
+
+    def _recall(self) -> None:
+        """After a restart of the agent: containers are as ready and as started as they were."""
+        status = self.pod.get("status") or {}
+        for section in ("initContainerStatuses", "containerStatuses"):
+            for entry in status.get(section) or ():
+                view = self.memory.view(entry["name"])
+                same = view.current is not None and str(entry.get("containerID") or "").endswith(view.current.id)
+                if same and view.current is not None and view.current.state == "running":
+                    self.memory.change(entry["name"], ready=bool(entry["ready"]), started=bool(entry.get("started")))
+
+    def _read_words(self, name: str) -> None:
+        current = self.memory.view(name).current
+        if current is not None and current.state == "exited" and not current.message:
+            self.memory.take_container(self._with_words(current))
+
+    def _with_words(self, status: ContainerStatus) -> ContainerStatus:
+        """An ended container with its termination message."""
+        if status.state != "exited" or status.message:
+            return status
+        paths, uid = self._shop.paths, uid_of(self.pod)
+        file = paths.termination_log(uid, status.name, status.attempt)
+        log = paths.container_log(self.pod, status.name, status.attempt)
+        container = find_container(self.pod, status.name) or {}
+        return replace(status, message=last_words(container, file, log, status.exit_code))
+
+
+def _phase(pod: Object) -> str:
+    return (pod.get("status") or {}).get("phase") or ""
+
+
+def key_of(pod: Object) -> str:
+    """`namespace/name`, for logs."""
+    return f"{namespace_of(pod)}/{name_of(pod)}"
