@@ -9,7 +9,7 @@ Rules: KEP-555, sigs.k8s.io/structured-merge-diff.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -156,17 +156,13 @@ def _child(node: Node | None, key: str) -> Node | None:
     return node.field(key) if node is not None else None
 
 
-def _tracked_items(obj: Object) -> Iterator[tuple[str, Any]]:
-    for key, value in obj.items():
-        if key == "metadata" and isinstance(value, dict):
-            yield key, {name: field for name, field in value.items() if name not in _UNTRACKED_METADATA}
-        elif key not in _UNTRACKED:
-            yield key, value
-
-
 def tracked(obj: Object) -> Object:
     """The object without the fields that nobody owns: identity, and what the server alone writes."""
-    return dict(_tracked_items(obj))
+    kept = {key: value for key, value in obj.items() if key not in _UNTRACKED}
+    if isinstance(kept.get("metadata"), dict):
+        metadata = kept["metadata"].items()
+        kept["metadata"] = {key: value for key, value in metadata if key not in _UNTRACKED_METADATA}
+    return kept
 
 
 # ---- from objects ----
@@ -204,7 +200,7 @@ def all_fields(value: Any, node: Node | None) -> FieldSet:
     if isinstance(value, dict) and value and is_granular(node):
         out: FieldSet = {_SELF: {}}
         for key, item in value.items():
-            out["f:" + key] = all_fields(item, _child(node, key))
+            out["f:" + key] = all_fields(item, _child(node, key)) if isinstance(item, (dict, list)) else {}
         return out
     if isinstance(value, list) and value and node is not None and is_associative(node):
         out = {_SELF: {}}
@@ -217,24 +213,28 @@ def all_fields(value: Any, node: Node | None) -> FieldSet:
 def created_fields(obj: Object, schema: Node | None) -> FieldSet:
     """What the creator of an object set. The sets of large sections are cached: many objects share one template."""
     out: FieldSet = {}
-    for key, value in _tracked_items(obj):
+    for key, value in obj.items():
+        if key in _UNTRACKED:
+            continue
         node = _child(schema, key)
-        if key == "metadata" or not isinstance(value, dict):
-            fields = _created(value, node) if key == "metadata" else all_fields(value, node)
-        else:
+        if key == "metadata":
+            fields = _created({k: v for k, v in value.items() if k not in _UNTRACKED_METADATA}, node)
+        elif isinstance(value, dict) and node is not None and node.type == "object":
             fields = _section(key, value, node)
+        else:
+            fields = all_fields(value, node)
         if fields or key not in _ALWAYS_THERE:
-            out[f"f:{key}"] = fields
+            out["f:" + key] = fields
     return out
 
 
-_sections: dict[tuple[int, str, bytes], tuple[Node | None, FieldSet]] = {}
+_sections: dict[tuple[int, str, bytes], tuple[Node, FieldSet]] = {}
 
 
-def _section(key: str, value: Object, node: Node | None) -> FieldSet:
-    compute: Callable[[Any, Node | None], FieldSet] = _created if key in _ALWAYS_THERE else all_fields
+def _section(key: str, value: Object, node: Node) -> FieldSet:
+    compute = _created if key in _ALWAYS_THERE else all_fields
     text = orjson.dumps(value)
-    if node is None or len(text) > _LONGEST_CACHED:
+    if len(text) > _LONGEST_CACHED:
         return compute(value, node)
     cached = _sections.get((id(node), key, text))
     if cached is None:
@@ -249,6 +249,9 @@ def _created(value: Object, node: Node | None) -> FieldSet:
     """As all_fields, but what exists in an empty object is not itself a member."""
     out: FieldSet = {}
     for key, item in value.items():
+        if not isinstance(item, (dict, list)):
+            out["f:" + key] = {}
+            continue
         child = _child(node, key)
         if key not in _ALWAYS_THERE:
             out["f:" + key] = all_fields(item, child)
@@ -272,32 +275,41 @@ def _compare(old: Any, new: Any, node: Node | None) -> tuple[FieldSet | None, Fi
         changed, removed = _compare_maps(old, new, node)
         return changed or None, removed or None
     if isinstance(old, list) and isinstance(new, list) and node is not None and is_associative(node):
-        left = {element_key(item, node): item for item in old}
-        right = {element_key(item, node): item for item in new}
-        changed, removed = _compare_keyed(left, right, lambda _: node.element)
+        changed, removed = _compare_lists(old, new, node)
         return changed or None, removed or None
     return {}, None
 
 
 def _compare_maps(old: Object, new: Object, node: Node | None) -> tuple[FieldSet, FieldSet]:
-    left = {f"f:{key}": value for key, value in old.items()}
-    right = {f"f:{key}": value for key, value in new.items()}
-    return _compare_keyed(left, right, lambda key: _child(node, key[2:]))
-
-
-def _compare_keyed(left: Object, right: Object, node_of: Callable[[str], Node | None]) -> tuple[FieldSet, FieldSet]:
     changed: FieldSet = {}
     removed: FieldSet = {}
-    for key, value in right.items():
-        if key not in left:
-            changed[key] = all_fields(value, node_of(key))
-        elif left[key] != value:
-            more, less = _compare(left[key], value, node_of(key))
-            if more is not None:
-                changed[key] = more
-            if less is not None:
-                removed[key] = less
-    for key, value in left.items():
-        if key not in right:
-            removed[key] = all_fields(value, node_of(key))
+    for key, value in new.items():
+        if key not in old:
+            changed["f:" + key] = all_fields(value, _child(node, key))
+        elif old[key] != value:
+            _note("f:" + key, _compare(old[key], value, _child(node, key)), changed, removed)
+    for key, value in old.items():
+        if key not in new:
+            removed["f:" + key] = all_fields(value, _child(node, key))
     return changed, removed
+
+
+def _compare_lists(old: list[Any], new: list[Any], node: Node) -> tuple[FieldSet, FieldSet]:
+    left = {element_key(item, node): item for item in old}
+    right = {element_key(item, node): item for item in new}
+    changed: FieldSet = {}
+    removed = {key: all_fields(item, node.element) for key, item in left.items() if key not in right}
+    for key, item in right.items():
+        if key not in left:
+            changed[key] = all_fields(item, node.element)
+        elif left[key] != item:
+            _note(key, _compare(left[key], item, node.element), changed, removed)
+    return changed, removed
+
+
+def _note(key: str, found: tuple[FieldSet | None, FieldSet | None], changed: FieldSet, removed: FieldSet) -> None:
+    more, less = found
+    if more is not None:
+        changed[key] = more
+    if less is not None:
+        removed[key] = less

@@ -57,9 +57,13 @@ def check_pod(errors: Errors, pod: Value) -> None:
 def check_pod_update(errors: Errors, pod: Value, old: Value) -> None:
     """A running pod's spec stays: images, deadline, gates and added tolerations aside."""
     check_updated_metadata(errors, pod["metadata"], old["metadata"])
+    spec, before = pod.get("spec") or {}, old.get("spec") or {}
+    if spec == before:  # it was judged when it came in
+        check_pod_metadata(errors, pod)
+        _check_annotation_updates(errors, pod, old)
+        return
     _check_metadata_and_spec(errors, pod)
     _check_annotation_updates(errors, pod, old)
-    spec, before = pod.get("spec") or {}, old.get("spec") or {}
     for field in ("containers", "initContainers"):
         if len(spec.get(field) or ()) != len(before.get(field) or ()):
             errors.append(forbidden(f"spec.{field}", "pod updates may not add or remove containers"))
@@ -152,10 +156,16 @@ def spec_difference(before: Value, now: Value) -> str:
     return "\n".join(list(difflib.unified_diff(old, new, lineterm=""))[2:]) + "\n"
 
 
+def check_pod_metadata(errors: Errors, pod: Value) -> None:
+    """All that is judged of a pod whose spec is known to be valid."""
+    metadata = pod["metadata"]
+    check_metadata(errors, metadata, is_dns_subdomain, namespaced=True)
+    check_pod_annotations(errors, "metadata.annotations", metadata.get("annotations"), pod.get("spec") or {})
+
+
 def _check_metadata_and_spec(errors: Errors, pod: Value) -> None:
     metadata, spec = pod["metadata"], pod.get("spec") or {}
-    check_metadata(errors, metadata, is_dns_subdomain, namespaced=True)
-    check_pod_annotations(errors, "metadata.annotations", metadata.get("annotations"), spec)
+    check_pod_metadata(errors, pod)
     check_pod_spec(errors, "spec", spec, pod_name=metadata.get("name") or "", is_pod=True)
     if not spec.get("serviceAccountName"):
         _check_no_tokens(errors, spec)

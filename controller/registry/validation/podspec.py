@@ -6,7 +6,10 @@ Source: k8s.io/kubernetes/pkg/apis/core/validation (ValidatePodSpec).
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
+
+import orjson
 
 from api.errors import duplicate, invalid, not_supported, required
 from api.names import is_dns_subdomain
@@ -37,11 +40,42 @@ from controller.registry.validation.volumes import check_volumes
 RESTART_POLICIES = ("Always", "OnFailure", "Never")
 _DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
 _MOST_SECONDS = 2**31 - 1
+_MOST_REMEMBERED, _LONGEST_REMEMBERED = 1024, 16_384
+_find_generated = re.compile(rb"kube-api-access-[a-z0-9]{5}\b").findall
+_valid: set[bytes] = set()
 _MOST_NAMESERVERS, _MOST_SEARCHES, _LONGEST_SEARCH = 3, 32, 2048
 
 
 def check_pod_spec(errors: Errors, path: str, spec: Value, *, pod_name: str = "", is_pod: bool = False) -> None:
     """`pod_name` and `is_pod` only for a real pod: some rules wait until a template becomes one."""
+    key = _memo_key(spec, is_pod=is_pod)
+    if key is not None and key in _valid:
+        return
+    before = len(errors)
+    _check(errors, path, spec, pod_name=pod_name, is_pod=is_pod)
+    if key is not None and len(errors) == before:
+        if len(_valid) >= _MOST_REMEMBERED:
+            _valid.clear()
+        _valid.add(key)
+
+
+def _memo_key(spec: Value, *, is_pod: bool) -> bytes | None:
+    """What makes a spec judged once need no second judgement: many pods have one template.
+
+    The service account volume is named at random in each pod; any such name is as valid as another.
+    """
+    text = orjson.dumps(spec)
+    if len(text) > _LONGEST_REMEMBERED or b'"ephemeral"' in text:
+        return None
+    generated = set(_find_generated(text))
+    if len(generated) > 1:
+        return None
+    for name in generated:
+        text = text.replace(name, b"kube-api-access")
+    return text + b"p" if is_pod else text
+
+
+def _check(errors: Errors, path: str, spec: Value, *, pod_name: str, is_pod: bool) -> None:
     if spec.get("terminationGracePeriodSeconds") is None:
         errors.append(required(f"{path}.terminationGracePeriodSeconds"))
     volumes = check_volumes(errors, f"{path}.volumes", spec.get("volumes") or [], pod_name)
