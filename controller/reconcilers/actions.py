@@ -13,15 +13,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from api.errors import AlreadyExists, Conflict, NotFound, Timeout, conflict
+from api.errors import AlreadyExists, ApiError, Conflict, NotFound, Timeout, conflict
 from api.kinds import Kind
-from api.objects import Object, clone, controller_of, metadata, name_of, namespace_of, uid_of
+from api.objects import Object, clone, controller_of, name_of, namespace_of, uid_of
 from controller.admission.types import Request
 from controller.registry.recorder import Recorder
 from controller.registry.registry import Registry
 from controller.registry.types import DeleteOptions
 from controller.store import Query
-from controller.store.types import Key, Record
+from controller.store.types import Key
 
 ACTION_SECONDS = 30.0
 """One write may take so long, etcd leader changes included; then its outcome is unknown and the key starts over."""
@@ -85,6 +85,39 @@ class Delete:
 
 
 @dataclass(frozen=True)
+class Adopt:
+    """Makes `reference` the controlling owner of an object that has none; `version` is what the decision saw."""
+
+    kind: Kind
+    namespace: str
+    name: str
+    uid: str
+    version: str
+    reference: Object
+
+
+@dataclass(frozen=True)
+class Disown:
+    """Takes the references to these owners off an object. `unblock` leaves them, but no longer blocking deletion."""
+
+    kind: Kind
+    namespace: str
+    name: str
+    uid: str
+    owner_uids: tuple[str, ...]
+    unblock: bool = False
+
+
+@dataclass(frozen=True)
+class DropFinalizer:
+    kind: Kind
+    namespace: str
+    name: str
+    uid: str
+    finalizer: str
+
+
+@dataclass(frozen=True)
 class DeleteAll:
     """Deletes every object of a kind in a namespace."""
 
@@ -99,7 +132,8 @@ class Together:
     actions: tuple[Action, ...]
 
 
-Action = Create | Write | Delete | DeleteAll | Together | Note
+Change = Write | Adopt | Disown | DropFinalizer
+Action = Create | Change | Delete | DeleteAll | Together | Note
 
 
 def put_status(kind: Kind, obj: Mapping[str, Any], status: Object) -> Write:
@@ -143,11 +177,11 @@ class Executor:
             width = min(width * 2, _WIDEST)
         return max(versions)
 
-    async def _perform_one(self, action: Create | Write | Delete | DeleteAll) -> int:
+    async def _perform_one(self, action: Create | Change | Delete | DeleteAll) -> int:
         if isinstance(action, Create):
             return await self._create(action)
-        if isinstance(action, Write):
-            return await self._write(action)
+        if isinstance(action, Change):
+            return await self._change(action)
         if isinstance(action, Delete):
             return await self._delete(action)
         await self._registry.delete_collection(self._request, action.kind, Query(namespace=action.namespace))
@@ -160,9 +194,8 @@ class Executor:
             record = await self._registry.create(request, action.kind, namespace, clone(action.obj))
         except AlreadyExists as error:
             return self._own_child(action, error)
-        except Exception as error:
-            if action.refused is not None:
-                self._tell(replace(action.refused, message=f"{action.refused.message}{error}"))
+        except ApiError as error:
+            self._tell_refused(action.refused, error)
             raise
         self._tell(action.note)
         return record.version
@@ -177,19 +210,17 @@ class Executor:
             raise error
         return present.version
 
-    async def _write(self, action: Write) -> int:
+    async def _change(self, action: Change) -> int:
+        subresource = action.subresource if isinstance(action, Write) else ""
+        change = _changer_of(action)
         try:
-            record: Record | None = await self._registry.modify(
-                self._request,
-                action.kind,
-                action.namespace,
-                action.name,
-                _changed_by(action),
-                subresource=action.subresource,
+            record = await self._registry.modify(
+                self._request, action.kind, action.namespace, action.name, change, subresource=subresource
             )
         except NotFound:
             return 0
-        self._tell(action.note)
+        if isinstance(action, Write):
+            self._tell(action.note)
         return record.version if record is not None else 0
 
     async def _delete(self, action: Delete) -> int:
@@ -207,9 +238,8 @@ class Executor:
             if self._replaced(action):
                 return 0
             raise
-        except Exception as error:
-            if action.refused is not None:
-                self._tell(replace(action.refused, message=f"{action.refused.message}{error}"))
+        except ApiError as error:
+            self._tell_refused(action.refused, error)
             raise
         self._tell(action.note)
         return deletion.record.version
@@ -219,24 +249,74 @@ class Executor:
         present = self._registry.store.get(Key(*action.kind.resource, action.namespace, action.name))
         return present is None or uid_of(present.parse()) != action.uid
 
+    def _tell_refused(self, note: Note | None, error: ApiError) -> None:
+        if note is not None and not namespace_terminating(error):
+            self._tell(replace(note, message=f"{note.message}{error.message}"))
+
     def _tell(self, note: Note | None) -> None:
         if note is not None:
             self._recorder.event(note.regarding, note.type, note.reason, note.message, component=self._component)
 
 
-def _changed_by(action: Write) -> Callable[[Object], Object | None]:
+def namespace_terminating(error: ApiError) -> bool:
+    """The refusal of a create in a namespace that is being deleted: no failure, the owner is about to go, too."""
+    return any(cause.get("reason") == "NamespaceTerminating" for cause in error.details.get("causes") or ())
+
+
+def _changer_of(action: Change) -> Callable[[Object], Object | None]:
     def change(obj: Object) -> Object | None:
-        meta = metadata(obj)
-        if action.uid and meta.get("uid") != action.uid:
+        if action.uid and uid_of(obj) != action.uid:
             return None
-        stale = action.generation is not None and meta.get("generation") != action.generation
-        if stale or (action.version and meta.get("resourceVersion") != action.version):
-            raise conflict(action.kind.group, action.kind.plural, action.name)
-        _merge(obj, action.merge)
-        obj.update(clone(action.replace))
+        if isinstance(action, Write):
+            return _written(obj, action)
+        if isinstance(action, Adopt):
+            return _adopted(obj, action)
+        if isinstance(action, Disown):
+            return _disowned(obj, action)
+        finalizers = obj["metadata"].get("finalizers") or []
+        if action.finalizer not in finalizers:
+            return None
+        obj["metadata"]["finalizers"] = [finalizer for finalizer in finalizers if finalizer != action.finalizer]
         return obj
 
     return change
+
+
+def _written(obj: Object, action: Write) -> Object:
+    meta = obj["metadata"]
+    stale = action.generation is not None and meta.get("generation") != action.generation
+    if stale or (action.version and meta.get("resourceVersion") != action.version):
+        raise conflict(action.kind.group, action.kind.plural, action.name)
+    _merge(obj, action.merge)
+    obj.update(clone(action.replace))
+    return obj
+
+
+def _adopted(obj: Object, action: Adopt) -> Object | None:
+    owner = controller_of(obj)
+    if owner is not None:
+        return None
+    if obj["metadata"].get("resourceVersion") != action.version:
+        raise conflict(action.kind.group, action.kind.plural, action.name)
+    obj["metadata"].setdefault("ownerReferences", []).append(dict(action.reference))
+    return obj
+
+
+def _disowned(obj: Object, action: Disown) -> Object | None:
+    references = obj["metadata"].get("ownerReferences") or []
+    if not any(reference["uid"] in action.owner_uids for reference in references):
+        return None
+    if action.unblock:
+        for reference in references:
+            if reference["uid"] in action.owner_uids:
+                reference["blockOwnerDeletion"] = False
+        return obj
+    kept = [reference for reference in references if reference["uid"] not in action.owner_uids]
+    if kept:
+        obj["metadata"]["ownerReferences"] = kept
+    else:
+        del obj["metadata"]["ownerReferences"]
+    return obj
 
 
 def _merge(target: Object, patch: Mapping[str, Any]) -> None:

@@ -11,10 +11,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from controller.admission.types import Request, User
+from controller.admission.types import Request, User, utc_now
 from controller.reconcilers.actions import Executor
+from controller.reconcilers.deployment_watch import DeploymentReconciler
+from controller.reconcilers.event_ttl import EventExpiry
+from controller.reconcilers.garbage import GarbageCollector
 from controller.reconcilers.liveness import Liveness
 from controller.reconcilers.loop import Reconciler, run_loop
+from controller.reconcilers.namespace import NamespaceReconciler
+from controller.reconcilers.namespace_defaults import DefaultServiceAccounts, RootCaPublisher
+from controller.reconcilers.node_ipam import NodeIpam
+from controller.reconcilers.node_watch import NodeHealth, NodeLifecycle
+from controller.reconcilers.pod_gc import PodGarbageCollector
+from controller.reconcilers.replicaset_watch import ReplicaSetReconciler
+from controller.reconcilers.taint_eviction import TaintEviction
 from controller.reconcilers.views import Views
 from controller.registry.recorder import Recorder
 from controller.registry.registry import Registry
@@ -46,8 +56,20 @@ class Settings:
 def build(registry: Registry, liveness: Liveness, settings: Settings) -> list[Reconciler[Any]]:
     """Every enabled reconciler, ready to be given to `run_loop`."""
     views = Views(registry.store)
-    del views, liveness
-    everything: list[Reconciler[Any]] = []
+    health = NodeHealth(views, liveness, settings.node_grace_seconds)
+    everything: list[Reconciler[Any]] = [
+        DefaultServiceAccounts(views),
+        RootCaPublisher(views, settings.ca_pem),
+        ReplicaSetReconciler(views, utc_now),
+        DeploymentReconciler(views, utc_now),
+        GarbageCollector(views),
+        NamespaceReconciler(views, utc_now),
+        NodeLifecycle(views, health, utc_now),
+        TaintEviction(views, health, utc_now),
+        NodeIpam(views, settings.cluster_cidr, settings.node_cidr_mask),
+        PodGarbageCollector(views, settings.terminated_pods, utc_now),
+        EventExpiry(views, settings.event_ttl_seconds, utc_now),
+    ]
     return [reconciler for reconciler in everything if settings.enabled(reconciler.name)]
 
 

@@ -80,16 +80,7 @@ class Liveness:
         A node counts as vanishing from half a TTL of silence on: of those cut off together the first to run out of time
         must not be judged before the others show the same.
         """
-        now = self._clock()
-        seen = sorted(self._seen(node) for node in nodes)
-        vanished = [moment for moment in seen if now - moment > self.ttl_seconds / 2]
-        start = 0
-        for end, moment in enumerate(vanished):
-            while moment - vanished[start] > self.ttl_seconds:
-                start += 1
-            if 2 * (end - start + 1) > len(nodes):
-                return True
-        return False
+        return vanished_together([self._seen(node) for node in nodes], self._clock(), self.ttl_seconds)
 
     def forget(self, node: str) -> None:
         """The node was deleted."""
@@ -151,6 +142,19 @@ class Liveness:
     def _notify(self, node: str) -> None:
         for listener in self._listeners:
             listener(node)
+
+
+def vanished_together(last_seen: Collection[float], now: float, window_seconds: float) -> bool:
+    """Whether more than half of those last seen at these times have been silent for half a window, and fell silent
+    within one window of each other."""
+    vanished = sorted(moment for moment in last_seen if now - moment > window_seconds / 2)
+    start = 0
+    for end, moment in enumerate(vanished):
+        while moment - vanished[start] > window_seconds:
+            start += 1
+        if 2 * (end - start + 1) > len(last_seen):
+            return True
+    return False
 
 
 def _loop_time() -> float:

@@ -7,17 +7,18 @@ Imports the store's vocabulary and `api`. Invariant: what is handed out is share
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from api.objects import Object, parse_time
 from controller.store import Store
-from controller.store.types import Event, EventType, Key, Record
+from controller.store.types import Key, Record
 
 PODS = ("", "pods")
 FENCED_LABEL = "wherry/fenced"
+_SWEEP_AT = 2000
 _FINISHED = ("Succeeded", "Failed")
 _DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
@@ -131,12 +132,13 @@ def _deletion_cost(annotations: Mapping[str, str]) -> int:
 
 
 class Views:
-    """The parses of one process, shared by its reconcilers."""
+    """The parses of one process, shared by its reconcilers. What was deleted is swept out when it has grown."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self._objects: dict[Key, tuple[int, Object]] = {}
         self._pods: dict[Key, tuple[int, PodFacts]] = {}
+        self._sweep_at = _SWEEP_AT
 
     def object(self, record: Record) -> Object:
         """The parsed record, shared: do not change it."""
@@ -145,6 +147,7 @@ class Views:
             return known[1]
         parsed = record.parse()
         self._objects[record.key] = (record.version, parsed)
+        self._sweep()
         return parsed
 
     def pod(self, record: Record) -> PodFacts:
@@ -153,6 +156,7 @@ class Views:
             return known[1]
         facts = pod_facts(record.parse())
         self._pods[record.key] = (record.version, facts)
+        self._sweep()
         return facts
 
     def last_pod(self, key: Key) -> PodFacts | None:
@@ -164,12 +168,17 @@ class Views:
         record = self.store.get(key)
         return self.object(record) if record is not None else None
 
-    def forget_deleted(self, resource: tuple[str, str]) -> Callable[[], None]:
-        """From now on drops what it remembers of deleted objects of a resource; returns how to stop."""
+    def pods_of(self, owner_uid: str) -> tuple[PodFacts, ...]:
+        """The pods that this owner controls."""
+        records = (record for record in self.store.by_owner(owner_uid) if record.key.resource == PODS)
+        facts = (self.pod(record) for record in records)
+        return tuple(pod for pod in facts if pod.owner is not None and pod.owner.uid == owner_uid)
 
-        def on_event(event: Event) -> None:
-            if event.type is EventType.DELETED:
-                self._objects.pop(event.record.key, None)
-                self._pods.pop(event.record.key, None)
-
-        return self.store.subscribe(resource, on_event)
+    def _sweep(self) -> None:
+        if len(self._objects) + len(self._pods) < self._sweep_at:
+            return
+        for key in [key for key in self._objects if self.store.get(key) is None]:
+            del self._objects[key]
+        for key in [key for key in self._pods if self.store.get(key) is None]:
+            del self._pods[key]
+        self._sweep_at = _SWEEP_AT + 2 * (len(self._objects) + len(self._pods))

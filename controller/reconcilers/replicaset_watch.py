@@ -1,0 +1,119 @@
+"""The ReplicaSet reconciler's eyes: which changes concern which ReplicaSet, and what a decision gets to see.
+
+Run by the loop; `decide` is in replicaset.py. Imports views and store. Invariant: an observation is one state of the
+cache; what is remembered besides (names of pods that went) only makes names nicer, nothing depends on it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from datetime import datetime
+
+from api.errors import AlreadyExists
+from api.objects import Object, controller_of, uid_of
+from api.selectors import from_object
+from controller.reconcilers.loop import Decision, Failure, Source, Watch, own_key
+from controller.reconcilers.replicaset import PODS, REPLICA_SETS, Observed, decide
+from controller.reconcilers.views import Owner, PodFacts, Views
+from controller.store import Query
+from controller.store.types import Event, EventType, Key
+
+_REMEMBERED_NAMES = 1000
+
+
+class ReplicaSetReconciler:
+    name = "replicaset-controller"
+    concurrency = 16
+
+    def __init__(self, views: Views, clock: Callable[[], datetime]) -> None:
+        self._views = views
+        self._clock = clock
+        self._gone: dict[str, dict[str, None]] = {}
+        self._bare: dict[str, set[Key]] = {}
+
+    def sources(self) -> Sequence[Source]:
+        return (Watch(REPLICA_SETS.resource, self._on_replica_set), Watch(PODS.resource, self._on_pod))
+
+    def observe(self, key: tuple[str, str], failure: Failure | None) -> Observed | None:
+        record = self._views.store.get(Key(*REPLICA_SETS.resource, *key))
+        if record is None:
+            return None
+        replica_set = self._views.object(record)
+        uid = uid_of(replica_set)
+        if failure is not None and isinstance(failure.error, AlreadyExists):
+            self._remember(uid, failure.error.details.get("name") or "")  # somebody else's pod has that name
+        pods = self._views.pods_of(uid)
+        return Observed(
+            replica_set=replica_set,
+            pods=pods,
+            now=self._clock(),
+            orphans=self._orphans(key[0]),
+            gone=frozenset(self._gone.get(uid, ())),
+            related_on_node=self._related_on_node(replica_set, pods),
+            failure=failure,
+        )
+
+    def decide(self, observed: Observed) -> Decision:
+        return decide(observed)
+
+    def _orphans(self, namespace: str) -> tuple[PodFacts, ...]:
+        records = (self._views.store.get(key) for key in self._bare.get(namespace, ()))
+        facts = (self._views.pod(record) for record in records if record is not None)
+        return tuple(sorted((pod for pod in facts if pod.owner is None), key=lambda pod: pod.name))
+
+    def _related_on_node(self, replica_set: Object, pods: Iterable[PodFacts]) -> Mapping[str, int]:
+        """How many active pods of the same Deployment each node has; only looked up when some must go."""
+        if sum(pod.active for pod in pods) <= (replica_set["spec"].get("replicas") or 0):
+            return {}
+        owner = controller_of(replica_set)
+        related = list(pods)
+        if owner is not None:
+            siblings = self._views.store.by_owner(owner["uid"])
+            uids = [uid_of(self._views.object(one)) for one in siblings if one.key.resource == REPLICA_SETS.resource]
+            related += [pod for uid in uids if uid != uid_of(replica_set) for pod in self._views.pods_of(uid)]
+        return Counter(pod.node for pod in related if pod.active and pod.node)
+
+    def _on_replica_set(self, event: Event) -> Iterable[Hashable]:
+        if event.type is EventType.DELETED:
+            self._gone.pop(uid_of(event.record.parse()), None)
+        return own_key(event)
+
+    def _on_pod(self, event: Event) -> Iterable[Hashable]:
+        key = event.record.key
+        before = self._views.last_pod(key)
+        after = self._views.pod(event.record)
+        bare = self._bare.setdefault(key.namespace, set())
+        if event.type is EventType.DELETED:
+            bare.discard(key)
+            if after.owner is not None and self._exists(key.namespace, after.owner.name):
+                self._remember(after.owner.uid, after.name)
+        elif after.owner is None:
+            bare.add(key)
+        else:
+            bare.discard(key)
+        keys = {(key.namespace, owner.name) for owner in _owners(before, after)}
+        if after.owner is None and event.type is not EventType.DELETED:
+            keys.update(self._matching(after))
+        return keys
+
+    def _exists(self, namespace: str, name: str) -> bool:
+        return self._views.store.get(Key(*REPLICA_SETS.resource, namespace, name)) is not None
+
+    def _remember(self, uid: str, name: str) -> None:
+        names = self._gone.setdefault(uid, {})
+        names[name] = None
+        if len(names) > _REMEMBERED_NAMES:
+            del names[next(iter(names))]
+
+    def _matching(self, pod: PodFacts) -> Iterable[tuple[str, str]]:
+        """The ReplicaSets that may adopt a pod nobody controls."""
+        for record in self._views.store.list(REPLICA_SETS.resource, Query(namespace=pod.namespace)).records:
+            if from_object(self._views.object(record)["spec"]["selector"]).matches(pod.labels):
+                yield (record.key.namespace, record.key.name)
+
+
+def _owners(*views: PodFacts | None) -> Iterable[Owner]:
+    for pod in views:
+        if pod is not None and pod.owner is not None and pod.owner.kind == REPLICA_SETS.kind:
+            yield pod.owner
