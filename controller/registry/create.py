@@ -6,21 +6,25 @@ ownership, admission, strategy, validation, compare-and-set under the guards tha
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from api.errors import BadRequest
+import orjson
+
+from api.errors import BadRequest, FieldError
 from api.objects import Object
 from controller.admission.attributes import Operation
 from controller.admission.types import Request
 from controller.registry.event_views import inward, outward, stored_kind
 from controller.registry.faults import api_error, translated
 from controller.registry.ground import Ground, attributes_of, unstored
-from controller.registry.intake import refuse, refuse_unimplemented, settle_namespace, take_in
+from controller.registry.intake import refuse, refuse_unimplemented, settle_namespace, take_in, take_in_known
+from controller.registry.known_specs import Known
 from controller.registry.ownership import own_new
 from controller.registry.strategies import strategy_of
 from controller.registry.system_fields import name_it, stamp_new
 from controller.registry.types import Target
 from controller.registry.validation import validate
+from controller.registry.validation.pods import check_pod_metadata
 from controller.store.types import GuardFailed, Key, KeyExists, Record, StoreError
 
 NAME_ATTEMPTS = 8
@@ -29,33 +33,54 @@ ATTEMPTS = 16
 """How often a create starts again because its namespace changed between judgement and commit."""
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An object that passed intake. `owned`: its managedFields are final (server-side apply); `spec_judged`: its spec
+    was found valid before (known_specs)."""
+
+    obj: Object
+    owned: bool = False
+    spec_judged: bool = False
+
+
 async def create(ground: Ground, request: Request, target: Target, obj: Object) -> Record:
     """Creates `obj`, which becomes the registry's. `target.name` is set when the URL names the object.
 
     Raises BadRequest, Forbidden, NotFound (namespace), Invalid, AlreadyExists, TooLarge, ServiceUnavailable, Timeout.
     """
-    obj = take_in(request, target.kind, obj)
-    settle_namespace(target, obj)
-    return await create_taken(ground, request, target, obj)
+    kind = target.kind
+    key = ground.known.key_of(kind, obj)
+    known = ground.known.find(key, valid=not request.trusted)
+    if known is not None:
+        taken = Taken(take_in_known(request, kind, obj, known.spec()), spec_judged=True)
+    else:
+        taken = Taken(take_in(request, kind, obj))
+    settle_namespace(target, taken.obj)
+    if known is not None or key is None:
+        return await create_taken(ground, request, target, taken)
+    text, warnings = orjson.dumps(taken.obj["spec"]), len(request.warnings)
+    record = await create_taken(ground, request, target, taken)
+    silent = len(request.warnings) == warnings and request.field_validation != "Ignore"
+    ground.known.learn(key, Known(text, valid=silent and not request.trusted))
+    return record
 
 
-async def create_taken(
-    ground: Ground, request: Request, target: Target, obj: Object, *, tracked: bool = False
-) -> Record:
-    """`create` for an object that passed intake; `tracked`: its managedFields are final (server-side apply)."""
+async def create_taken(ground: Ground, request: Request, target: Target, taken: Taken) -> Record:
+    """`create` for an object that passed intake."""
+    obj = taken.obj
     metadata = obj["metadata"]
     if metadata.get("resourceVersion", "0") not in ("", "0") and not request.dry_run:
         raise BadRequest("resourceVersion should not be set on objects to be created")
     generated = name_it(metadata)
     stamp_new(metadata, request.now())
     view = target.kind
-    if not tracked:
+    if not taken.owned:
         own_new(request, view, obj)
     obj = inward(view, obj)
     target = Target(stored_kind(view), target.namespace, metadata.get("name") or "")
     attributes = attributes_of(request, Operation.CREATE, target, obj)
     guards = await ground.admit(attributes)
-    _finish(request, target, obj)
+    _finish(request, target, obj, spec_judged=taken.spec_judged)
     if request.dry_run:
         return outward(view, await _rehearse(ground, target, obj))
     metadata.pop("resourceVersion", None)
@@ -77,13 +102,18 @@ async def create_taken(
     raise api_error(GuardFailed(guards[-1]), target)
 
 
-def _finish(request: Request, target: Target, obj: Object) -> None:
+def _finish(request: Request, target: Target, obj: Object, *, spec_judged: bool) -> None:
     """What is decided after admission: the kind's own start state, and whether the whole is valid."""
     kind = target.kind
     strategy_of(kind).prepare_create(obj)
-    if not request.trusted:
+    if request.trusted:
+        return
+    errors: list[FieldError] = []
+    if spec_judged:
+        check_pod_metadata(errors, obj)
+    else:
         errors = validate(kind, obj, None) + refuse_unimplemented(request, kind, obj, None)
-        refuse(kind, target.name, errors)
+    refuse(kind, target.name, errors)
 
 
 def _rename(target: Target, obj: Object) -> Target:

@@ -23,6 +23,20 @@ def take_in(request: Request, kind: Kind, obj: Object) -> Object:
     if request.trusted:
         default(kind, obj)
         return obj
+    taken = _walk(request, kind, obj)
+    default(kind, taken)
+    return taken
+
+
+def take_in_known(request: Request, kind: Kind, obj: Object, spec: Object) -> Object:
+    """`take_in` of an object whose spec is known: only the rest is checked. Raises BadRequest."""
+    rest = {"apiVersion": obj.get("apiVersion", kind.api_version), "kind": kind.kind, "metadata": obj["metadata"]}
+    taken = rest if request.trusted else _walk(request, kind, rest)
+    taken["spec"] = spec
+    return taken
+
+
+def _walk(request: Request, kind: Kind, obj: Object) -> Object:
     checked = check(kind, obj)
     if checked.type_errors:
         raise undecodable(kind, checked.type_errors[0])
@@ -32,7 +46,6 @@ def take_in(request: Request, kind: Kind, obj: Object) -> Object:
     warn(request, found)
     taken: Object = checked.obj
     taken.setdefault("metadata", {})
-    default(kind, taken)
     return taken
 
 

@@ -20,7 +20,7 @@ from api.objects import Object
 from api.patch import apply, json_patch, merge_patch, strategic_merge
 from api.schema import check, default, merge_schema
 from controller.admission.types import Request
-from controller.registry.create import create_taken
+from controller.registry.create import Taken, create_taken
 from controller.registry.event_views import stored_kind
 from controller.registry.ground import Ground
 from controller.registry.intake import check_name, settle_namespace, strict_findings, warn
@@ -142,7 +142,7 @@ async def _apply_new(ground: Ground, request: Request, target: Target, applied: 
     writer = writer_of(request, target.kind)
     created = apply(None, applied, writer, merge_schema(target.kind), force=request.force)
     default(target.kind, created)
-    return await create_taken(ground, request, target, created, tracked=True)
+    return await create_taken(ground, request, target, Taken(created, owned=True))
 
 
 def _same_uid(target: Target, applied: Object, current: Object) -> None:

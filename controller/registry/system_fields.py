@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from math import floor
 from typing import Any
 
 from api.names import generate_name
@@ -21,14 +22,14 @@ _KEPT_ON_UPDATE = ("creationTimestamp", "generation", "deletionTimestamp", "dele
 _RANDOM = random.Random()
 
 
-@lru_cache(maxsize=4)
-def _second(moment: datetime) -> str:
-    return format_time(moment)
+@lru_cache(maxsize=64)
+def _second(since_1970: int) -> str:
+    return format_time(datetime.fromtimestamp(since_1970, UTC))
 
 
 def timestamp(moment: datetime) -> str:
     """A moment as metav1.Time; formatted once a second."""
-    return _second(moment.replace(microsecond=0))
+    return _second(floor(moment.timestamp()))
 
 
 def new_uid() -> str:

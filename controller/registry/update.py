@@ -17,7 +17,7 @@ from api.errors import conflict, invalid, invalid_object, not_found
 from api.objects import Object, clone
 from controller.admission.attributes import Operation
 from controller.admission.types import Request
-from controller.registry.create import create_taken
+from controller.registry.create import Taken, create_taken
 from controller.registry.deletion_plan import is_released
 from controller.registry.event_views import inward, outward, outward_object, stored_kind
 from controller.registry.faults import api_error
@@ -32,6 +32,15 @@ from controller.store.types import Guard, Record, StoreError, VersionMismatch
 
 Make = Callable[[Object], Object | None]
 """From the current object (a fresh dict, its own to change) to the wanted one; None: nothing to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One object over another. `owned`: its managedFields are final (server-side apply)."""
+
+    new: Object
+    old: Object
+    owned: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +78,7 @@ async def _create_instead(ground: Ground, request: Request, target: Target, obj:
     uid = obj["metadata"].get("uid")
     if uid:
         raise _other_uid(target, uid, "")
-    return await create_taken(ground, request, target, obj)
+    return await create_taken(ground, request, target, Taken(obj))
 
 
 def _other_uid(target: Target, asked: str, found: str) -> Exception:
@@ -99,9 +108,7 @@ async def change(
                 raise conflict(target.kind.group, target.kind.plural, target.name)
             record = newest
             continue
-        judged = await _judge(ground, request, target, new, old)
-        if not tracked:
-            own_update(request, target, judged.obj, old)
+        judged = await _judge(ground, request, target, Attempt(new, old, owned=tracked))
         if request.dry_run:
             judged.obj["metadata"]["resourceVersion"] = str(record.version)
             return outward(view, unstored(target, judged.obj, record.version))
@@ -125,12 +132,15 @@ def _is_current(target: Target, new: Object, record: Record) -> bool:
     return bool(version == str(record.version))
 
 
-async def _judge(ground: Ground, request: Request, target: Target, new: Object, old: Object) -> Judged:
-    """Admission, strategy, validation: `new` as it may be written over `old`."""
+async def _judge(ground: Ground, request: Request, target: Target, attempt: Attempt) -> Judged:
+    """Admission, strategy, ownership, validation: `new` as it may be written over `old`."""
     kind, subresource = target.kind, target.subresource
+    new, old = attempt.new, attempt.old
     carry_over(new, old)
     guards = await ground.admit(attributes_of(request, Operation.UPDATE, target, new, old))
     prepare_update_of(kind, subresource)(new, old)
+    if not attempt.owned:
+        own_update(request, target, new, old)
     if not request.trusted:
         errors = validate(kind, new, old, subresource="" if subresource == "scale" else subresource)
         if not subresource:
