@@ -38,7 +38,7 @@ class ControllerConfig:
     etcd_tls: EtcdTls = EtcdTls()
     controllers: tuple[str, ...] = (RECONCILERS_ALL,)
     service_account_issuer: str = DEFAULT_ISSUER
-    cluster_cidr: str = "10.42.0.0/16"
+    cluster_cidr: str = "10.244.0.0/16"
     shutdown_grace_seconds: float = 10.0
 
     def runs(self, name: str) -> bool:
@@ -67,7 +67,7 @@ _SERVICE_NAMES = (
     "kubernetes.default",
     "kubernetes.default.svc",
     "kubernetes.default.svc.cluster.local",
-    "10.43.0.1",
+    "10.96.0.1",
 )
 
 
@@ -100,7 +100,7 @@ def parse_arguments(argv: Sequence[str]) -> ControllerConfig:
     parser.add_argument("--etcd-key", help="its key")
     parser.add_argument("--controllers", default="*", help="'*', 'none', or a comma-separated list of names and -names")
     parser.add_argument("--service-account-issuer", default=DEFAULT_ISSUER, help="`iss` of service-account tokens")
-    parser.add_argument("--cluster-cidr", default="10.42.0.0/16", help="network pods' addresses come from")
+    parser.add_argument("--cluster-cidr", default="10.244.0.0/16", help="network pods' addresses come from")
     given = parser.parse_args(argv)
     return ControllerConfig(
         data_dir=given.data_dir.resolve(),
