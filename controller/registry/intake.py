@@ -92,12 +92,14 @@ def check_name(target: Target, obj: Object) -> None:
 
 
 def refuse_unimplemented(request: Request, kind: Kind, obj: Object, old: Object | None) -> list[FieldError]:
-    """Warns of fields nothing acts on yet; returns those whose neglect would do harm, unless the object had them."""
+    """Warns of fields nothing acts on yet; returns those whose neglect would do harm. What `old` had is let be."""
+    if old is not None and obj.get("spec") == old.get("spec"):
+        return []
     warnings, refusals = unimplemented(kind, obj)
     if not warnings and not refusals:
         return []
-    warn(request, warnings)
-    known = unimplemented(kind, old)[1] if old is not None and refusals else []
+    told, known = unimplemented(kind, old) if old is not None else ([], [])
+    warn(request, (warning for warning in warnings if warning not in told))
     return [refusal for refusal in refusals if refusal not in known]
 
 

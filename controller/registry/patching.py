@@ -30,6 +30,7 @@ from controller.registry.update import Make, change
 from controller.store.types import Record
 
 _YAML = "application/yaml"
+_ALWAYS_JUDGED = frozenset({"apiVersion", "kind", "metadata"})
 
 
 async def patch_object(ground: Ground, request: Request, target: Target, patch: Patch) -> tuple[Record, bool]:
@@ -48,11 +49,11 @@ def patcher(request: Request, kind: Kind, patch: Patch) -> Make:
     Raises BadRequest for a body that is no JSON.
     """
     merge = _merger(kind, patch.type)
-    parse_patch(patch.body)
+    touched = touched_fields(patch.type, parse_patch(patch.body))
 
     def patched(current: Object) -> Object:
         wanted = merge(current, parse_patch(patch.body))
-        return wanted if request.trusted else _decoded(request, kind, wanted)
+        return wanted if request.trusted else _decoded(request, kind, wanted, touched)
 
     return patched
 
@@ -64,6 +65,20 @@ def parse_patch(body: bytes) -> Any:
         raise BadRequest(f"error decoding patch: {error}") from error
 
 
+def touched_fields(type: PatchType, document: Any) -> frozenset[str] | None:
+    """The top-level fields a patch may change; None: any. What it leaves alone was judged when it was stored."""
+    if type is PatchType.JSON:
+        if not isinstance(document, list) or not all(isinstance(operation, dict) for operation in document):
+            return None
+        paths = [operation.get(end) for operation in document for end in ("path", "from") if end in operation]
+        names = [path.split("/")[1] if isinstance(path, str) and path.startswith("/") else None for path in paths]
+    else:
+        names = list(document) if isinstance(document, dict) else [None]
+    if any(name is None or name.startswith("$") or "~" in name for name in names):
+        return None
+    return frozenset(name for name in names if name is not None)
+
+
 def _merger(kind: Kind, type: PatchType) -> Callable[[Object, Any], Object]:
     if type is PatchType.JSON:
         return json_patch
@@ -73,9 +88,10 @@ def _merger(kind: Kind, type: PatchType) -> Callable[[Object, Any], Object]:
     return lambda obj, patch: strategic_merge(obj, patch, schema)
 
 
-def _decoded(request: Request, kind: Kind, wanted: Object) -> Object:
+def _decoded(request: Request, kind: Kind, wanted: Object, touched: frozenset[str] | None) -> Object:
     """A patched object through the schema. Findings are those of a PUT, except that they blame the patch (422)."""
-    checked = check(kind, wanted)
+    judged = touched | _ALWAYS_JUDGED if touched is not None else wanted.keys()
+    checked = check(kind, {field: value for field, value in wanted.items() if field in judged})
     if checked.type_errors:
         raise _bad_patch(wanted, checked.type_errors[0])
     found = strict_findings(request.duplicates, checked.unknown)
@@ -85,6 +101,9 @@ def _decoded(request: Request, kind: Kind, wanted: Object) -> Object:
     taken: Object = checked.obj
     taken.setdefault("metadata", {})
     default(kind, taken)
+    if touched is not None:
+        rest = {field: value for field, value in wanted.items() if field not in judged}
+        taken = {field: value for field, value in taken.items() if field in judged} | rest
     return taken
 
 

@@ -25,6 +25,8 @@ _LARGEST_ANNOTATIONS = 256 * 1024
 _STANDARD_FINALIZERS = frozenset({"kubernetes", "orphan", "foregroundDeletion"})
 _LONGEST_MANAGER = 128
 _LONGEST_SUBRESOURCE = 256
+_COMMON_FIELDS = ("labels", "annotations", "ownerReferences")
+"""Judged when they come in or change; what is stored was."""
 _IMMUTABLE_FIELDS = ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
 
 
@@ -65,8 +67,10 @@ def check_updated_metadata(errors: Errors, metadata: Value, old: Value, *, final
     for field in _IMMUTABLE_FIELDS:
         if metadata.get(field) != old.get(field):
             errors.append(invalid(f"{_PATH}.{field}", metadata.get(field), IMMUTABLE))
-    _check_common(errors, metadata)
-    _check_managed_fields(errors, metadata.get("managedFields") or [])
+    if any(metadata.get(field) != old.get(field) for field in _COMMON_FIELDS):
+        _check_common(errors, metadata)
+    if metadata.get("managedFields") != old.get("managedFields"):
+        _check_managed_fields(errors, metadata.get("managedFields") or [])
     if finalizers:
         _check_finalizer_names(errors, metadata.get("finalizers") or [])
 
