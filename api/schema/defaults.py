@@ -15,7 +15,7 @@ from api.kinds import Kind
 from api.objects import Object
 from api.schema.default_rules import ROOT_RULES, RULES, copied
 from api.schema.default_values import CONSTANTS
-from api.schema.facts import Field, Type, fields_of, struct_of, zero_of
+from api.schema.facts import Field, Type, fields_of, struct_of
 
 Visit = Callable[[Object], None]
 
@@ -39,7 +39,7 @@ def default_struct(struct: str, obj: Object) -> None:
 def visitor(struct: str) -> Visit:
     fields = fields_of(struct)
     plan = _Plan(
-        fills=tuple((field.name, zero_of(field.type)) for field in fields.values() if field.filled),
+        fills=tuple((field.name, field.zero) for field in fields.values() if field.filled),
         rule=RULES.get(struct),
         constants=tuple((fields[name], value) for name, value in CONSTANTS.get(struct, {}).items()),
         children=tuple(field for field in fields.values() if _needs_visit(field.type)),

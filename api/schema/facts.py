@@ -74,23 +74,23 @@ class Field:
         return self.flags & (POINTER | OMITEMPTY) == OMITEMPTY and self.type.shape not in GO_STRUCTS
 
     @property
-    def always_written(self) -> bool:
-        """Go writes the field even when nobody set it."""
-        if self.flags & (POINTER | OMITZERO):
-            return False
-        return not self.flags & OMITEMPTY or self.type.shape in GO_STRUCTS
+    def zero(self) -> Any:
+        """What Go writes for the field when nobody set it and it is not left out; a fresh object each time."""
+        return None if self.pointer else zero_of(self.type)
 
     @property
     def filled(self) -> bool:
-        """We write the field when nobody set it: as Go does, except that required lists and maps stay absent.
+        """We write the field when nobody set it: as Go does, except that required ones are never written as null.
 
         Their object is about to be refused, and code that reads it expects no null.
         """
-        return self.always_written and not (self.required and self.type.shape in ("list", "map", "bytes", "items"))
+        if self.flags & OMITZERO or (self.flags & OMITEMPTY and (self.pointer or self.type.shape not in GO_STRUCTS)):
+            return False
+        return not (self.required and self.zero is None)
 
     @property
     def null_when_unset(self) -> bool:
-        return self.filled and zero_of(self.type) is None
+        return self.filled and self.zero is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ def paths_of(kind: Kind, component: str, list_component: str, reference_to: Call
         everywhere = spot.operation("list", "get", "AllNamespaces", list_component)
         paths[f"{root}/{kind.plural}"] = {"get": everywhere, "parameters": [*_LIST, _PRETTY]}
     if {"get", "update", "patch", "delete"} & set(kind.verbs):
-        paths[f"{base}/{{name}}"] = spot.single(kind.verbs)
+        paths[f"{base}/{{name}}"] = spot.single(tuple(verb for verb in kind.verbs if verb != "create"))
     for subresource in kind.subresources:
         inner = _spot_of(kind, subresource, component, reference_to)
         paths[f"{base}/{{name}}/{subresource.name}"] = inner.single(subresource.verbs)

@@ -1,0 +1,141 @@
+"""Nothing in a pod is ignored silently: every leaf of PodSpec is acted on, warned of, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from api.kinds import Kind
+from api.objects import Object
+from api.schema import check, unimplemented
+from api.schema.facts import Type, fields_of, zero_of
+from api.schema.support import ACTED_ON, ALL, HARMLESS, REFUSED, WARNED
+
+POD = Kind("", "v1", "Pod", "pods")
+DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments")
+
+
+def acted_on(struct: str) -> set[str]:
+    listed = ACTED_ON.get(struct, "")
+    return set(fields_of(struct)) if listed == ALL else set(listed.split())
+
+
+def innermost(kind: Type) -> Type:
+    while kind.element is not None:
+        kind = kind.element
+    return kind
+
+
+def reached_structs() -> set[str]:
+    """Every struct that a field somebody acts on leads to."""
+    seen: set[str] = set()
+    waiting = ["core.v1.PodSpec"]
+    while waiting:
+        struct = waiting.pop()
+        if struct in seen:
+            continue
+        seen.add(struct)
+        for name, field in fields_of(struct).items():
+            kind = innermost(field.type)
+            if name in acted_on(struct) and kind.shape == "struct":
+                waiting.append(kind.struct)
+    return seen
+
+
+def test_every_leaf_of_a_pod_is_acted_on_or_warned_of_or_refused() -> None:
+    silent, twice = [], []
+    for struct in sorted(reached_structs()):
+        for name in fields_of(struct):
+            tables = (acted_on(struct), WARNED.get(struct, {}), REFUSED.get(struct, {}))
+            filed = sum(name in table for table in tables)
+            silent += [f"{struct}.{name}"] if filed == 0 else []
+            twice += [f"{struct}.{name}"] if filed > 1 else []
+    assert silent == [], "file these fields in api/schema/support.py"
+    assert twice == []
+
+
+def test_the_table_names_only_fields_that_exist_and_are_reached() -> None:
+    reached = reached_structs()
+    for table in (WARNED, REFUSED, HARMLESS):
+        for struct, names in table.items():
+            assert struct in reached
+            assert set(names) <= set(fields_of(struct)), struct
+    for struct in ACTED_ON:
+        assert acted_on(struct) <= set(fields_of(struct)), struct
+        assert struct in reached, struct
+    for struct, harmless in HARMLESS.items():
+        assert set(harmless) <= set(WARNED.get(struct, {})) | set(REFUSED.get(struct, {}))
+
+
+def sample(kind: Type) -> Any:
+    """Some value of a type that is not empty."""
+    if kind.shape in ("list", "items"):
+        assert kind.element is not None
+        return [sample(kind.element)]
+    if kind.shape == "map":
+        assert kind.element is not None
+        return {"k": sample(kind.element)}
+    samples: Object = {"string": "s", "bool": True, "int32": 1, "int64": 1, "quantity": "1", "struct": {}}
+    return samples.get(kind.shape, zero_of(kind))
+
+
+def routes() -> Iterator[tuple[str, str, list[tuple[str, Type]]]]:
+    """(struct, field, way) for every field that is warned of or refused; the way leads there from PodSpec."""
+    waiting: list[tuple[str, list[tuple[str, Type]]]] = [("core.v1.PodSpec", [])]
+    seen: set[str] = set()
+    while waiting:
+        struct, way = waiting.pop(0)
+        if struct in seen:
+            continue
+        seen.add(struct)
+        for name, field in fields_of(struct).items():
+            step = [*way, (name, field.type)]
+            if name in WARNED.get(struct, {}) or name in REFUSED.get(struct, {}):
+                yield struct, name, step
+            elif name in acted_on(struct) and innermost(field.type).shape == "struct":
+                waiting.append((innermost(field.type).struct, step))
+
+
+def built(way: list[tuple[str, Type]], value: Any) -> Object:
+    (name, kind), *rest = way
+    inner = built(rest, value) if rest else value
+    return {name: [inner] if rest and kind.shape == "list" else inner}
+
+
+def test_each_warned_or_refused_field_is_reported_by_its_path() -> None:
+    for struct, name, way in routes():
+        kind = way[-1][1]
+        value: Any = False if name == "hostUsers" else sample(kind)
+        if name == "recursiveReadOnly":
+            value = "Enabled"
+        spec = built(way, value)
+        path = ".".join(f"{step}[0]" if step_kind.shape == "list" else step for step, step_kind in way[:-1])
+        path = ".".join(part for part in ("spec", path, name) if part)
+        warnings, refusals = unimplemented(POD, {"spec": spec})
+        if name in REFUSED.get(struct, {}):
+            assert [refusal.field for refusal in refusals] == [path]
+            assert warnings == []
+        else:
+            assert len(warnings) == 1
+            assert warnings[0].startswith(path + ": ")
+            assert refusals == []
+
+
+def test_harmless_values_pass() -> None:
+    spec = {"os": {"name": "linux"}, "hostUsers": True, "preemptionPolicy": "PreemptLowerPriority"}
+    assert unimplemented(POD, {"spec": spec}) == ([], [])
+
+
+def test_templates_are_looked_into() -> None:
+    claim = {"name": "v", "persistentVolumeClaim": {"claimName": "c"}}
+    obj = {"spec": {"template": {"spec": {"volumes": [{"name": "a", "emptyDir": {}}, claim]}}}}
+    warnings, refusals = unimplemented(DEPLOYMENT, obj)
+    assert warnings == []
+    assert [refusal.field for refusal in refusals] == ["spec.template.spec.volumes[1].persistentVolumeClaim"]
+    assert refusals[0].reason == "FieldValueForbidden"
+
+
+def test_kinds_without_pods_have_nothing_to_report() -> None:
+    config_map = Kind("", "v1", "ConfigMap", "configmaps")
+    assert unimplemented(config_map, check(config_map, {"data": {"a": "b"}}).obj) == ([], [])
+    assert unimplemented(Kind("ex.io", "v1", "W", "ws"), {"spec": {}}) == ([], [])
