@@ -1,4 +1,4 @@
-"""Waiting for a directory to change, with inotify: a log line is seen when it is written, not when somebody looks again.
+"""Waiting for a directory to change, with inotify: a log line is seen when it is written, not at the next look.
 
 Called by `logs`. Imports the standard library only. inotify(7).
 """

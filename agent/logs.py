@@ -126,7 +126,8 @@ def log_files(current: Path) -> list[Path]:
 def last_lines(current: Path, lines: int, limit_bytes: int) -> bytes:
     """The end of a log as plain text, at most so many lines and bytes."""
     texts: deque[bytes] = deque(maxlen=lines)
-    for entry in _tail_entries(log_files(current), lines):
+    files = log_files(current)
+    for entry in _tail_entries(files, lines, _size(files)):
         texts.append(entry.text)
     return b"".join(texts)[-limit_bytes:]
 
@@ -138,12 +139,16 @@ def _entries(data: Iterable[bytes]) -> Iterator[Entry]:
             yield entry
 
 
-def _tail_entries(files: list[Path], lines: int) -> list[Entry]:
-    """The entries of the last `lines` whole lines, read backwards from the end."""
+def _size(files: list[Path]) -> int:
+    return files[-1].stat().st_size if files else 0
+
+
+def _tail_entries(files: list[Path], lines: int, end: int) -> list[Entry]:
+    """The entries of the last `lines` whole lines before offset `end` of the last file, read backwards."""
     found: list[Entry] = []
     complete = 0
     for file in reversed(files):
-        for line in _backwards(file):
+        for line in _backwards(file, end if file is files[-1] else None):
             entry = parse_entry(line)
             if entry is None:
                 continue
@@ -155,14 +160,14 @@ def _tail_entries(files: list[Path], lines: int) -> list[Entry]:
     return found[::-1]
 
 
-def _backwards(file: Path) -> Iterator[bytes]:
-    """The lines of a file, last one first; an unfinished last line is left out."""
+def _backwards(file: Path, end: int | None) -> Iterator[bytes]:
+    """The lines of a file up to offset `end`, last one first; an unfinished last line is left out."""
     try:
         opened = file.open("rb")
     except OSError:
         return
     with opened:
-        position = opened.seek(0, os.SEEK_END)
+        position = opened.seek(0, os.SEEK_END) if end is None else end
         rest = b""
         finished = False
         while position > 0:
@@ -246,7 +251,7 @@ class _Reader:
         self._waiting = deque(files[-1:])
         self._open_next()
         size = os.lseek(self._opened, 0, os.SEEK_END) if self._opened is not None else 0
-        entries = _tail_entries(files, lines) if lines else []
+        entries = _tail_entries(files, lines, size) if lines else []
         self._rest = b""
         if self._opened is not None:
             os.lseek(self._opened, _last_newline(self._opened, size), os.SEEK_SET)

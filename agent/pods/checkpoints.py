@@ -1,7 +1,7 @@
 """The pods of this node on disk, so that an agent that starts without the control plane knows what it runs.
 
-Written when a pod is taken on, removed with the pod's directory, read once at start. Blocking, small files; only root may
-read them. An unreadable file is skipped: the API will say what should be there.
+Written when a pod is taken on, removed with the pod's directory, read once at start. Blocking, small files; only root
+may read them. An unreadable file is skipped: the API will say what should be there.
 """
 
 from __future__ import annotations

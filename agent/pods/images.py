@@ -9,20 +9,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
-
-import orjson
+from collections.abc import Callable, Iterable
 
 from agent.events import NORMAL, WARNING
 from agent.runtime.errors import ImagePullFailed, RuntimeFault
+from agent.runtime.images import credentials_for, read_docker_config
 from agent.runtime.protocol import ImageAuth, ImageStatus, Runtime
 from agent.runtime.reference import parse_reference
 from api.objects import Object
 
 Tell = Callable[[str, str, str], None]
 """(type, reason, message) of an event about the container."""
-_HUB_NAMES = ("docker.io", "index.docker.io", "registry-1.docker.io")
 
 
 class ImageFault(Exception):
@@ -73,7 +70,7 @@ class Images:
             tell(NORMAL, "Pulling", f'Pulling image "{name}"')
             began = time.monotonic()
             try:
-                image_id = await self._runtime.pull_image(name, auth_for(name, secrets))
+                image_id = await self._pull_with_any(name, credentials(name, secrets))
                 found = await self._runtime.image_status(image_id)
                 if found is None:
                     raise ImagePullFailed(f'image "{name}" vanished after it was pulled')
@@ -88,6 +85,15 @@ class Images:
         tell(NORMAL, "Pulled", f"{text} Image size: {found.size_bytes} bytes.")
         return found
 
+    async def _pull_with_any(self, name: str, auths: list[ImageAuth]) -> str:
+        """Tries each credential, and none at last when there is no other. Raises the last refusal."""
+        for auth in auths[:-1]:
+            try:
+                return await self._runtime.pull_image(name, auth)
+            except ImagePullFailed:
+                continue
+        return await self._runtime.pull_image(name, auths[-1] if auths else None)
+
 
 def _present(name: str) -> str:
     return f'Container image "{name}" already present on machine and can be accessed by the pod'
@@ -97,51 +103,12 @@ def pull_secret_names(pod: Object) -> list[str]:
     return [entry["name"] for entry in pod["spec"].get("imagePullSecrets") or () if entry.get("name")]
 
 
-def auth_for(image: str, secrets: Iterable[Object]) -> ImageAuth | None:
-    """The credentials for an image's registry out of pull secrets; the most specific path wins. Pure."""
-    reference = parse_reference(image)
-    best: tuple[int, ImageAuth] | None = None
+def credentials(image: str, secrets: Iterable[Object]) -> list[ImageAuth]:
+    """What the pod's pull secrets say about an image's registry, most specific first. Pure."""
+    documents = []
     for secret in secrets:
-        for place, entry in _auths(secret).items():
-            length = _match(place, reference.registry, reference.path)
-            if length > (best[0] if best else 0):
-                best = (length, _auth(place, entry))
-    return best[1] if best else None
-
-
-def _auths(secret: Object) -> Mapping[str, Mapping[str, Any]]:
-    data = secret.get("data") or {}
-    try:
-        if raw := data.get(".dockerconfigjson"):
-            auths: Mapping[str, Mapping[str, Any]] = orjson.loads(base64.b64decode(raw)).get("auths") or {}
-            return auths
-        if raw := data.get(".dockercfg"):
-            old: Mapping[str, Mapping[str, Any]] = orjson.loads(base64.b64decode(raw))
-            return old
-    except (ValueError, AttributeError):
-        return {}
-    return {}
-
-
-def _match(place: str, registry: str, path: str) -> int:
-    """How much of `registry/path` an entry names; 0: none of it."""
-    bare = place.removeprefix("https://").removeprefix("http://").rstrip("/")
-    host, _, prefix = bare.partition("/")
-    prefix = "" if prefix in ("v1", "v2") else prefix
-    same = host == registry or (host in _HUB_NAMES and registry in _HUB_NAMES)
-    if host.startswith("*."):
-        same = registry.endswith(host[1:]) and "." not in registry[: -len(host[1:])]
-    if not same or (prefix and not (path + "/").startswith(prefix + "/")):
-        return 0
-    return len(host) + len(prefix)
-
-
-def _auth(place: str, entry: Mapping[str, Any]) -> ImageAuth:
-    return ImageAuth(
-        username=entry.get("username") or "",
-        password=entry.get("password") or "",
-        auth=entry.get("auth") or "",
-        server_address=place,
-        identity_token=entry.get("identitytoken") or "",
-        registry_token=entry.get("registrytoken") or "",
-    )
+        data = secret.get("data") or {}
+        for key in (".dockerconfigjson", ".dockercfg"):
+            if raw := data.get(key):
+                documents.append(read_docker_config(base64.b64decode(raw)))
+    return credentials_for(image, documents)

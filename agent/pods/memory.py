@@ -16,6 +16,9 @@ from agent.pods.spec import all_containers, find_container, init_containers, is_
 from agent.runtime.protocol import ContainerStatus, SandboxStatus
 from api.objects import Object
 
+UNKNOWN_REASON = "ContainerStatusUnknown"
+UNKNOWN_MESSAGE = "The container could not be located when the pod was terminated"
+
 
 class PodMemory:
     def __init__(self, pod: Object) -> None:
@@ -81,15 +84,8 @@ class PodMemory:
             self.sandbox = None
 
     def take_containers(self, statuses: Iterable[ContainerStatus]) -> None:
-        """All containers of the pod as the runtime lists them: what is not among them is gone."""
-        listed = sorted(statuses, key=lambda status: (status.attempt, status.created_at))
-        present = {status.id for status in listed}
-        for name, view in list(self.views.items()):
-            gone = view.current is not None and view.current.id not in present
-            if gone and view.current is not None and view.current.state != "exited":
-                self.change(name, current=replace(view.current, state="unknown"))
-            self.change(name, dead=tuple(old for old in view.dead if old in present))
-        for status in listed:
+        """All containers of the pod, in any order."""
+        for status in sorted(statuses, key=_age):
             self.take_container(status)
 
     def take_container(self, status: ContainerStatus) -> None:
@@ -110,6 +106,15 @@ class PodMemory:
             self.change(status.name, previous=status)
         elif status.id not in view.dead:
             self.change(status.name, dead=(*view.dead, status.id))
+
+    def lose_container(self, container_id: str, now: float) -> None:
+        """The runtime no longer knows a container that was thought to be alive: it ended, nobody knows how."""
+        for name, view in list(self.views.items()):
+            current = view.current
+            if current is not None and current.id == container_id and current.state != "exited":
+                lost = replace(current, state="exited", exit_code=137, reason=UNKNOWN_REASON, message=UNKNOWN_MESSAGE)
+                self._update(replace(lost, finished_at=now), current)
+                self.change(name, image="")
 
     def forget_container(self, container_id: str) -> None:
         for name, view in list(self.views.items()):

@@ -1,8 +1,8 @@
 """One pod's worker: observe, decide, perform, report, until nothing of the pod is left on this node.
 
 One task a pod; made by the roster, fed by it with pod changes (`update`, `vanish`) and runtime news. All decisions are
-in `lifecycle`, all effects in `performing`. Invariant: one step at a time; deletion interrupts what may take long (pulls,
-hooks, mounts, waits) and nothing else.
+in `lifecycle`, all effects in `performing`. Invariant: one step at a time; deletion interrupts what may take long
+(pulls, hooks, mounts, waits) and nothing else.
 """
 
 from __future__ import annotations
@@ -96,11 +96,30 @@ class PodWorker:
             self.memory.volumes = "ready"
         self._wake.set()
 
+    def differs(self, sandboxes: list[SandboxStatus], containers: list[ContainerStatus]) -> bool:
+        """Whether a listing says something else than what is known here (the safety net under events)."""
+        known = {view.current.id: view.current.state for view in self.memory.views.values() if view.current is not None}
+        listed = {status.id: status.state for status in containers}
+        box = self.memory.sandbox
+        boxes = {sandbox.id: sandbox.state for sandbox in sandboxes}
+        if any(listed.get(made) != state for made, state in known.items() if state != "exited" or made in listed):
+            return True
+        return box is not None and boxes.get(box.id) != box.state
+
+    async def recheck(self) -> None:
+        """Looks at all that is thought to be alive, one by one (a listing may be older than what was made since)."""
+        for view in list(self.memory.views.values()):
+            if view.current is not None and view.current.state != "exited":
+                await self.container_changed(view.current.id)
+        await self.sandbox_changed()
+
     async def container_changed(self, container_id: str) -> None:
         """Something happened to a container: look at it."""
         try:
             status = await self._shop.runtime.container_status(container_id)
         except NotFound:
+            self.memory.lose_container(container_id, self._shop.clock())
+            self._wake.set()
             return
         except RuntimeFault as fault:
             _log.info("container not seen", container=container_id, error=fault.message)

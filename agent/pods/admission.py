@@ -1,0 +1,119 @@
+"""Whether this node can take a pod at all. Pure; asked once for every pod that is new here.
+
+The scheduler asks the same before it binds; this is for pods that name their node themselves, and for races. Reasons
+and messages are those of the kubelet's general predicates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.pods.spec import init_containers, is_sidecar, main_containers
+from agent.pods.status import Rejection
+from api.objects import Object
+from api.quantity import bytes_of, millicores
+from api.selectors import from_object
+
+_AFFINITY = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
+_PORTS = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
+
+
+@dataclass
+class NodeFacts:
+    """What the node offers. Mutable: labels follow the Node object."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    allocatable: Mapping[str, str] = field(default_factory=dict)
+
+
+def admit(pod: Object, others: Iterable[Object], node: NodeFacts) -> Rejection | None:
+    """None: the pod may start. `others` are the pods of the node that are not finished."""
+    present = list(others)
+    if not _selected(pod, node.labels):
+        return Rejection("NodeAffinity", _AFFINITY)
+    if _ports(pod) & {port for other in present for port in _ports(other)}:
+        return Rejection("NodePorts", _PORTS)
+    return _fits(pod, present, node)
+
+
+def _selected(pod: Object, labels: Mapping[str, str]) -> bool:
+    selector: Mapping[str, str] = pod["spec"].get("nodeSelector") or {}
+    if any(labels.get(key) != value for key, value in selector.items()):
+        return False
+    affinity = (pod["spec"].get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
+    if not required:
+        return True
+    terms = [term for term in required.get("nodeSelectorTerms") or () if term.get("matchExpressions")]
+    fields_only = any(term.get("matchFields") for term in required.get("nodeSelectorTerms") or ())
+    return fields_only or any(_term(term, labels) for term in terms)
+
+
+def _term(term: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    plain = [expression for expression in term["matchExpressions"] if expression["operator"] not in ("Gt", "Lt")]
+    for expression in (given for given in term["matchExpressions"] if given["operator"] in ("Gt", "Lt")):
+        value, limit = labels.get(expression["key"], ""), int(expression["values"][0])
+        if not value.lstrip("-").isdigit():
+            return False
+        if not (int(value) > limit if expression["operator"] == "Gt" else int(value) < limit):
+            return False
+    return from_object({"matchExpressions": plain}).matches(labels) if plain else True
+
+
+def _ports(pod: Object) -> set[tuple[int, str]]:
+    return {
+        (port["hostPort"], port.get("protocol") or "TCP")
+        for container in main_containers(pod)
+        for port in container.get("ports") or ()
+        if port.get("hostPort")
+    }
+
+
+def _fits(pod: Object, others: list[Object], node: NodeFacts) -> Rejection | None:
+    most_pods = int(node.allocatable.get("pods", "110"))
+    if len(others) + 1 > most_pods:
+        return _out_of("pods", 1, len(others), most_pods)
+    for resource, amount in requests_of(pod).items():
+        if resource not in node.allocatable and not amount:
+            continue
+        capacity = _amount(resource, node.allocatable.get(resource, "0"))
+        used = sum(requests_of(other).get(resource, 0) for other in others)
+        if amount and amount + used > capacity:
+            return _out_of(resource, amount, used, capacity)
+    return None
+
+
+def _out_of(resource: str, requested: int, used: int, capacity: int) -> Rejection:
+    numbers = f"requested: {requested}, used: {used}, capacity: {capacity}"
+    return Rejection(f"OutOf{resource}", f"Node didn't have enough resource: {resource}, {numbers}")
+
+
+def requests_of(pod: Object) -> dict[str, int]:
+    """What a pod asks of its node: the main containers and sidecars together, or the largest init container."""
+    total: dict[str, int] = {}
+    peak: dict[str, int] = {}
+    for container in init_containers(pod):
+        own = _own_requests(container)
+        for resource, amount in own.items():
+            peak[resource] = max(peak.get(resource, 0), amount + total.get(resource, 0))
+            if is_sidecar(container):
+                total[resource] = total.get(resource, 0) + amount
+    for container in main_containers(pod):
+        for resource, amount in _own_requests(container).items():
+            total[resource] = total.get(resource, 0) + amount
+    overhead = {name: _amount(name, value) for name, value in (pod["spec"].get("overhead") or {}).items()}
+    names = total.keys() | peak.keys() | overhead.keys()
+    return {name: max(total.get(name, 0), peak.get(name, 0)) + overhead.get(name, 0) for name in names}
+
+
+def _own_requests(container: Mapping[str, Any]) -> dict[str, int]:
+    resources = container.get("resources") or {}
+    given = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+    return {name: _amount(name, value) for name, value in given.items()}
+
+
+def _amount(resource: str, value: Any) -> int:
+    return millicores(value) if resource == "cpu" else bytes_of(value)
