@@ -20,13 +20,11 @@ from api.kinds import Kind
 from api.objects import Object, is_deleting, metadata, name_of, namespace_of, uid_of
 from controller.reconcilers.actions import Action, Delete, Disown, DropFinalizer, Together
 from controller.reconcilers.loop import NOTHING, Decision, Failure, Source, Watch
-from controller.reconcilers.views import Views
+from controller.reconcilers.views import AMBIGUOUS, Views, owner_bytes
 from controller.store.types import Event, EventType, Key, Record
 
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
-AMBIGUOUS = b"?"
-_OWNERS = b'"ownerReferences":[{'
 _NEVER_OWNERS = frozenset((("", "events"), ("coordination.k8s.io", "leases")))
 
 
@@ -147,7 +145,7 @@ class GarbageCollector:
         if event.type is EventType.DELETED:
             return self._keys_of_deleted(record)
         keys: list[Key] = []
-        owners, before = _owner_bytes(record), _owner_bytes(previous) if previous is not None else b""
+        owners, before = owner_bytes(record), owner_bytes(previous) if previous is not None else b""
         if owners != before or owners is AMBIGUOUS:
             if owners and not self._all_solid(owners, record):
                 keys.append(record.key)
@@ -210,17 +208,6 @@ def _references(obj: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 def _may_need_dependents(obj: Mapping[str, Any]) -> bool:
     return is_deleting(obj) or bool(_references(obj))
-
-
-def _owner_bytes(record: Record) -> bytes:
-    """The JSON of the owner references, b"" for none, AMBIGUOUS if a byte search cannot tell which they are."""
-    found = record.raw.count(_OWNERS)
-    if found == 0:
-        return b""
-    if found > 1:
-        return AMBIGUOUS
-    start = record.raw.find(_OWNERS) + len(_OWNERS) - 2
-    return record.raw[start : record.raw.find(b"}]", start) + 2]
 
 
 def _owner_keys(obj: Mapping[str, Any]) -> Iterable[Key]:

@@ -15,7 +15,7 @@ from api.objects import Object, controller_of, uid_of
 from api.selectors import from_object
 from controller.reconcilers.loop import Decision, Failure, Source, Watch, own_key
 from controller.reconcilers.replicaset import PODS, REPLICA_SETS, Observed, decide
-from controller.reconcilers.views import Owner, PodFacts, Views
+from controller.reconcilers.views import AMBIGUOUS, Owner, PodFacts, Views, owner_bytes
 from controller.store import Query
 from controller.store.types import Event, EventType, Key
 
@@ -82,6 +82,8 @@ class ReplicaSetReconciler:
     def _on_pod(self, event: Event) -> Iterable[Hashable]:
         key = event.record.key
         before = self._views.last_pod(key)
+        if before is not None and before.owner is not None and _same_owners(event):
+            return [(key.namespace, owner.name) for owner in _owners(before)]  # the usual change needs no parse yet
         after = self._views.pod(event.record)
         bare = self._bare.setdefault(key.namespace, set())
         if event.type is EventType.DELETED:
@@ -111,6 +113,13 @@ class ReplicaSetReconciler:
         for record in self._views.store.list(REPLICA_SETS.resource, Query(namespace=pod.namespace)).records:
             if from_object(self._views.object(record)["spec"]["selector"]).matches(pod.labels):
                 yield (record.key.namespace, record.key.name)
+
+
+def _same_owners(event: Event) -> bool:
+    if event.type is not EventType.MODIFIED or event.previous is None:
+        return False
+    owners = owner_bytes(event.record)
+    return owners is not AMBIGUOUS and owners == owner_bytes(event.previous)
 
 
 def _owners(*views: PodFacts | None) -> Iterable[Owner]:

@@ -18,6 +18,8 @@ from controller.store.types import Key, Record
 
 PODS = ("", "pods")
 FENCED_LABEL = "wherry/fenced"
+AMBIGUOUS = b"?"
+_OWNERS = b'"ownerReferences":[{'
 _SWEEP_AT = 2000
 _FINISHED = ("Succeeded", "Failed")
 _DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
@@ -129,6 +131,20 @@ def _deletion_cost(annotations: Mapping[str, str]) -> int:
         return int(annotations.get(_DELETION_COST, "0"))
     except ValueError:
         return 0
+
+
+def owner_bytes(record: Record) -> bytes:
+    """The JSON of the owner references, b"" for none, AMBIGUOUS if a byte search cannot tell which they are.
+
+    Cheap, and different whenever the references are: for deciding whether an event is worth a parse.
+    """
+    found = record.raw.count(_OWNERS)
+    if found == 0:
+        return b""
+    if found > 1:
+        return AMBIGUOUS
+    start = record.raw.find(_OWNERS) + len(_OWNERS) - 2
+    return record.raw[start : record.raw.find(b"}]", start) + 2]
 
 
 class Views:

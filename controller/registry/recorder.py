@@ -9,7 +9,7 @@ flood the store. Imports the registry only. Invariant: memory is bounded; what c
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -69,6 +69,7 @@ class _Told:
 
     obj: Object
     stored: bool = False
+    pending: bool = False
 
 
 class Recorder:
@@ -81,7 +82,7 @@ class Recorder:
         self._told: OrderedDict[tuple[str, ...], _Told] = OrderedDict()
         self._similar: OrderedDict[tuple[str, ...], _Similar] = OrderedDict()
         self._buckets: OrderedDict[tuple[str, ...], _Bucket] = OrderedDict()
-        self._pending: OrderedDict[tuple[str, ...], None] = OrderedDict()
+        self._pending: deque[_Told] = deque()
         self._wake = asyncio.Event()
         self._serial = 0
 
@@ -90,18 +91,23 @@ class Recorder:
 
         `type` is Normal or Warning. Never blocks, never raises; equal and similar facts are counted together.
         """
-        now = self._request.now()
-        about = _reference(regarding)
-        source = (component or self._component, *(about.get(part, "") for part in _IDENTITY))
         if len(self._pending) >= _BACKLOG:
             _DROPPED_BACKLOG.inc()
             return
-        thing = (*source, type, reason)
-        text, key = self._combine(thing, message, now)
-        if key not in self._told and not self._allowed(source, now):
+        now = self._request.now()
+        source = (component or self._component, _identity(regarding))
+        text, key = self._combine((*source, type, reason), message, now)
+        told = self._told.get(key)
+        if told is None and not self._allowed(source, now):
             _DROPPED_SPAM.inc()
             return
-        self._note(key, now, {"regarding": about, "type": type, "reason": reason, "message": text, "source": source[0]})
+        if told is None:
+            told = _Told(self._new_event(now, regarding, (type, reason, text, source[0])))
+        else:
+            told.obj["count"] += 1
+            told.obj["lastTimestamp"] = format_time(now)
+            told.obj["message"] = _shortened(text)
+        self._note(key, told)
 
     def _combine(self, thing: tuple[str, ...], message: str, now: datetime) -> tuple[str, tuple[str, ...]]:
         """(text, key): the message itself, or that of the combined event when too many differ."""
@@ -128,40 +134,36 @@ class Recorder:
         bucket.tokens -= 1
         return True
 
-    def _note(self, key: tuple[str, ...], now: datetime, fact: Object) -> None:
-        told = self._told.pop(key, None)
-        if told is None:
-            told = _Told(self._new_event(now, fact))
-        else:
-            told.obj["count"] += 1
-            told.obj["lastTimestamp"] = format_time(now)
-            told.obj["message"] = _shortened(fact["message"])
+    def _note(self, key: tuple[str, ...], told: _Told) -> None:
+        self._told.pop(key, None)
         self._told[key] = told
         _bound(self._told)
-        self._pending[key] = None
-        self._wake.set()
+        if not told.pending:
+            told.pending = True
+            self._pending.append(told)
+            self._wake.set()
 
-    def _new_event(self, now: datetime, fact: Object) -> Object:
-        about = fact["regarding"]
+    def _new_event(self, now: datetime, regarding: Mapping[str, Any], fact: tuple[str, str, str, str]) -> Object:
+        type, reason, message, component = fact
+        about = _reference(regarding)
+        moment = format_time(now)
         self._serial += 1
         stamp = int(now.timestamp() * 1_000_000) * 1_000 + self._serial % 1_000
+        name, namespace = f"{about['name'][:230]}.{stamp:x}", about.get("namespace") or _FALLBACK_NAMESPACE
         return {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {
-                "name": f"{about['name'][:230]}.{stamp:x}",
-                "namespace": about.get("namespace") or _FALLBACK_NAMESPACE,
-            },
+            "metadata": {"name": name, "namespace": namespace},
             "involvedObject": about,
-            "reason": fact["reason"],
-            "message": _shortened(fact["message"]),
-            "source": {"component": fact["source"]},
-            "firstTimestamp": format_time(now),
-            "lastTimestamp": format_time(now),
+            "reason": reason,
+            "message": _shortened(message),
+            "source": {"component": component},
+            "firstTimestamp": moment,
+            "lastTimestamp": moment,
             "count": 1,
-            "type": fact["type"],
+            "type": type,
             "eventTime": None,
-            "reportingComponent": fact["source"],
+            "reportingComponent": component,
             "reportingInstance": "",
         }
 
@@ -171,14 +173,12 @@ class Recorder:
             await self._wake.wait()
             self._wake.clear()
             while self._pending:
-                batch = [self._pending.popitem(last=False)[0] for _ in range(min(_BATCH, len(self._pending)))]
-                await asyncio.gather(*(self._write(key) for key in batch))
+                batch = [self._pending.popleft() for _ in range(min(_BATCH, len(self._pending)))]
+                await asyncio.gather(*(self._write(told) for told in batch))
                 await asyncio.sleep(_BATCH_SECONDS)
 
-    async def _write(self, key: tuple[str, ...]) -> None:
-        told = self._told.get(key)
-        if told is None:
-            return
+    async def _write(self, told: _Told) -> None:
+        told.pending = False
         try:
             async with asyncio.timeout(_WRITE_SECONDS):
                 await self._store(told)
@@ -202,7 +202,10 @@ class Recorder:
         told.stored = True
 
 
-_IDENTITY = ("kind", "namespace", "name", "uid", "apiVersion")
+def _identity(obj: Mapping[str, Any]) -> str:
+    """What makes two facts be about the same object: its uid, or what names it where it has none."""
+    meta = metadata(obj)
+    return meta.get("uid") or f"{obj.get('kind')}/{meta.get('namespace')}/{meta.get('name')}"
 
 
 def _reference(obj: Mapping[str, Any]) -> Object:
@@ -225,7 +228,7 @@ def _copy(obj: Object) -> Object:
 
 
 def _shortened(message: str) -> str:
-    if len(message.encode()) <= _MESSAGE_BYTES:
+    if len(message) <= _MESSAGE_BYTES // 4 or len(message.encode()) <= _MESSAGE_BYTES:
         return message
     return message.encode()[: _MESSAGE_BYTES - 3].decode(errors="ignore") + "..."
 
