@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from api.codec import decode_body
+from api.codec.json_text import Unparsable, parse_json
 from api.errors import BadRequest, Conflict, Invalid, invalid, invalid_object, not_found, required
 from api.kinds import Kind
 from api.objects import Object
@@ -49,19 +50,22 @@ def patcher(request: Request, kind: Kind, patch: Patch) -> Make:
     Raises BadRequest for a body that is no JSON.
     """
     merge = _merger(kind, patch.type)
-    touched = touched_fields(patch.type, parse_patch(patch.body))
+    document, duplicates = parse_patch(patch.body)
+    request.duplicates = tuple(duplicates)
+    touched = touched_fields(patch.type, document)
 
     def patched(current: Object) -> Object:
-        wanted = merge(current, parse_patch(patch.body))
+        wanted = merge(current, orjson.loads(patch.body))
         return wanted if request.trusted else _decoded(request, kind, wanted, touched)
 
     return patched
 
 
-def parse_patch(body: bytes) -> Any:
+def parse_patch(body: bytes) -> tuple[Any, list[str]]:
+    """(document, paths of duplicate keys). Raises BadRequest."""
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        return parse_json(body)
+    except Unparsable as error:
         raise BadRequest(f"error decoding patch: {error}") from error
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import orjson
 import pytest
 
-from api.errors import AlreadyExists, ApiError, BadRequest, Conflict, Forbidden, Invalid, NotFound
+from api.errors import AlreadyExists, ApiError, BadRequest, Conflict, Forbidden, Invalid, NotFound, ServiceUnavailable
 from api.objects import Object, clone
 from controller.registry import DeleteOptions, Patch, PatchType, Registry, Request, User
 from controller.registry.create import NAME_ATTEMPTS
-from controller.store.types import EventType, Key, Record
+from controller.store.types import EventType, Guard, Key, Record
 from tests.integration.registry.conftest import (
     DEPLOYMENTS,
     LEASES,
@@ -334,3 +334,43 @@ async def test_a_broken_patch_is_a_client_error(registry: Registry, body: bytes)
             await registry.patch(admin(), MAPS, "shop", "x", Patch(type, body))
         except ApiError as error:
             assert 400 <= error.code < 500
+
+
+async def test_a_spec_seen_before_is_stored_alike_and_its_metadata_is_still_judged(registry: Registry) -> None:
+    first = (await registry.create(admin(), PODS, "shop", a_pod("a"))).parse()
+    second = (await registry.create(admin(), PODS, "shop", a_pod("b"))).parse()
+    for pod in (first, second):
+        del pod["spec"]["volumes"], pod["spec"]["containers"][0]["volumeMounts"]
+    assert first["spec"] == second["spec"]
+    with pytest.raises(Invalid):
+        await registry.create(admin(), PODS, "shop", a_pod("Bad_Name"))
+    with pytest.raises(BadRequest):
+        await registry.create(admin(field_validation="Strict"), PODS, "shop", a_pod("c", fooBar=1))
+
+
+async def test_a_trusted_spec_is_not_taken_for_valid(registry: Registry) -> None:
+    def broken(name: str) -> Object:
+        return {"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": ""}]}}
+
+    await registry.create(Request(User("controller"), trusted=True), PODS, "shop", broken("a"))
+    with pytest.raises(Invalid):
+        await registry.create(admin(), PODS, "shop", broken("b"))
+
+
+async def test_duplicate_keys_of_a_patch_are_seen(registry: Registry) -> None:
+    await registry.create(admin(), MAPS, "shop", a_map())
+    twice = Patch(PatchType.MERGE, b'{"data":{"a":"1","a":"2"}}')
+    with pytest.raises(Invalid, match=r'duplicate field "data\.a"'):
+        await registry.patch(admin(field_validation="Strict"), MAPS, "shop", "x", twice)
+
+
+async def test_a_lost_leadership_writes_nothing(registry: Registry) -> None:
+    ghost = Request(User("controller"), trusted=True, guards=(Guard("/leader/nobody", create_revision=7),))
+    with pytest.raises(ServiceUnavailable):
+        await registry.create(ghost, MAPS, "shop", a_map())
+    stored = await registry.create(admin(), MAPS, "shop", a_map())
+    with pytest.raises(ServiceUnavailable):
+        await registry.modify(ghost, MAPS, "shop", "x", lambda obj: {**obj, "data": {}})
+    with pytest.raises(ServiceUnavailable):
+        await registry.delete(ghost, MAPS, "shop", "x")
+    assert registry.store.get(stored.key) == stored

@@ -14,11 +14,13 @@ from controller.admission.types import Request, User
 from controller.registry.event_views import inward, outward_object
 from controller.registry.faults import api_error
 from controller.registry.intake import check_name, settle_namespace, take_in
+from controller.registry.known_specs import Known, KnownSpecs
 from controller.registry.ownership import manager_of
+from controller.registry.patching import touched_fields
 from controller.registry.pods import Binding, binding_of, bound
 from controller.registry.scale import scale_object
 from controller.registry.system_fields import carry_over, name_it, new_uid, stamp_new
-from controller.registry.types import DeleteOptions, Target
+from controller.registry.types import DeleteOptions, PatchType, Target
 from controller.store.types import (
     Compacted,
     Guard,
@@ -217,3 +219,59 @@ def test_delete_options_are_read_from_their_body() -> None:
     assert DeleteOptions.from_object(body) == expected
     with pytest.raises(BadRequest):
         DeleteOptions.from_object({"gracePeriodSeconds": "soon"})
+
+
+@pytest.mark.parametrize(
+    ("type", "document", "touched"),
+    [
+        (PatchType.MERGE, {"metadata": {}, "status": {}}, {"metadata", "status"}),
+        (PatchType.STRATEGIC, {"$patch": "replace", "spec": {}}, None),
+        (PatchType.MERGE, [], None),
+        (PatchType.JSON, [{"op": "replace", "path": "/spec/replicas", "value": 1}], {"spec"}),
+        (PatchType.JSON, [{"op": "move", "from": "/data/a", "path": "/binaryData/a"}], {"data", "binaryData"}),
+        (PatchType.JSON, [{"op": "replace", "path": "", "value": {}}], None),
+        (PatchType.JSON, [{"op": "add", "path": 5}], None),
+    ],
+)
+def test_what_a_patch_leaves_alone_is_known_from_its_document(
+    type: PatchType, document: object, touched: set[str] | None
+) -> None:
+    assert touched_fields(type, document) == touched
+
+
+def a_pod(**spec: object) -> Object:
+    return {"metadata": {"name": "x"}, "spec": {"containers": [{"name": "c"}], **spec}}
+
+
+def test_a_valid_spec_is_known_again_and_a_merely_defaulted_one_only_to_the_trusted() -> None:
+    pods = kinds.by_resource("", "pods")
+    specs = KnownSpecs()
+    key = specs.key_of(pods, a_pod())
+    assert key is not None
+    assert specs.find(key, valid=False) is None
+    specs.learn(key, Known(b'{"a":1}', valid=False))
+    assert specs.find(key, valid=True) is None
+    specs.learn(key, Known(b'{"a":2}', valid=True))
+    specs.learn(key, Known(b'{"a":3}', valid=False))
+    known = specs.find(specs.key_of(pods, a_pod()), valid=True)
+    assert known is not None
+    assert known.spec() == {"a": 2}
+
+
+def test_a_spec_that_cannot_be_judged_alone_has_no_key() -> None:
+    pods = kinds.by_resource("", "pods")
+    specs = KnownSpecs()
+    meaningful = {**a_pod(), "metadata": {"annotations": {"container.apparmor.security.beta.kubernetes.io/c": "x"}}}
+    assert specs.key_of(pods, meaningful) is None
+    assert specs.key_of(pods, a_pod(volumes=[{"name": "v", "ephemeral": {}}])) is None
+    assert specs.key_of(pods, {**a_pod(), "fooBar": 1}) is None
+    assert specs.key_of(pods, a_pod(priority=2**70)) is None
+    assert specs.key_of(MAPS, a_map()) is None
+
+
+def test_known_specs_forget_the_oldest() -> None:
+    specs = KnownSpecs()
+    for number in range(600):
+        specs.learn(str(number).encode(), Known(b"{}", valid=True))
+    assert specs.find(b"0", valid=True) is None
+    assert specs.find(b"599", valid=True) is not None
