@@ -1,0 +1,1 @@
+"""controller.admission: what every write has to pass, and what new objects are given. See chain.py."""
