@@ -219,6 +219,7 @@ ROOT_RULES: dict[str, Rule] = {
 
 def copied(value: Any) -> Any:
     """A fresh copy of a constant default, which is shared data."""
-    if isinstance(value, dict):
+    kind = type(value)
+    if kind is dict:
         return {name: copied(item) for name, item in value.items()}
-    return [copied(item) for item in value] if isinstance(value, (list, tuple)) else value
+    return [copied(item) for item in value] if kind is list or kind is tuple else value

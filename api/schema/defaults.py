@@ -8,6 +8,7 @@ children below which something may have to be set. Invariant: idempotent; only a
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -15,9 +16,9 @@ from api.kinds import Kind
 from api.objects import Object
 from api.schema.default_rules import ROOT_RULES, RULES, copied
 from api.schema.default_values import CONSTANTS
-from api.schema.facts import Field, Type, fields_of, struct_of
+from api.schema.facts import Type, fields_of, struct_of
 
-Visit = Callable[[Object], None]
+Visit = Callable[[Any], None]
 
 
 def default(kind: Kind, obj: Object) -> None:
@@ -37,38 +38,37 @@ def default_struct(struct: str, obj: Object) -> None:
 
 @cache
 def visitor(struct: str) -> Visit:
-    fields = fields_of(struct)
-    plan = _Plan(
-        fills=tuple((field.name, field.zero) for field in fields.values() if field.filled),
-        rule=RULES.get(struct),
-        constants=tuple((fields[name], value) for name, value in CONSTANTS.get(struct, {}).items()),
-        children=tuple(field for field in fields.values() if _needs_visit(field.type)),
-    )
-    return plan.compiled()
-
-
-class _Plan:
     """What to do with one struct, split into the loops that run per object."""
+    fields = fields_of(struct)
+    constants = [(fields[name], value) for name, value in CONSTANTS.get(struct, {}).items()]
+    plan = _Plan(
+        empty_structs=tuple(name for name, field in fields.items() if field.filled and field.zero == {}),
+        fills=tuple((name, field.zero) for name, field in fields.items() if field.filled and field.zero != {}),
+        rule=RULES.get(struct),
+        pointers=tuple((field.name, value) for field, value in constants if field.pointer),
+        others=tuple((field.name, value) for field, value in constants if not field.pointer),
+    )
+    children = {name: field.type for name, field in fields.items() if _needs_visit(field.type)}
+    return _with_children(plan.compiled(), {name: _deferred(kind) for name, kind in children.items()})
 
-    def __init__(
-        self,
-        fills: tuple[tuple[str, Any], ...],
-        rule: Visit | None,
-        constants: tuple[tuple[Field, Any], ...],
-        children: tuple[Field, ...],
-    ) -> None:
-        self.fills = tuple(row for row in fills if row[1] != {})
-        self.empty_structs = tuple(name for name, zero in fills if zero == {})
-        self.rule = rule
-        self.pointers = tuple((field.name, value) for field, value in constants if field.pointer)
-        self.others = tuple((field.name, value) for field, value in constants if not field.pointer)
-        self.children = {field.name: _deferred(field.type) for field in children}
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is set in one struct's own fields; pointers are set when absent, the others also when empty."""
+
+    empty_structs: tuple[str, ...]
+    fills: tuple[tuple[str, Any], ...]
+    rule: Visit | None
+    pointers: tuple[tuple[str, Any], ...]
+    others: tuple[tuple[str, Any], ...]
 
     def compiled(self) -> Visit:
-        fills, empty_structs, rule = self.fills, self.empty_structs, self.rule
-        pointers, others, find = self.pointers, self.others, self.children.get
+        empty_structs, fills, rule = self.empty_structs, self.fills, self.rule
+        pointers, others = self.pointers, self.others
+        if rule is None and not pointers and not others:
+            return self._filling()
 
-        def visit(obj: Object) -> None:
+        def set_own(obj: Object) -> None:
             for name in empty_structs:
                 if name not in obj:
                     obj[name] = {}
@@ -83,40 +83,59 @@ class _Plan:
             for name, value in others:
                 if not obj.get(name):
                     obj[name] = copied(value)
-            for name, item in obj.items():
-                child = find(name)
-                if child is not None and item is not None:
-                    child(item)
 
-        return visit
+        return set_own
+
+    def _filling(self) -> Visit:
+        empty_structs, fills = self.empty_structs, self.fills
+
+        def fill_own(obj: Object) -> None:
+            for name, zero in fills:
+                if name not in obj:
+                    obj[name] = zero
+            for name in empty_structs:
+                if name not in obj:
+                    obj[name] = {}
+
+        return fill_own
 
 
-def _deferred(kind: Type) -> Callable[[Any], None]:
+def _with_children(set_own: Visit, children: dict[str, Visit]) -> Visit:
+    if not children:
+        return set_own
+    find = children.get
+
+    def visit(obj: Object) -> None:
+        set_own(obj)
+        for name, item in obj.items():
+            child = find(name)
+            if child is not None and item is not None:
+                child(item)
+
+    return visit
+
+
+def _deferred(kind: Type) -> Visit:
     """Visits a value of a type, compiling its struct when the first value comes by."""
-    if kind.shape == "list" and kind.element is not None:
-        inner = _deferred(kind.element)
-
-        def visit_list(items: Any) -> None:
-            for item in items:
-                inner(item)
-
-        return visit_list
-    if kind.shape == "map" and kind.element is not None:
-        inner = _deferred(kind.element)
-
-        def visit_map(items: Any) -> None:
-            for item in items.values():
-                inner(item)
-
-        return visit_map
     compiled: list[Visit] = []
 
-    def visit_struct(item: Any) -> None:
+    def visit_one(item: Any) -> None:
         if not compiled:
             compiled.append(visitor(kind.struct))
         compiled[0](item)
 
-    return visit_struct
+    if kind.element is None:
+        return visit_one
+    element, in_list = kind.element, kind.shape == "list"
+
+    def visit_many(items: Any) -> None:
+        if not compiled:
+            compiled.append(visitor(element.struct) if element.shape == "struct" else _deferred(element))
+        visit = compiled[0]
+        for item in items if in_list else items.values():
+            visit(item)
+
+    return visit_many
 
 
 def _needs_visit(kind: Type) -> bool:

@@ -29,7 +29,7 @@ _QUANTITIES_KEPT = 4096
 def struct_test(struct: str) -> Test:
     table: dict[str, Any] = {}
     for name, field in fields_of(struct).items():
-        table[name] = _field_test(field)
+        table[name] = _field_test(field, table)
     find = table.get
 
     def test(value: Any) -> bool:
@@ -47,63 +47,74 @@ def struct_test(struct: str) -> Test:
     return test
 
 
-def _field_test(field: Field) -> Any:
+def _field_test(field: Field, table: dict[str, Any]) -> Any:
     """`str` stands for the commonest test, a string that may not be empty; the struct's loop inlines it."""
-    test = type_test(field.type)
+    kind, may_be_empty = field.type, not field.dropped_when_empty
+    if kind.shape == "string" and not may_be_empty:
+        return str
+    if kind.shape == "struct" and not field.null_when_unset:
+        return _deferred(kind.struct, field.name, table)
+    if kind.shape in ("list", "map"):
+        test = _many_test(kind, may_be_empty)
+    else:
+        test = type_test(kind)
+        if not may_be_empty:
+            return lambda value: bool(value) and test(value)
     if field.null_when_unset:
         return lambda value: value is None or test(value)
-    if not field.dropped_when_empty:
-        return test
-    if field.type.shape == "string":
-        return str
-    return lambda value: bool(value) and test(value)
+    return test
+
+
+def _deferred(struct: str, name: str, table: dict[str, Any]) -> Test:
+    """Compiles a struct when the first value of it comes by, and takes its place: most are never seen."""
+
+    def first_test(value: Any) -> bool:
+        table[name] = test = struct_test(struct)
+        return test(value)
+
+    return first_test
 
 
 @cache
 def type_test(kind: Type) -> Test:
     if kind.shape == "struct":
-        return _deferred(kind.struct)
-    if kind.shape == "list" and kind.element is not None:
-        return _list_test(type_test(kind.element))
-    if kind.shape == "map" and kind.element is not None:
-        return _map_test(kind.element)
+        struct = kind.struct
+        return lambda value: struct_test(struct)(value)
+    if kind.shape in ("list", "map"):
+        return _many_test(kind, may_be_empty=True)
     return _TESTS[kind.shape]
 
 
-def _deferred(struct: str) -> Test:
-    """Compiles a struct when the first value of it comes by: most are never seen, and some contain themselves."""
-    compiled: list[Test] = []
-
-    def test(value: Any) -> bool:
-        if not compiled:
-            compiled.append(struct_test(struct))
-        return compiled[0](value)
-
-    return test
-
-
-def _list_test(test: Test) -> Test:
-    def test_list(value: Any) -> bool:
-        return type(value) is list and all(map(test, value))
-
-    return test_list
-
-
-def _map_test(element: Type) -> Test:
+def _many_test(kind: Type, may_be_empty: bool) -> Test:
+    """The test of a list or map; its elements' test is looked up once, when first needed."""
+    assert kind.element is not None
+    element, in_list = kind.element, kind.shape == "list"
+    wanted: type = list if in_list else dict
     if element.shape == "string":
+        return _strings_test(wanted, may_be_empty)
+    tests: list[Test] = []
 
-        def test_strings(value: Any) -> bool:
-            if type(value) is not dict:
-                return False
-            return all(type(item) is str for item in value.values())
+    def test_many(value: Any) -> bool:
+        if type(value) is not wanted or not (value or may_be_empty):
+            return False
+        if not tests:
+            tests.append(struct_test(element.struct) if element.shape == "struct" else type_test(element))
+        items: Any = value
+        return all(map(tests[0], items if in_list else items.values()))
 
-        return test_strings
-    test = type_test(element)
+    return test_many
 
-    def test_map(value: Any) -> bool:
-        return type(value) is dict and all(map(test, value.values()))
 
-    return test_map
+def _strings_test(wanted: type, may_be_empty: bool) -> Test:
+    in_list = wanted is list
+
+    def test_strings(value: Any) -> bool:
+        if type(value) is not wanted or not (value or may_be_empty):
+            return False
+        items: Any = value
+        return all(map(_is_string, items if in_list else items.values()))
+
+    return test_strings
 
 
 def _is_string(value: Any) -> bool:
