@@ -59,12 +59,15 @@ def delete_command(
 
 def read_all(sources: Iterable[str]) -> list[Manifest]:
     """Every document of the sources, namespaces first. Raises Problem with file and line."""
-    from api.codec import load_manifests
+    from api.codec import ManifestError, load_manifests
 
     manifests: list[Manifest] = []
     for source in sources:
         for name, text in _texts(source):
-            manifests += load_manifests(text, name)
+            try:
+                manifests += load_manifests(text, name)
+            except ManifestError as error:
+                raise Problem(str(error)) from error
     if not manifests:
         raise Problem(f"nothing to do: {', '.join(sources)} holds no object")
     return sorted(manifests, key=lambda manifest: manifest.obj.get("kind") != "Namespace")
