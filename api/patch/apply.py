@@ -18,7 +18,6 @@ from api.errors import ApiError, BadRequest, Cause, Conflict
 from api.objects import Object, clone
 from api.patch.fields import (
     FieldSet,
-    all_fields,
     applied_fields,
     compare,
     created_fields,
@@ -28,7 +27,6 @@ from api.patch.fields import (
     is_associative,
     is_granular,
     paths,
-    tracked,
     union,
 )
 from api.schema.nodes import Node
@@ -37,6 +35,8 @@ _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _BEFORE_FIRST_APPLY = "before-first-apply"
 _ANCIENT = "ancient-changes"
 _MOST_UPDATERS = 10
+_IDENTITY: FieldSet = {"f:metadata": {"f:name": {}}}
+"""Whatever an applier withdraws, the object stays one."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def apply(live: Object | None, applied: Object, writer: Writer, schema: Node | N
     fields = _without_reset(applied_fields(applied, schema), writer)
     merged: Object = _merge(clone(before), clone(applied), schema)
     if own is not None:
-        owned = fields
+        owned = union(fields, _IDENTITY)
         for entry in others:
             owned = union(owned, entry.fields)
         _prune(merged, own.fields, owned, schema)
@@ -136,7 +136,9 @@ def apply(live: Object | None, applied: Object, writer: Writer, schema: Node | N
     kept = [entry for entry in _reduced(others, removed) if entry.fields]
     if mine is not None and mine.fields:
         kept.append(mine)
-    merged.setdefault("metadata", {})["managedFields"] = _listed(kept)
+    metadata = merged.setdefault("metadata", {})
+    if kept:
+        metadata["managedFields"] = _listed(kept)
     _renew_last_applied(merged, applied, writer)
     return merged
 
@@ -220,7 +222,7 @@ def _without_reset(fields: FieldSet, writer: Writer) -> FieldSet:
 
 def _before_first_apply(before: Object, applied: Object, writer: Writer, schema: Node | None) -> _Entry:
     """Everything in an object that nobody tracked belongs to an unknown updater."""
-    fields = {key: node for key, node in all_fields(tracked(before), schema).items() if key != "."}
+    fields = created_fields(before, schema)
     version = before.get("apiVersion") or applied.get("apiVersion") or writer.api_version
     return _Entry(_BEFORE_FIRST_APPLY, "Update", version, writer.time, "", fields)
 

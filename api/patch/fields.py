@@ -170,7 +170,10 @@ def tracked(obj: Object) -> Object:
 
 def applied_fields(obj: Object, schema: Node | None) -> FieldSet:
     """What an applied configuration claims: leaves, list elements, and empty maps."""
-    return _claimed(tracked(obj), schema) or {}
+    kept = tracked(obj)
+    if not kept.get("metadata"):
+        kept.pop("metadata", None)
+    return _claimed(kept, schema) or {}
 
 
 def _claimed(value: Any, node: Node | None) -> FieldSet | None:
