@@ -13,6 +13,7 @@ import gc
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
@@ -35,7 +36,7 @@ from controller.server.authorization import Chain
 from controller.server.bootstrap import ensure_defaults
 from controller.server.call import Services
 from controller.server.escalation import EscalationCheck
-from controller.server.listener import Address, Listener, server_context
+from controller.server.listener import Address, Listener, load_serving_certificate, server_context
 from controller.server.node import NodeAuthorizer
 from controller.server.rbac import Rbac
 from controller.store import Store, StoreConfig
@@ -130,11 +131,22 @@ async def _serving(config: ControllerConfig, pki: Pki, store: Store) -> AsyncIte
     address = Address(config.bind_address, config.port)
     listener = Listener(ApiServer(services), context, address, config.shutdown_grace_seconds)
     try:
-        async with listener:
+        async with listener, asyncio.TaskGroup() as tasks:
+            renewing = tasks.create_task(_renew(config, context, agents))
             yield registry, liveness
+            renewing.cancel()
     finally:
         await agents.close()
         rbac.close()
+
+
+async def _renew(config: ControllerConfig, context: ssl.SSLContext, agents: Agents) -> None:
+    """Twice a day: certificates that run out are made anew and taken into use for new connections."""
+    while True:
+        await asyncio.sleep(PKI_CHECK_SECONDS)
+        pki = ensure_pki(config.data_dir, Serving(config.hosts, config.port))
+        load_serving_certificate(context, pki)
+        agents.reload()
 
 
 async def _lead(config: ControllerConfig, pki: Pki, registry: Registry, liveness: Liveness) -> None:

@@ -24,11 +24,16 @@ MAX_HEADER_BYTES = 64 * 1024
 def server_context(pki: Pki) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(pki.path("apiserver.crt"), pki.path("apiserver.key"))
+    load_serving_certificate(context, pki)
     context.load_verify_locations(pki.ca_path)
     context.verify_mode = ssl.CERT_OPTIONAL
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def load_serving_certificate(context: ssl.SSLContext, pki: Pki) -> None:
+    """Takes the certificate on disk into use, for connections made from now on."""
+    context.load_cert_chain(pki.path("apiserver.crt"), pki.path("apiserver.key"))
 
 
 @dataclass(frozen=True)
@@ -81,3 +86,4 @@ class Listener:
         self._app.end_streams()
         self._http.pre_shutdown()
         await self._http.shutdown(self._grace_seconds)
+        self._app.metrics.close()

@@ -1,44 +1,69 @@
 """Figures of the API server, under Kubernetes' names, and their exposition at /metrics.
 
-Called by app.py: `observe` after every request. Children are looked up in a dict of our own, for a GET has 20 us to
-spend on everything; the text is made in a thread, for 10,000 series would block the loop for 150 ms. Names and labels:
-https://kubernetes.io/docs/reference/instrumentation/metrics/
+Called by app.py: `observe` after every request. Counting is our own (a dict, a bisect), for a GET has 20 us to spend on
+everything; prometheus-client only asks for the sums at exposition, which runs in a thread, for 10,000 series would
+block the loop for 150 ms. Names and labels: https://kubernetes.io/docs/reference/instrumentation/metrics/
 """
 
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
+from collections.abc import Iterator
 from typing import Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, disable_created_metrics, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
 
+from controller.server.cluster_metrics import ClusterMetrics, snapshot
 from controller.server.reply import Reply
 from controller.server.target import Target
+from controller.store import Store
 
 BUCKETS = (0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60)
 EXPOSITION_SECONDS = 10.0
-_LABELS = ["verb", "group", "version", "resource", "subresource", "scope"]
+disable_created_metrics()  # a second series for every one, which no dashboard asks for
 
-_requests = Counter("apiserver_request", "Requests by verb, resource and code.", [*_LABELS, "dry_run", "code"])
-_durations = Histogram(
-    "apiserver_request_duration_seconds", "Seconds from request to reply.", [*_LABELS, "dry_run"], buckets=BUCKETS
-)
-_inflight = Gauge("apiserver_current_inflight_requests", "Requests being worked on now.", ["request_kind"])
-_longrunning = Gauge("apiserver_longrunning_requests", "Watches, logs and tunnels that are open now.", _LABELS)
-
+_LABELS = ("verb", "group", "version", "resource", "subresource", "scope")
 _MUTATING = frozenset(("POST", "PUT", "PATCH", "DELETE"))
+_SHOWN = {"create": "POST", "update": "PUT", "deletecollection": "DELETE"}
+_NO_RESOURCE = ("", "", "", "", "")
+
+Labels = tuple[str, ...]
 
 
-class RequestMetrics:
-    """What one server process counts."""
+class _Durations:
+    """One series of the histogram."""
+
+    __slots__ = ("counts", "total")
 
     def __init__(self) -> None:
-        self._children: dict[tuple[Any, ...], tuple[Any, Any]] = {}
-        self._reading = _inflight.labels("readOnly")
-        self._mutating = _inflight.labels("mutating")
+        self.counts = [0] * (len(BUCKETS) + 1)
+        self.total = 0.0
+
+    def cumulated(self) -> list[tuple[str, float]]:
+        seen, buckets = 0, []
+        for bound, count in zip((*map(str, BUCKETS), "+Inf"), self.counts, strict=True):
+            seen += count
+            buckets.append((bound, float(seen)))
+        return buckets
+
+
+class RequestMetrics(Collector):
+    """What one server process counts; registers itself for exposition until `close`."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self.running = {False: 0, True: 0}
-        self._reading.set_function(lambda: self.running[False])
-        self._mutating.set_function(lambda: self.running[True])
+        """Requests being worked on now, by whether they write."""
+        self._requests: dict[tuple[Any, ...], list[Any]] = {}
+        self._durations: dict[Labels, _Durations] = {}
+        self._open: dict[Labels, int] = {}
+        self._registry = registry
+        registry.register(self)
+
+    def close(self) -> None:
+        self._registry.unregister(self)
 
     def begin(self, method: str) -> bool:
         """Counts a request in; what it returns belongs to `end`."""
@@ -50,53 +75,80 @@ class RequestMetrics:
         self.running[mutating] -= 1
 
     def observe(self, verb: str, target: Target | None, code: int, seconds: float) -> None:
-        """Counts a finished request; `target` None for paths that are no resource. Long-running ones have no time."""
-        if target is None:
-            key: tuple[Any, ...] = (verb, "", "", "", "", code)
+        """Counts a finished request; `target` None for paths that are no resource. Negative seconds: long-running."""
+        if target is None or target.kind is None:
+            key: tuple[Any, ...] = (verb, None, "", False, code)
         else:
-            key = (
-                verb,
-                target.group,
-                target.version,
-                target.resource,
-                target.subresource,
-                bool(target.namespace),
-                code,
-            )
-            if target.kind is None:
-                key = (verb, "", "", "", "", code)
-        children = self._children.get(key)
-        if children is None:
-            children = self._children[key] = _children_of(verb, target, code)
-        children[0].inc()
+            key = (verb, target.kind.plural, target.subresource, bool(target.namespace), code, target.group)
+        series = self._requests.get(key)
+        if series is None:
+            labels = _labels_of(verb, target)
+            series = self._requests[key] = [0, self._durations.setdefault(labels, _Durations()), labels, str(code)]
+        series[0] += 1
         if seconds >= 0:
-            children[1].observe(seconds)
+            durations = series[1]
+            durations.counts[bisect_left(BUCKETS, seconds)] += 1
+            durations.total += seconds
 
-    def open(self, verb: str, target: Target) -> Any:
-        """A long-running request begins; call `dec()` on the result when it ends."""
-        gauge = _longrunning.labels(*_labels_of(verb, target))
-        gauge.inc()
-        return gauge
+    def open(self, verb: str, target: Target) -> Labels:
+        """A long-running request begins; give what it returns to `shut` when it ends."""
+        labels = _labels_of(verb, target)
+        self._open[labels] = self._open.get(labels, 0) + 1
+        return labels
+
+    def shut(self, labels: Labels) -> None:
+        self._open[labels] -= 1
+
+    def collect(self) -> Iterator[Any]:
+        """Asked by prometheus-client, from its own thread."""
+        requests = CounterMetricFamily(
+            "apiserver_request", "Requests by verb, resource and code.", labels=(*_LABELS, "dry_run", "code")
+        )
+        summed: dict[Labels, int] = {}
+        for count, _, labels, code in list(self._requests.values()):
+            key = (*labels, "", code)
+            summed[key] = summed.get(key, 0) + count
+        for key, count in summed.items():
+            requests.add_metric(key, count)
+        yield requests
+        durations = HistogramMetricFamily(
+            "apiserver_request_duration_seconds", "Seconds from request to reply.", labels=(*_LABELS, "dry_run")
+        )
+        for labels, series in list(self._durations.items()):
+            durations.add_metric((*labels, ""), series.cumulated(), series.total)
+        yield durations
+        yield from self._gauges()
+
+    def _gauges(self) -> Iterator[GaugeMetricFamily]:
+        running = GaugeMetricFamily(
+            "apiserver_current_inflight_requests", "Requests being worked on now.", labels=("request_kind",)
+        )
+        running.add_metric(("readOnly",), self.running[False])
+        running.add_metric(("mutating",), self.running[True])
+        yield running
+        streams = GaugeMetricFamily(
+            "apiserver_longrunning_requests", "Watches, logs and tunnels that are open now.", labels=_LABELS
+        )
+        for labels, count in list(self._open.items()):
+            streams.add_metric(labels, count)
+        yield streams
 
 
-def _children_of(verb: str, target: Target | None, code: int) -> tuple[Any, Any]:
-    labels = _labels_of(verb, target)
-    return _requests.labels(*labels, "", str(code)), _durations.labels(*labels, "")
-
-
-def _labels_of(verb: str, target: Target | None) -> tuple[str, ...]:
-    shown = verb.upper() if verb not in ("create", "update", "delete") else _SHOWN[verb]
+def _labels_of(verb: str, target: Target | None) -> Labels:
+    shown = _SHOWN.get(verb) or verb.upper()
     if target is None or target.kind is None:
-        return (shown, "", "", "", "", "")
+        return (shown, *_NO_RESOURCE)
     scope = "resource" if target.name or verb == "create" else "namespace" if target.namespace else "cluster"
     return (shown, target.group, target.version, target.resource, target.subresource, scope)
 
 
-_SHOWN = {"create": "POST", "update": "PUT", "delete": "DELETE"}
+async def answer_metrics(store: Store, cluster: ClusterMetrics) -> Reply:
+    """The exposition of everything this process counts, and of the cluster's state."""
+    taken = snapshot(store)
 
+    def render() -> bytes:
+        return generate_latest(REGISTRY) + cluster.render(taken)
 
-async def answer_metrics() -> Reply:
-    """The exposition of everything this process counts."""
     async with asyncio.timeout(EXPOSITION_SECONDS):
-        body = await asyncio.to_thread(generate_latest, REGISTRY)
+        body = await asyncio.to_thread(render)
     return Reply(200, body, CONTENT_TYPE_LATEST)
