@@ -111,10 +111,10 @@ def process_count() -> tuple[int, int]:
     return now, int(_text("/proc/sys/kernel/pid_max") or "32768")
 
 
-def network_use() -> list[NetworkUse]:
-    """All interfaces but loopback and the pods' own ends."""
+def network_use(file: Path = Path("/proc/net/dev")) -> list[NetworkUse]:
+    """All interfaces but loopback and the pods' ends on the node; `file` may be another network namespace's."""
     found = []
-    for line in Path("/proc/net/dev").read_text().splitlines()[2:]:
+    for line in file.read_text().splitlines()[2:]:
         name, _, rest = line.partition(":")
         fields = rest.split()
         if name.strip() != "lo" and not name.strip().startswith("veth"):

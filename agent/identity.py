@@ -1,7 +1,7 @@
 """How this node proves who it is: join with a token that pins the CA, keep the certificate, renew it in time.
 
-Called by main. Files under DATA/pki: ca.crt, agent.crt, agent.key (0600), server. Invariant: nothing is believed of a
-server whose CA does not have the fingerprint in the token, and the private key never leaves the machine.
+Called by main. Files under DATA/pki: ca.crt and agent.pem (certificate and key together, 0600). Invariant: nothing is
+believed of a server whose CA does not have the fingerprint in the token; the private key never leaves the machine.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from api.client import Client
 from api.tls import Credentials
 
 JOIN_PATH = "/wherry/v1/join"
+CA_FILE, PAIR_FILE = "ca.crt", "agent.pem"
 RENEW_SHARE = 2 / 3
 RENEW_CHECK_SECONDS = 600.0
 RETRY_SECONDS = 2.0
@@ -155,19 +156,19 @@ def _fingerprint(pem: str) -> str:
 
 def load_identity(directory: Path) -> Identity | None:
     try:
-        parts = [(directory / name).read_text() for name in ("ca.crt", "agent.crt", "agent.key")]
+        ca, pair = (directory / CA_FILE).read_text(), (directory / PAIR_FILE).read_text()
     except OSError:
         return None
-    return Identity(*parts)
+    cert, _, key = pair.partition("-----BEGIN PRIVATE KEY-----")
+    return Identity(ca, cert, "-----BEGIN PRIVATE KEY-----" + key)
 
 
 def save_identity(directory: Path, identity: Identity) -> None:
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    contents = {"ca.crt": identity.ca, "agent.crt": identity.cert, "agent.key": identity.key}
-    for name, text in contents.items():
+    pair = identity.cert.rstrip() + "\n" + identity.key
+    for name, text in ((CA_FILE, identity.ca), (PAIR_FILE, pair)):
         fresh = directory / f"{name}.new"
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as opened:
             opened.write(text)
-    for name in contents:
-        (directory / f"{name}.new").rename(directory / name)
+        fresh.rename(directory / name)

@@ -1,6 +1,6 @@
 """Keeps container logs small: rotates big ones, and forgets those of gone pods when the budget is used up.
 
-Called by main as a task. Rotated files keep their text (`0.log.20260102-030405`), the newest few of a container are kept.
+Called by main as a task. Rotated files keep their text (`0.log.20260102-030405`), the newest few of a container stay.
 Logs of pods that are gone stay, oldest thrown away first, until all logs together fit the budget.
 """
 

@@ -1,8 +1,8 @@
 """The node's heartbeat: a frame each second over one upgraded connection, and the Lease every 10 s.
 
-Called by main as tasks. A frame is a 4-byte big-endian length and JSON: {"nonce": n} out, {"nonce": n, "granted": bool} back.
-A session that breaks or falls silent is opened anew at once. The Lease is what a Kubernetes node would renew; it tells other
-tools, and a controller that never had a session, that this node lives.
+Called by main as tasks. A frame is a 4-byte big-endian length and JSON: {"nonce": n} out, {"nonce": n, "granted": bool}
+back. A session that breaks or falls silent is opened anew at once. The Lease is what a Kubernetes node would renew; it
+tells other tools, and a controller that never had a session, that this node lives.
 """
 
 from __future__ import annotations
@@ -40,6 +40,10 @@ class Heartbeat:
         self._nonce = 0
         self.last_answer = 0.0
         self.granted = False
+
+    def age_seconds(self) -> float:
+        """Seconds since the controller last answered; -1.0 before it ever did."""
+        return time.monotonic() - self.last_answer if self.last_answer else -1.0
 
     async def run(self) -> None:
         """Beats until cancelled."""

@@ -1,0 +1,97 @@
+"""The agent's settings: from the command line to one frozen object.
+
+Called by main and by the CLI (`wherry agent`, `wherry up`). Every setting is a flag here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.node import Taint, parse_labels, parse_taint
+
+DEFAULT_PORT = 10250
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    server: str
+    data_dir: Path
+    token: str = ""
+    node_name: str = ""
+    node_ip: str = ""
+    bind_address: str = ""
+    """Where the agent's server listens; "" is all addresses."""
+    port: int = DEFAULT_PORT
+    runtime_endpoint: str = ""
+    """An existing containerd; "" runs a private one under data_dir."""
+    labels: tuple[tuple[str, str], ...] = ()
+    taints: tuple[Taint, ...] = ()
+    cluster_dns: tuple[str, ...] = ()
+    cluster_domain: str = "cluster.local"
+    cluster_cidr: str = "10.244.0.0/16"
+    cni_conf_dir: Path | None = None
+    log_file_bytes: int = 10 * _MIB
+    log_files: int = 5
+    log_budget_bytes: int = 1024 * _MIB
+
+    @property
+    def name(self) -> str:
+        return (self.node_name or socket.gethostname()).lower()
+
+
+def parse_arguments(arguments: Sequence[str]) -> AgentConfig:
+    """Reads the command line; argparse ends the process with a message for what is wrong."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    try:
+        labels = tuple(parse_labels(given.labels).items())
+        taints = tuple(parse_taint(text) for text in given.taints.split(",") if text)
+    except ValueError as error:
+        parser.error(str(error))
+    return AgentConfig(
+        server=given.server.rstrip("/"),
+        data_dir=given.data_dir.resolve(),
+        token=given.token,
+        node_name=given.node_name,
+        node_ip=given.node_ip,
+        bind_address=given.bind_address,
+        port=given.port,
+        runtime_endpoint=given.container_runtime_endpoint,
+        labels=labels,
+        taints=taints,
+        cluster_dns=tuple(part for part in given.cluster_dns.split(",") if part),
+        cluster_domain=given.cluster_domain,
+        cluster_cidr=given.cluster_cidr,
+        cni_conf_dir=given.cni_conf_dir,
+        log_file_bytes=given.log_file_mib * _MIB,
+        log_files=given.log_files,
+        log_budget_bytes=given.log_budget_mib * _MIB,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="wherry agent", description="Runs this server's part of a wherry cluster.")
+    add = parser.add_argument
+    add("--server", required=True, help="URL of the controller, https://HOST:PORT")
+    add("--data-dir", required=True, type=Path, help="where the agent keeps everything")
+    add("--token", default="", help="join token (wherry token create); needed the first time only")
+    add("--node-name", default="", help="name of this node (default: the host's name)")
+    add("--node-ip", default="", help="address of this node (default: the one used towards the controller)")
+    add("--bind-address", default="", help="where the agent's own server listens (default: everywhere)")
+    add("--port", type=int, default=DEFAULT_PORT, help="port of the agent's own server (default: %(default)s)")
+    add("--container-runtime-endpoint", default="", help="unix:///path of a containerd to use (default: a private one)")
+    add("--labels", default="", help="labels for the node, key=value,...")
+    add("--taints", default="", help="taints for a new node, key=value:Effect,...")
+    add("--cluster-dns", default="", help="addresses of the cluster's DNS servers, if it has any")
+    add("--cluster-domain", default="cluster.local", help="DNS domain of the cluster (default: %(default)s)")
+    add("--cluster-cidr", default="10.244.0.0/16", help="address range of all pods (default: %(default)s)")
+    add("--cni-conf-dir", type=Path, default=None, help="a directory with a CNI configuration of your own")
+    add("--log-file-mib", type=int, default=10, help="rotate a container's log at this size (default: %(default)s)")
+    add("--log-files", type=int, default=5, help="log files kept for a container (default: %(default)s)")
+    add("--log-budget-mib", type=int, default=1024, help="room for all logs together (default: %(default)s)")
+    return parser

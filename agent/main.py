@@ -1,0 +1,341 @@
+"""The agent process: `python -m agent.main --server URL --token T --data-dir D`.
+
+Puts the parts together and runs them until SIGTERM or SIGINT. Containers outlive it: stopping or killing the agent
+stops none of them. A part that breaks takes the process down, and whoever supervises it starts it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import ssl
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import structlog
+
+from agent import hostinfo
+from agent.access import Access
+from agent.config import AgentConfig, parse_arguments
+from agent.events import WARNING, EventRecorder
+from agent.identity import Applicant, Identity, JoinRefused, obtain_identity, renew_identity
+from agent.logkeeper import LiveLog, LogKeeper, LogLimits
+from agent.metrics import AgentMetrics
+from agent.network.cni import PodNetwork, default_mtu, ensure_pod_network
+from agent.node import STATUS_SECONDS, NodeKeeper, Profile, Readings, allocatable
+from agent.paths import Paths
+from agent.pods.admission import NodeFacts
+from agent.pods.configs import Node
+from agent.pods.dns import Resolver, parse_resolv_conf
+from agent.pods.images import Images
+from agent.pods.roster import Roster
+from agent.pods.status import Host, wire_time
+from agent.pods.workshop import Workshop
+from agent.probing import Prober
+from agent.runtime.containerd import Containerd, containerd_paths, ensure_containerd
+from agent.runtime.cri import CriRuntime
+from agent.runtime.errors import RuntimeFault
+from agent.runtime.protocol import Runtime
+from agent.server import AgentServer, Office
+from agent.session import Heartbeat, keep_lease
+from agent.sources import SourceReader
+from agent.stats import Meter
+from agent.volumes.volumes import Volumes
+from api import errors
+from api.client import Client
+from api.objects import labels_of
+from api.tls import load_pair
+
+RENEW_CHECK_SECONDS = 600.0
+NETWORK_RETRY_SECONDS = 2.0
+NOT_READY_CHECK_SECONDS = 0.5
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The container runtime in use, and what goes with it."""
+
+    runtime: Runtime
+    containerd: Containerd | None
+    cgroup_root: str
+    node_id: str
+    cni_conf_dir: Path | None
+
+
+async def start_engine(config: AgentConfig) -> Engine:
+    """The given containerd, or a private one. Raises RuntimeFault when that does not come up."""
+    paths = containerd_paths(config.data_dir)
+    if config.runtime_endpoint:
+        runtime = CriRuntime(config.runtime_endpoint, paths.cgroup_root)
+        return Engine(runtime, None, paths.cgroup_root, paths.node_id, config.cni_conf_dir)
+    containerd = await ensure_containerd(config.data_dir, config.cni_conf_dir)
+    runtime = CriRuntime(containerd.endpoint, paths.cgroup_root)
+    return Engine(runtime, containerd, paths.cgroup_root, paths.node_id, config.cni_conf_dir or paths.cni_conf_dir)
+
+
+class Agent:
+    """One agent, put together. `engine` may be a fake one in tests."""
+
+    def __init__(self, config: AgentConfig, engine: Engine, identity: Identity, applicant: Applicant) -> None:
+        self._config = config
+        self._engine = engine
+        self._identity = identity
+        self._applicant = applicant
+        self._machine = hostinfo.machine()
+        self._paths = Paths(config.data_dir)
+        self._client = Client(config.server, identity.credentials)
+        self._prober = Prober(engine.runtime)
+        self._events = EventRecorder(self._client, config.name)
+        self._profile = Profile(
+            config.name, self._machine, applicant.addresses, config.port, "containerd://unknown",
+            dict(config.labels), config.taints,
+        )  # fmt: skip
+        self.keeper = NodeKeeper(self._client, self._profile)
+        self._heartbeat = Heartbeat(self._client, config.name)
+        self._facts = NodeFacts(config.name, allocatable=self._allocatable())
+        self._shop = self._workshop()
+        self.roster = Roster(self._shop, self._facts)
+        self._tls = server_context(identity)
+        self.server = AgentServer(self._office(), config.bind_address or "", config.port, self._tls)
+        self._network_problem = "container runtime network not ready: waiting for the node's podCIDR"
+
+    def _allocatable(self) -> dict[str, str]:
+        return allocatable(self._profile, hostinfo.disk_use(self._config.data_dir))
+
+    def _workshop(self) -> Workshop:
+        config, runtime = self._config, self._engine.runtime
+        resolv = Path("/etc/resolv.conf")
+        resolver = Resolver(
+            config.cluster_dns,
+            config.cluster_domain,
+            parse_resolv_conf(resolv.read_text() if resolv.exists() else ""),
+        )
+        node = Node(config.name, self._machine.hostname, self._paths, resolver, self._machine.memory_bytes)
+        sources = SourceReader(self._client)
+        return Workshop(
+            client=self._client,
+            runtime=runtime,
+            volumes=Volumes(self._paths, sources),
+            sources=sources,
+            images=Images(runtime),
+            prober=self._prober,
+            events=self._events,
+            paths=self._paths,
+            node=node,
+            host=Host(self._applicant.addresses),
+            allocatable=self._facts.allocatable,
+        )
+
+    def _office(self) -> Office:
+        return Office(
+            roster=self.roster,
+            shop=self._shop,
+            access=Access(self._client, self._config.name),
+            meter=Meter(self._engine.runtime, self._config.data_dir, self._engine.cgroup_root),
+            machine=self._machine,
+            metrics=AgentMetrics(self._config.name, self._heartbeat.age_seconds),
+            prober=self._prober,
+            cgroup_root=self._engine.cgroup_root,
+        )
+
+    async def run(self) -> None:
+        """Runs every part until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.roster.run())
+                group.create_task(self.server.run())
+                group.create_task(self._events.run())
+                group.create_task(self._keep_logs())
+                group.create_task(self._be_a_node())
+                group.create_task(self._renew())
+                if self._engine.containerd is not None:
+                    group.create_task(self._engine.containerd.run())
+        finally:
+            await self._prober.close()
+            await self._client.close()
+            await self._engine.runtime.close()
+
+    async def _be_a_node(self) -> None:
+        """Registration first; then heartbeats, lease, status and network side by side."""
+        await self.keeper.register()
+        self._facts.labels = labels_of(self.keeper.node)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._heartbeat.run())
+            group.create_task(keep_lease(self._client, self._config.name, self.keeper.uid))
+            group.create_task(self.keeper.follow())
+            group.create_task(self._keep_network())
+            group.create_task(self._report_status())
+
+    async def _keep_network(self) -> None:
+        """Sets the pod network up as soon as the node has its podCIDR, and again when that changes."""
+        done = ""
+        while True:
+            self.keeper.changed.clear()
+            self._facts.labels = labels_of(self.keeper.node)
+            cidr = self.keeper.pod_cidr
+            if cidr and cidr != done and self._engine.cni_conf_dir is not None:
+                done = cidr if await self._make_network(cidr, self._engine.cni_conf_dir) else done
+            if self._engine.cni_conf_dir is None:
+                self._network_problem = ""
+            pause = None if done == cidr else NETWORK_RETRY_SECONDS
+            try:
+                async with asyncio.timeout(pause):
+                    await self.keeper.changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _make_network(self, cidr: str, conf_dir: Path) -> bool:
+        addresses = self._config.data_dir / "network"
+        network = PodNetwork(self._engine.node_id, cidr, self._config.cluster_cidr, addresses, default_mtu())
+        try:
+            await ensure_pod_network(network, conf_dir)
+        except (RuntimeFault, ValueError, OSError) as error:
+            self._network_problem = f"container runtime network not ready: {error}"
+            self._events.node_event(WARNING, "NetworkNotReady", self._network_problem)
+            return False
+        self._network_problem = ""
+        return True
+
+    async def _report_status(self) -> None:
+        """Keeps the Node's status true; looks more often while the node is not ready."""
+        version_known = False
+        while True:
+            problem = await self._problem()
+            if not problem and not version_known:
+                version = await self._engine.runtime.version()
+                self.keeper.with_runtime(f"{version.name}://{version.version}")
+                version_known = True
+            try:
+                await self.keeper.report(await self._readings(problem), time.monotonic())
+            except errors.ApiError as error:
+                _log.info("node status not sent", error=error.message)
+            await asyncio.sleep(NOT_READY_CHECK_SECONDS if problem else STATUS_SECONDS)
+
+    async def _problem(self) -> str:
+        """Why the node is not ready; "" when it is."""
+        try:
+            health = await self._engine.runtime.health()
+        except RuntimeFault as fault:
+            return f"container runtime is down: {fault.message}"
+        if not health.ready:
+            return f"container runtime is not ready: {health.message}"
+        if self._network_problem:
+            return self._network_problem
+        return "" if health.network_ready else f"container runtime network not ready: {health.message}"
+
+    async def _readings(self, problem: str) -> Readings:
+        try:
+            listed = await self._engine.runtime.list_images()
+        except RuntimeFault:
+            listed = []
+        biggest = sorted(listed, key=lambda image: (-image.size_bytes, image.id))
+        return Readings(
+            now=wire_time(time.time()),
+            disk=hostinfo.disk_use(self._config.data_dir),
+            memory=hostinfo.memory_use(),
+            processes=hostinfo.process_count(),
+            problem=problem,
+            images=tuple(((*image.digests, *image.tags), image.size_bytes) for image in biggest),
+        )
+
+    async def _keep_logs(self) -> None:
+        config = self._config
+        limits = LogLimits(config.log_file_bytes, config.log_files, config.log_budget_bytes)
+        keeper = LogKeeper(self._paths, self._engine.runtime, limits)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(keeper.rotate(self._live_logs))
+            group.create_task(keeper.keep_budget(self._present_logs))
+
+    def _live_logs(self) -> list[LiveLog]:
+        found = []
+        for worker in self.roster.workers():
+            for name, view in worker.memory.views.items():
+                if view.current is not None and view.current.state == "running":
+                    file = self._paths.container_log(worker.pod, name, view.current.attempt)
+                    found.append(LiveLog(view.current.id, file))
+        return found
+
+    def _present_logs(self) -> set[Path]:
+        return {self._paths.pod_logs(worker.pod) for worker in self.roster.workers()}
+
+    async def _renew(self) -> None:
+        """Renews the certificate when two thirds of its life are over."""
+        while True:
+            if datetime.now(UTC) >= self._identity.renew_at():
+                try:
+                    directory = self._config.data_dir / "pki"
+                    fresh = await renew_identity(self._client, directory, self._applicant, self._identity)
+                except errors.ApiError as error:
+                    _log.warning("certificate not renewed", error=error.message)
+                else:
+                    self._identity = fresh
+                    await self._client.renew(fresh.credentials)
+                    load_pair(self._tls, fresh.cert, fresh.key)
+                    _log.info("certificate renewed", until=str(fresh.certificate().not_valid_after_utc))
+            await asyncio.sleep(RENEW_CHECK_SECONDS)
+
+
+def server_context(identity: Identity) -> ssl.SSLContext:
+    """TLS of the agent's server: its certificate, and client certificates of the cluster's CA welcome."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=identity.ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_OPTIONAL
+    load_pair(context, identity.cert, identity.key)
+    return context
+
+
+def applicant_of(config: AgentConfig) -> Applicant:
+    """Name and addresses of this node; the address is the one from which it speaks to the controller."""
+    parts = urlsplit(config.server)
+    address = config.node_ip or hostinfo.default_address(parts.hostname or "127.0.0.1", parts.port or 443)
+    return Applicant(config.server, config.name, (address,))
+
+
+async def run(config: AgentConfig) -> None:
+    """Joins if need be, then runs the agent until cancelled. Raises JoinRefused, RuntimeFault."""
+    config.data_dir.mkdir(parents=True, exist_ok=True)
+    applicant = applicant_of(config)
+    identity = await obtain_identity(config.data_dir / "pki", applicant, config.token)
+    engine = await start_engine(config)
+    _log.info("agent starts", node=config.name, server=config.server, address=applicant.addresses[0])
+    await Agent(config, engine, identity, applicant).run()
+
+
+async def _until_signalled(config: AgentConfig) -> int:
+    task = asyncio.create_task(run(config))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        await task
+    except asyncio.CancelledError:
+        _log.info("agent stops; containers run on")
+    except (JoinRefused, RuntimeFault) as error:
+        print(f"wherry agent: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    config = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    return asyncio.run(_until_signalled(config))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,265 @@
+"""The agent's HTTPS server: the kubelet's paths, and loading images.
+
+    /containerLogs/NS/POD/CONTAINER   /exec /attach /run (NS/POD[/UID]/CONTAINER)   /portForward/NS/POD[/UID]
+    /pods  /runningpods/  /healthz  /metrics[/cadvisor|/resource]  /stats/summary
+    POST /wherry/v1/images (a tar)  GET /wherry/v1/images
+
+Asked by the controller, Prometheus and metrics-server. Every path but /healthz is authenticated and authorized first
+(`access`). Streams are tunnelled to the runtime, never framed here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import unquote
+
+import orjson
+import structlog
+from aiohttp import web
+
+from agent.access import Access
+from agent.cadvisor import cadvisor, resource_metrics
+from agent.hostinfo import Machine
+from agent.logs import log_options, read_log
+from agent.metrics import AgentMetrics
+from agent.pods.lognames import LogRefused, choose_log
+from agent.pods.roster import Roster
+from agent.pods.worker import PodWorker
+from agent.pods.workshop import Workshop
+from agent.probing import Prober
+from agent.runtime.errors import RuntimeFault
+from agent.runtime.protocol import StreamOptions
+from agent.stats import Meter, summary
+from agent.tunnel import Unanswered, tunnel
+from api import errors
+
+SHUTDOWN_SECONDS = 2.0
+RUN_SECONDS = 60.0
+EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Office:
+    """All that requests are answered from."""
+
+    roster: Roster
+    shop: Workshop
+    access: Access
+    meter: Meter
+    machine: Machine
+    metrics: AgentMetrics
+    prober: Prober
+    cgroup_root: str = ""
+
+
+Handler = Callable[["AgentServer", web.BaseRequest, list[str]], Awaitable[web.StreamResponse]]
+
+
+class AgentServer:
+    """`run` serves until cancelled. The TLS context may be replaced by `reload` when the certificate was renewed."""
+
+    def __init__(self, office: Office, address: str, port: int, tls: ssl.SSLContext) -> None:
+        self._office = office
+        self._address = address
+        self._port = port
+        self._tls = tls
+        self.ready = asyncio.Event()
+
+    @property
+    def port(self) -> int:
+        return self._port
+
+    async def run(self) -> None:
+        runner = web.ServerRunner(web.Server(self._serve, access_log=None))
+        await runner.setup()
+        try:
+            site = web.TCPSite(
+                runner, self._address, self._port, ssl_context=self._tls, shutdown_timeout=SHUTDOWN_SECONDS
+            )
+            await site.start()
+            self._port = runner.addresses[0][1]
+            self.ready.set()
+            await asyncio.Event().wait()
+        finally:
+            await runner.cleanup()
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.rel_url.raw_path
+        parts = [unquote(part) for part in path.strip("/").split("/")]
+        try:
+            if path == "/healthz":
+                return web.Response(text="ok")
+            await self._check(request, path)
+            handler = self._find(request.method, path, parts)
+            if handler is None:
+                return web.Response(status=404, text="404 page not found\n")
+            return await handler(self, request, parts)
+        except errors.ApiError as error:
+            return web.Response(status=error.code, text=error.message)
+        except (LogRefused, ValueError) as error:
+            return web.Response(status=400, text=str(error))
+        except RuntimeFault as fault:
+            return web.Response(status=500, text=fault.message)
+        except Unanswered as error:
+            return web.Response(status=502, text=str(error))
+
+    async def _check(self, request: web.BaseRequest, path: str) -> None:
+        transport = request.transport
+        certificate: Mapping[str, object] | None = transport.get_extra_info("peercert") if transport else None
+        bearer = request.headers.get("Authorization", "")
+        bearer = bearer[7:].strip() if bearer.lower().startswith("bearer ") else ""
+        await self._office.access.check(request.method, path, certificate, bearer)
+
+    def _find(self, method: str, path: str, parts: list[str]) -> Handler | None:
+        fixed = _FIXED.get((method, path.rstrip("/")))
+        return fixed or _BY_FIRST.get(parts[0])
+
+    def _worker(self, parts: list[str], *, container: bool) -> tuple[PodWorker, str]:
+        """The pod (and container) that NS/POD[/UID][/CONTAINER] names. Raises NotFound."""
+        least = 4 if container else 3
+        if len(parts) not in (least, least + 1):
+            raise errors.BadRequest(f"the path needs {'namespace, pod and container' if container else 'a pod'}")
+        uid = parts[3] if len(parts) == least + 1 else ""
+        worker = self._office.roster.find(parts[1], parts[2], uid)
+        if worker is None:
+            raise errors.NotFound("pod does not exist")
+        return worker, parts[-1] if container else ""
+
+    def _running(self, parts: list[str]) -> str:
+        worker, name = self._worker(parts, container=True)
+        current = worker.memory.view(name).current
+        if current is None or current.state != "running":
+            raise errors.NotFound(f'container not found ("{name}")')
+        return current.id
+
+    async def logs(self, request: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
+        worker, name = self._worker(parts, container=True)
+        query = dict(request.rel_url.query)
+        options = log_options(query, datetime.now(UTC))
+        attempt = choose_log(worker.memory, name, previous=query.get("previous") == "true")
+        file = self._office.shop.paths.container_log(worker.pod, name, attempt.attempt)
+
+        async def ended() -> bool:
+            current = worker.memory.view(name).current
+            return current is None or current.id != attempt.id or current.state != "running"
+
+        response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        async for piece in read_log(file, options, ended):
+            await response.write(piece)
+        await response.write_eof()
+        return response
+
+    async def exec(self, request: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
+        command = request.rel_url.query.getall("command", [])
+        url = await self._office.shop.runtime.exec_url(self._running(parts), command, _streams(request))
+        return await tunnel(request, url)
+
+    async def attach(self, request: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
+        url = await self._office.shop.runtime.attach_url(self._running(parts), _streams(request))
+        return await tunnel(request, url)
+
+    async def port_forward(self, request: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
+        worker, _ = self._worker(parts, container=False)
+        sandbox = worker.memory.sandbox
+        if sandbox is None or sandbox.state != "ready":
+            raise errors.NotFound("pod is not running")
+        texts = [*request.rel_url.query.getall("port", []), *request.rel_url.query.getall("ports", [])]
+        ports = [int(text) for given in texts for text in given.split(",")]
+        return await tunnel(request, await self._office.shop.runtime.port_forward_url(sandbox.id, ports))
+
+    async def run_command(self, request: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
+        """POST /run: a command without streams; its output is the reply."""
+        command = request.rel_url.query.get("cmd", "").split(" ")
+        done = await self._office.shop.runtime.exec_sync(self._running(parts), command, RUN_SECONDS)
+        return web.Response(status=200 if done.exit_code == 0 else 500, body=done.stdout + done.stderr)
+
+    async def pods(self, request: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
+        del request, parts
+        items = [worker.memory.seen_pod() for worker in self._office.roster.workers()]
+        return _json({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
+
+    async def own_metrics(self, request: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
+        del request, parts
+        body = await asyncio.to_thread(self._office.metrics.render, self._office.roster.workers())
+        return web.Response(body=body, headers={"Content-Type": EXPOSITION})
+
+    async def cadvisor(self, request: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
+        del request, parts
+        measured = await self._office.meter.measure(self._images())
+        body = cadvisor(measured, self._office.machine, self._office.cgroup_root)
+        return web.Response(body=body, headers={"Content-Type": EXPOSITION})
+
+    async def resource(self, request: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
+        del request, parts
+        body = resource_metrics(await self._office.meter.measure(self._images()))
+        return web.Response(body=body, headers={"Content-Type": EXPOSITION})
+
+    async def summary(self, request: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
+        del request, parts
+        return _json(summary(await self._office.meter.measure(self._images()), self._office.shop.node.name))
+
+    async def list_images(self, request: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
+        del request, parts
+        images = await self._office.shop.runtime.list_images()
+        shown = [{"id": one.id, "names": [*one.tags, *one.digests], "sizeBytes": one.size_bytes} for one in images]
+        return _json({"images": shown})
+
+    async def load_image(self, request: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
+        """The body is an OCI or `docker save` archive; the reply names what it brought."""
+        del parts
+        directory = self._office.shop.paths.root / "incoming"
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=directory, suffix=".tar") as file:
+            async for piece in request.content.iter_chunked(1 << 20):
+                await asyncio.to_thread(file.write, piece)
+            await asyncio.to_thread(file.flush)
+            names = await self._office.shop.runtime.load_image(Path(file.name))
+        _log.info("image loaded", names=names)
+        return _json({"loaded": names})
+
+    def _images(self) -> dict[str, tuple[str, float]]:
+        """Container id -> what it runs, and since when."""
+        found = {}
+        for worker in self._office.roster.workers():
+            for view in worker.memory.views.values():
+                if view.current is not None:
+                    found[view.current.id] = (view.current.image, view.current.started_at)
+        return found
+
+
+def _streams(request: web.BaseRequest) -> StreamOptions:
+    """The kubelet's parameters: input, output, error, tty."""
+    flags = {name: request.rel_url.query.get(name, "") in ("1", "true") for name in ("input", "output", "error", "tty")}
+    return StreamOptions(flags["input"], flags["output"], flags["error"] and not flags["tty"], flags["tty"])
+
+
+def _json(value: object) -> web.Response:
+    return web.Response(body=orjson.dumps(value), content_type="application/json")
+
+
+_FIXED: dict[tuple[str, str], Handler] = {
+    ("GET", "/pods"): AgentServer.pods,
+    ("GET", "/runningpods"): AgentServer.pods,
+    ("GET", "/metrics"): AgentServer.own_metrics,
+    ("GET", "/metrics/cadvisor"): AgentServer.cadvisor,
+    ("GET", "/metrics/resource"): AgentServer.resource,
+    ("GET", "/stats/summary"): AgentServer.summary,
+    ("GET", "/wherry/v1/images"): AgentServer.list_images,
+    ("POST", "/wherry/v1/images"): AgentServer.load_image,
+}
+_BY_FIRST: dict[str, Handler] = {
+    "containerLogs": AgentServer.logs,
+    "exec": AgentServer.exec,
+    "attach": AgentServer.attach,
+    "portForward": AgentServer.port_forward,
+    "run": AgentServer.run_command,
+}
