@@ -23,22 +23,16 @@ import structlog
 
 from controller.config import ControllerConfig, parse_arguments
 from controller.pki.files import Pki, Serving, ensure_pki
-from controller.pki.tokens import TokenSigner
 from controller.reconcilers.build import Settings, request_of, run_reconcilers
 from controller.reconcilers.liveness import Liveness
-from controller.registry import Registry, RegistrySettings
+from controller.registry import Registry
 from controller.registry.recorder import Recorder
 from controller.scheduler.loop import run_scheduler
-from controller.server.agents import Agents
 from controller.server.app import ApiServer
-from controller.server.authentication import Authenticator
-from controller.server.authorization import Chain
 from controller.server.bootstrap import ensure_defaults
 from controller.server.call import Services
-from controller.server.escalation import EscalationCheck
+from controller.server.compose import ServerSettings, compose
 from controller.server.listener import Address, Listener, load_serving_certificate, server_context
-from controller.server.node import NodeAuthorizer
-from controller.server.rbac import Rbac
 from controller.store import Store, StoreConfig
 from controller.store.server import ensure_etcd
 from controller.store.types import Guard
@@ -108,45 +102,29 @@ def _store_config(config: ControllerConfig, pki: Pki, endpoints: tuple[str, ...]
 @contextlib.asynccontextmanager
 async def _serving(config: ControllerConfig, pki: Pki, store: Store) -> AsyncIterator[tuple[Registry, Liveness]]:
     """The API server, listening."""
-    rbac = Rbac(store)
-    authorizer = Chain(NodeAuthorizer(store), rbac)
-    registry = Registry(store, RegistrySettings(checks=(EscalationCheck(rbac, authorizer),)))
-    await ensure_defaults(registry)
-    signer = TokenSigner(pki.service_account_key, config.service_account_issuer)
     liveness = Liveness()
-    agents = Agents(store, pki)
-    services = Services(
-        store=store,
-        registry=registry,
-        pki=pki,
-        signer=signer,
-        authenticator=Authenticator(store, signer, pki.admin_token),
-        authorizer=authorizer,
-        rbac=rbac,
-        heartbeats=liveness,
-        agents=agents,
-        shown_address=f"{config.hosts[0]}:{config.port}",
-    )
+    shown = f"{config.hosts[0]}:{config.port}"
+    services = compose(store, pki, liveness, ServerSettings(config.service_account_issuer, shown))
+    await ensure_defaults(services.registry)
     context = server_context(pki)
     address = Address(config.bind_address, config.port)
     listener = Listener(ApiServer(services), context, address, config.shutdown_grace_seconds)
     try:
         async with listener, asyncio.TaskGroup() as tasks:
-            renewing = tasks.create_task(_renew(config, context, agents))
-            yield registry, liveness
+            renewing = tasks.create_task(_renew(config, context, services))
+            yield services.registry, liveness
             renewing.cancel()
     finally:
-        await agents.close()
-        rbac.close()
+        await services.close()
 
 
-async def _renew(config: ControllerConfig, context: ssl.SSLContext, agents: Agents) -> None:
+async def _renew(config: ControllerConfig, context: ssl.SSLContext, services: Services) -> None:
     """Twice a day: certificates that run out are made anew and taken into use for new connections."""
     while True:
         await asyncio.sleep(PKI_CHECK_SECONDS)
         pki = ensure_pki(config.data_dir, Serving(config.hosts, config.port))
         load_serving_certificate(context, pki)
-        agents.reload()
+        services.agents.reload()
 
 
 async def _lead(config: ControllerConfig, pki: Pki, registry: Registry, liveness: Liveness) -> None:

@@ -52,6 +52,10 @@ class Services:
     shown_address: str
     """HOST:PORT for discovery documents."""
 
+    async def close(self) -> None:
+        await self.agents.close()
+        self.rbac.close()
+
 
 @dataclass(slots=True)
 class Call:

@@ -1,8 +1,8 @@
 """Figures of the cluster itself, as kube-state-metrics names them: pods, nodes, deployments.
 
-Called by app.py for /metrics: `snapshot` on the event loop (no other thread reads the cache), `render` in a thread. What
-an object says beyond the cache's fields is read once per version of it. Invariant: memory stays bounded; with more pods
-than DETAILED_PODS only their phases are shown. Names and labels: https://github.com/kubernetes/kube-state-metrics/tree/main/docs/metrics
+Called by metrics.py: `snapshot` on the event loop (no other thread reads the cache), `render` in a thread. What an
+object says beyond the cache's fields is read once per version of it. Invariant: memory stays bounded; with more pods
+than DETAILED_PODS only their phases are shown. Names and labels: kubernetes/kube-state-metrics, docs/metrics.
 """
 
 from __future__ import annotations

@@ -116,8 +116,14 @@ def _field_selector(params: Params, kind: Kind) -> FieldSelector | None:
         raise BadRequest(str(error)) from error
     for field in selector.fields:
         if field not in _COMMON_FIELDS and field not in kind.selectable_fields:
-            raise BadRequest(f"field label not supported: {field}")
+            raise BadRequest(_unknown_field(kind, field))
     return selector
+
+
+def _unknown_field(kind: Kind, field: str) -> str:
+    if kind.selectable_fields:
+        return f"field label not supported: {field}"
+    return f'"{field}" is not a known field selector: only "metadata.name", "metadata.namespace"'
 
 
 def _list_errors(options: ListOptions) -> list[FieldError]:

@@ -1,0 +1,49 @@
+"""Puts the server's parts together over a store: authorizers, registry with its checks, tokens, agents.
+
+Called by main.py and by the integration tests. Invariant: there is one registry, and it has the escalation check.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from controller.pki.files import Pki
+from controller.pki.tokens import TokenSigner
+from controller.registry import Registry, RegistrySettings
+from controller.server.agents import Agents
+from controller.server.authentication import Authenticator
+from controller.server.authorization import Chain
+from controller.server.call import Heartbeats, Services
+from controller.server.escalation import EscalationCheck
+from controller.server.node import NodeAuthorizer
+from controller.server.rbac import Rbac
+from controller.store import Store
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """What differs between installations."""
+
+    issuer: str
+    """`iss` and default audience of service-account tokens."""
+    shown_address: str
+    """HOST:PORT clients are told to use."""
+
+
+def compose(store: Store, pki: Pki, heartbeats: Heartbeats, settings: ServerSettings) -> Services:
+    """Everything a request may need; `await services.close()` when done."""
+    rbac = Rbac(store)
+    authorizer = Chain(NodeAuthorizer(store), rbac)
+    signer = TokenSigner(pki.service_account_key, settings.issuer)
+    return Services(
+        store=store,
+        registry=Registry(store, RegistrySettings(checks=(EscalationCheck(rbac, authorizer),))),
+        pki=pki,
+        signer=signer,
+        authenticator=Authenticator(store, signer, pki.admin_token),
+        authorizer=authorizer,
+        rbac=rbac,
+        heartbeats=heartbeats,
+        agents=Agents(store, pki),
+        shown_address=settings.shown_address,
+    )
