@@ -31,7 +31,8 @@ async def purge_network(node_id: str, bin_dir: str) -> None:
     for cached in cached_results(node_id):
         for configuration, environment in portmap_deletions(_read_json(cached), bin_dir):
             await _run(Path(bin_dir, "portmap"), [], configuration, environment)
-        cached.unlink(missing_ok=True)
+        for path in (cached, loopback_result(cached, node_id)):
+            path.unlink(missing_ok=True)
     await _remove_empty_portmap_chains()
     for family in ("ip", "ip6"):
         await _run(Path("nft"), ["delete", "table", family, table_name(node_id)])
@@ -41,6 +42,12 @@ async def purge_network(node_id: str, bin_dir: str) -> None:
 def cached_results(node_id: str) -> list[Path]:
     """libcni's files about a node's sandboxes that were never deleted in an orderly way."""
     return sorted(_RESULTS.glob(f"{network_name(node_id)}-*"))
+
+
+def loopback_result(cached: Path, node_id: str) -> Path:
+    """The file about the same sandbox's loopback; its name says which sandbox, but not whose node."""
+    sandbox_id = cached.name.removeprefix(f"{network_name(node_id)}-").rpartition("-")[0]
+    return cached.with_name(f"cni-loopback-{sandbox_id}-lo")
 
 
 def portmap_deletions(cached: Mapping[str, Any], bin_dir: str) -> list[tuple[bytes, dict[str, str]]]:

@@ -139,20 +139,20 @@ class CriRuntime:
         try:
             reply = await self._channel.ask(calls.CREATE_CONTAINER, request)
         except (Failed, NotFound) as fault:
-            raise await self._why_not_created(fault, sandbox_id, config) from fault
+            raise await self._why_not_created(fault, sandbox_config.uid, config) from fault
         self._events.sandbox_of[reply.container_id] = sandbox_id
         return str(reply.container_id)
 
     async def _why_not_created(
-        self, fault: Failed | NotFound, sandbox_id: str, config: ContainerConfig
+        self, fault: Failed | NotFound, uid: str, config: ContainerConfig
     ) -> Failed | NotFound | ImageMissing | AlreadyExists:
         """containerd has one code for several reasons; look which one holds."""
         if isinstance(fault, NotFound):
             missing = await self.image_status(config.image) is None
             return ImageMissing(fault.message) if missing else fault
+        pod = {sandbox.id for sandbox in await self.list_sandboxes() if sandbox.uid == uid}
         for container in await self.list_containers():
-            same = (container.sandbox_id, container.name, container.attempt)
-            if same == (sandbox_id, config.name, config.attempt):
+            if container.sandbox_id in pod and (container.name, container.attempt) == (config.name, config.attempt):
                 return AlreadyExists(fault.message)
         return fault
 
@@ -264,7 +264,8 @@ class CriRuntime:
 
     async def container_stats(self) -> list[ContainerStats]:
         reply = await self._channel.ask(calls.CONTAINER_STATS, pb.ListContainerStatsRequest())
-        return [messages.read_stats(stats) for stats in reply.stats if stats.cpu.timestamp]  # the rest have ended
+        running = (one for one in reply.stats if one.cpu.timestamp and one.attributes.id not in self._events.exits)
+        return [messages.read_stats(one) for one in running]
 
     # Events.
 

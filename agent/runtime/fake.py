@@ -162,11 +162,11 @@ class FakeRuntime:
 
     async def create_container(self, sandbox_id: str, config: ContainerConfig, sandbox_config: SandboxConfig) -> str:
         self._called("create_container", config.name)
-        del sandbox_config
         if sandbox_id not in self._sandboxes:
             raise NotFound(f'sandbox "{sandbox_id}" not found')
-        for entry in self._inside(sandbox_id):
-            if (entry.status.name, entry.status.attempt) == (config.name, config.attempt):
+        for entry in self._containers.values():
+            uid = self._sandboxes[entry.status.sandbox_id].status.uid
+            if (uid, entry.status.name, entry.status.attempt) == (sandbox_config.uid, config.name, config.attempt):
                 raise AlreadyExists(f"the name {config.name}_{config.attempt} is reserved for {entry.status.id}")
         image = self._find_image(config.image)
         if image is None:

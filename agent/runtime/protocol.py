@@ -356,8 +356,9 @@ class Runtime(Protocol):
     async def create_container(self, sandbox_id: str, config: ContainerConfig, sandbox_config: SandboxConfig) -> str:
         """Prepare a container, do not start it; returns its id. `sandbox_config` is what the sandbox was made from.
 
-        ImageMissing when the image is not here; NotFound for the sandbox; AlreadyExists when (name, attempt) is
-        taken in this sandbox; InvalidConfig or Failed otherwise (CreateContainerError to the user).
+        ImageMissing when the image is not here; NotFound for the sandbox; AlreadyExists when (name, attempt) is taken
+        in this pod (uid), also by a container of an earlier sandbox; InvalidConfig or Failed otherwise
+        (CreateContainerError to the user).
         """
 
     async def start_container(self, container_id: str) -> None:

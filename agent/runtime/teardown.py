@@ -1,8 +1,9 @@
 """The end of a private containerd: containers, shims, mounts, sockets, cgroups, and with `purge` all its data.
 
-Called by `wherry down` and by tests. Kills by force (who wants grace stops the pods first) and finds everything by the
-data directory alone, so it also clears up after an agent, a containerd or a machine that died: processes by cgroup and
-command line, mounts by path. Invariant: nothing that belongs to another data directory is touched. Idempotent.
+Called by `wherry down`, by the lab (`kill_node`) and by tests. Kills by force (who wants grace stops the pods first)
+and finds everything by the data directory alone, so it also clears up after an agent, a containerd or a machine that
+died: processes by cgroup and command line, mounts by path. Invariant: nothing that belongs to another data directory
+is touched. Idempotent.
 """
 
 from __future__ import annotations
@@ -47,6 +48,16 @@ async def stop_containerd(data_dir: Path, *, purge: bool = False) -> None:
         unmount_under(paths.home)
         shutil.rmtree(paths.home, ignore_errors=True)
         shutil.rmtree(paths.cni_conf_dir.parent, ignore_errors=True)
+
+
+def kill_node(data_dir: Path) -> None:
+    """SIGKILL containerd, its shims and all containers at once, and tidy nothing: what a power cut leaves behind."""
+    paths = containerd_paths(data_dir)
+    pid = find_containerd(paths)
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    _clear_processes(paths)
 
 
 def _clear_processes(paths: ContainerdPaths) -> None:

@@ -1,0 +1,235 @@
+"""What only the real runtime can show: restarts, adoption, host ports, limits, and that purging leaves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import urllib.request
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.runtime.containerd import Containerd, command_lines, containerd_paths, ensure_containerd
+from agent.runtime.cri import CriRuntime
+from agent.runtime.mounts import mounts_under
+from agent.runtime.protocol import ContainerConfig, ContainerSecurity, PortMapping, Resources, SandboxConfig
+from agent.runtime.teardown import kill_node, stop_containerd
+from tests.images import BUSYBOX, write_busybox_image
+from tests.integration.runtime.conftest import Harness, kill_in_pod, pod_processes, start_node
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+async def node(containerd: Containerd) -> AsyncIterator[Harness]:
+    """The session's containerd with a listener."""
+    runtime = CriRuntime(containerd.endpoint, containerd.paths.cgroup_root)
+    harness = Harness(runtime, lambda uid, needle, target: kill_in_pod(containerd, uid, needle))
+    listening = asyncio.create_task(harness.listen())
+    await harness.hear("resync")
+    yield harness
+    listening.cancel()
+    await asyncio.wait({listening})
+    for sandbox in await runtime.list_sandboxes():
+        await runtime.remove_sandbox(sandbox.id)
+    await runtime.close()
+
+
+async def test_containers_survive_a_killed_containerd(containerd: Containerd, node: Harness) -> None:
+    supervision = asyncio.create_task(containerd.run())
+    sandbox = await node.sandbox()
+    lasting = await node.start(sandbox, "sleep", "1000")
+    brief = await node.start(sandbox, "sleep", "999", name="brief")
+    before = pod_processes(containerd, sandbox[1].uid)
+    node.heard.clear()
+    os.kill(containerd.pid, signal.SIGKILL)
+    kill_in_pod(containerd, sandbox[1].uid, "999")  # while nobody watches
+    await node.hear("resync")
+    supervision.cancel()
+    lines = pod_processes(containerd, sandbox[1].uid)
+    assert {pid: line for pid, line in before.items() if "999" not in line} == lines
+    assert (await node.runtime.container_status(lasting)).state == "running"
+    ended = await node.runtime.container_status(brief)
+    assert (ended.state, ended.exit_code) == ("exited", 137)
+    assert (await node.runtime.exec_sync(lasting, ["true"], 10)).exit_code == 0
+    node.killer(sandbox[1].uid, "sleep 1000", lasting)
+    assert (await node.hear("exited", lasting)).exit_code == 137
+
+
+async def test_a_new_agent_adopts_containerd_and_its_containers(containerd: Containerd, node: Harness) -> None:
+    sandbox = await node.sandbox(labels={"pod": "old"})
+    container_id = await node.start(sandbox, "sleep", "1000")
+    adopted = await ensure_containerd(containerd.paths.data_dir)
+    assert adopted.pid == containerd.pid
+    runtime = CriRuntime(adopted.endpoint, adopted.paths.cgroup_root)
+    (found,) = await runtime.list_sandboxes({"pod": "old"})
+    status = await runtime.container_status(container_id)
+    assert (found.id, status.sandbox_id, status.state) == (sandbox[0], sandbox[0], "running")
+    await runtime.close()
+
+
+async def test_a_host_port_reaches_the_pod(node: Harness) -> None:
+    port = 20000 + os.getpid() % 10000
+    sandbox = await node.sandbox(ports=(PortMapping(8080, port, host_ip="127.0.0.1"),))
+    await node.start(sandbox, "sh", "-c", "echo hello > /tmp/index.html; exec httpd -f -p 8080 -h /tmp")
+    assert await asyncio.to_thread(_get, f"http://127.0.0.1:{port}/") == b"hello\n"
+    await node.runtime.stop_sandbox(sandbox[0])
+    assert not [rule for rule in _nat_rules() if f"dport {port} " in rule]
+
+
+def _nat_rules() -> list[str]:
+    return subprocess.check_output(["iptables", "-t", "nat", "-S"], text=True).splitlines()
+
+
+def _get(url: str) -> bytes:
+    for _ in range(100):
+        try:
+            with urllib.request.urlopen(url, timeout=5) as reply:
+                return bytes(reply.read())
+        except OSError:
+            continue
+    raise AssertionError(f"{url} does not answer")
+
+
+async def test_a_pods_log_is_in_cri_format(tmp_path: Path, node: Harness) -> None:
+    sandbox_id, config = await node.sandbox(log_directory=str(tmp_path / "pod"))
+    container = ContainerConfig("main", BUSYBOX, command=("echo", "hi"), log_path="main/0.log")
+    container_id = await node.runtime.create_container(sandbox_id, container, config)
+    await node.runtime.start_container(container_id)
+    await node.hear("exited", container_id)
+    path = Path((await node.runtime.container_status(container_id)).log_path)
+    assert path == tmp_path / "pod/main/0.log"
+    for _ in range(100):
+        if _text(path).endswith(" stdout F hi\n"):
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail(f"the log says {_text(path)!r}")
+
+
+def _text(path: Path) -> str:
+    return path.read_text()
+
+
+async def test_a_container_out_of_memory_says_so(node: Harness) -> None:
+    sandbox_id, config = await node.sandbox()
+    limits = Resources(memory_limit_bytes=16 << 20)
+    container = ContainerConfig("main", BUSYBOX, command=("tail", "/dev/zero"), resources=limits)
+    container_id = await node.runtime.create_container(sandbox_id, container, config)
+    await node.runtime.start_container(container_id)
+    assert (await node.hear("exited", container_id)).exit_code == 137
+    assert (await node.runtime.container_status(container_id)).reason == "OOMKilled"
+
+
+async def test_security_settings_reach_the_process(node: Harness) -> None:
+    sandbox_id, config = await node.sandbox()
+    security = ContainerSecurity(
+        run_as_user=1000,
+        run_as_group=2000,
+        supplemental_groups=(3000,),
+        readonly_rootfs=True,
+        drop_capabilities=("ALL",),
+    )
+    container = ContainerConfig(
+        "main", BUSYBOX, command=("sleep", "1000"), security=security, env=(("GREETING", "hi"),)
+    )
+    container_id = await node.runtime.create_container(sandbox_id, container, config)
+    await node.runtime.start_container(container_id)
+    script = 'id; touch /x; echo $GREETING; grep -E "CapEff|NoNewPrivs|Seccomp:" /proc/self/status'
+    output = (await node.runtime.exec_sync(container_id, ["sh", "-c", script], 10)).stdout.decode().split("\n")
+    assert output[0] == "uid=1000 gid=2000 groups=2000,3000"
+    assert output[1:5] == ["hi", "CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"]
+    assert (await node.runtime.exec_sync(container_id, ["touch", "/x"], 10)).exit_code != 0
+
+
+async def test_a_pods_processes_are_limited(containerd: Containerd) -> None:
+    runtime = CriRuntime(containerd.endpoint, containerd.paths.cgroup_root, pids_limit=20)
+    config = SandboxConfig("bomb", "default", f"bomb-{os.getpid()}")
+    sandbox_id = await runtime.run_sandbox(config)
+    container = ContainerConfig("main", BUSYBOX, command=("sleep", "1000"))
+    container_id = await runtime.create_container(sandbox_id, container, config)
+    await runtime.start_container(container_id)
+    many = "for i in $(seq 30); do sleep 100 >/dev/null 2>&1 & done"
+    result = await runtime.exec_sync(container_id, ["sh", "-c", many], 20)
+    assert b"can't fork" in result.stderr
+    await runtime.remove_sandbox(sandbox_id)
+    await runtime.close()
+
+
+async def test_a_loaded_image_has_kubernetes_full_name(tmp_path: Path, node: Harness) -> None:
+    archive = write_busybox_image(tmp_path / "hello.tar", "hello:1", user="nobody")
+    assert await node.runtime.load_image(archive) == ["docker.io/library/hello:1"]
+    image = await node.runtime.image_status("hello:1")
+    assert image is not None and image.tags == ("docker.io/library/hello:1",) and image.username == "nobody"
+    await node.runtime.remove_image("hello:1")
+    assert await node.runtime.image_status("hello:1") is None
+
+
+@pytest.mark.parametrize("gently", [True, False])
+async def test_a_stopped_or_killed_node_comes_back(tmp_path: Path, busybox: Path, gently: bool) -> None:
+    started = await start_node(tmp_path, busybox, "10.253.8.0/24")
+    config = SandboxConfig("p", "default", f"back-{os.getpid()}")
+    container = ContainerConfig("main", BUSYBOX, command=("sleep", "1000"))
+    runtime = CriRuntime(started.endpoint, started.paths.cgroup_root)
+    old_id = await runtime.run_sandbox(config)
+    await runtime.start_container(await runtime.create_container(old_id, container, config))
+    await runtime.close()
+    if gently:
+        await stop_containerd(tmp_path)
+    else:
+        await asyncio.to_thread(kill_node, tmp_path)
+    started = await start_node(tmp_path, busybox, "10.253.8.0/24")
+    try:
+        runtime = CriRuntime(started.endpoint, started.paths.cgroup_root)
+        (old,) = await runtime.list_sandboxes()
+        (dead,) = await runtime.list_containers()
+        assert (old.id, old.state, dead.state) == (old_id, "notready", "exited")
+        again = replace(config, attempt=1)
+        new_id = await runtime.run_sandbox(again)
+        next_container = replace(container, attempt=1)
+        await runtime.start_container(await runtime.create_container(new_id, next_container, again))
+        await runtime.remove_sandbox(old_id)
+        assert [sandbox.id for sandbox in await runtime.list_sandboxes()] == [new_id]
+        (alive,) = await runtime.list_containers()
+        assert alive.state == "running"
+        await runtime.close()
+    finally:
+        await stop_containerd(tmp_path, purge=True)
+
+
+async def test_purging_leaves_nothing_even_of_a_deep_directory(tmp_path: Path, busybox: Path) -> None:
+    data_dir = tmp_path / ("deep-" * 12) / ("deeper-" * 12) / "node"
+    data_dir.mkdir(parents=True)
+    before = _traces()
+    started = await start_node(data_dir, busybox, "10.253.7.0/24")
+    runtime = CriRuntime(started.endpoint, started.paths.cgroup_root)
+    for number in range(2):
+        config = SandboxConfig(f"p{number}", "default", f"u{number}", ports=(PortMapping(80, 31000 + number),))
+        sandbox_id = await runtime.run_sandbox(config)
+        container = ContainerConfig("main", BUSYBOX, command=("sleep", "1000"))
+        await runtime.start_container(await runtime.create_container(sandbox_id, container, config))
+    await runtime.close()
+    assert _traces() != before
+    await stop_containerd(data_dir, purge=True)
+    paths = containerd_paths(data_dir)
+    assert _traces() == before
+    assert not [argv for _, argv in command_lines() if str(paths.socket).encode() in argv]
+    assert not mounts_under(paths.run) and not mounts_under(data_dir) and not paths.run.exists()
+    assert list(data_dir.iterdir()) == []
+    await stop_containerd(data_dir, purge=True)  # nothing left is no error
+
+
+def _traces() -> dict[str, object]:
+    """What a node leaves outside its own directories, if it leaves anything (the session's own node is constant)."""
+    cgroups = Path("/sys/fs/cgroup")
+    return {
+        "links": subprocess.check_output(["ip", "-o", "link"], text=True).count("wherry-"),
+        "rules": sorted(rule for rule in _nat_rules() if "3100" in rule),
+        "tables": sorted(subprocess.check_output(["nft", "list", "tables"], text=True).splitlines()),
+        "cgroups": sorted(map(str, [*cgroups.glob("wherry/*"), *cgroups.glob("*/wherry/*")])),
+        "results": sorted(os.listdir("/var/lib/cni/results")),
+        "shims": sorted(os.listdir("/run/containerd/s")),
+    }
