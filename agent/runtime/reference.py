@@ -41,7 +41,7 @@ def parse_reference(text: str) -> Reference:
         raise ValueError(f'couldn\'t parse image name "{text}": invalid reference format')
     head, colon, tag = name.rpartition(":")
     if not colon or "/" in tag:
-        head, tag = name, ""
+        head, colon, tag = name, "", ""
     registry, slash, path = head.partition("/")
     if not slash or not ("." in registry or ":" in registry or registry == "localhost" or registry.lower() != registry):
         registry, path = _DEFAULT_REGISTRY, head
@@ -51,7 +51,7 @@ def parse_reference(text: str) -> Reference:
         path = f"library/{path}"
     if path.lower() != path and _PATH.match(path.lower()):
         raise ValueError(f'couldn\'t parse image name "{text}": repository name must be lowercase')
-    if not _PATH.match(path) or not _REGISTRY.match(registry) or (colon and tag and not _TAG.match(tag)):
+    if not _PATH.match(path) or not _REGISTRY.match(registry) or (colon and not _TAG.match(tag)):
         raise ValueError(f'couldn\'t parse image name "{text}": invalid reference format')
     return Reference(registry, path, "" if digest else tag or "latest", digest)
 
