@@ -1,11 +1,13 @@
 """The agent's settings: from the command line to one frozen object.
 
-Called by main and by the CLI (`wherry agent`, `wherry up`). Every setting is a flag here and nowhere else.
+Called by main and by the CLI (`wherry agent`, `wherry up`). Every setting is a flag here and nowhere else, but that
+the token may come in the environment (WHERRY_TOKEN), where other users of the machine do not see it.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,7 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--server", required=True, help="URL of the controller, https://HOST:PORT")
     add("--data-dir", required=True, type=Path, help="where the agent keeps everything")
-    add("--token", default="", help="join token (wherry token create); needed the first time only")
+    token = os.environ.get("WHERRY_TOKEN", "")
+    add("--token", default=token, help="join token (default: $WHERRY_TOKEN); needed the first time only")
     add("--node-name", default="", help="name of this node (default: the host's name)")
     add("--node-ip", default="", help="address of this node (default: the one used towards the controller)")
     add("--bind-address", default="", help="where the agent's own server listens (default: everywhere)")
