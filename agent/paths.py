@@ -7,6 +7,7 @@ The layout below `pods/` is the kubelet's, so that people find what they know:
     DATA/pods/UID/volume-subpaths/CONTAINER/N bind mounts of subPaths
     DATA/pods/UID/containers/NAME/ATTEMPT     the termination message file
     DATA/pods/UID/etc-hosts
+    DATA/volumes/NAME                         named volumes, which belong to no pod
     DATA/logs/NAMESPACE_NAME_UID/CONTAINER/ATTEMPT.log
 """
 
@@ -25,6 +26,10 @@ class Paths:
     @property
     def pods(self) -> Path:
         return self.root / "pods"
+
+    @property
+    def named_volumes(self) -> Path:
+        return self.root / "volumes"
 
     @property
     def logs(self) -> Path:

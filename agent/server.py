@@ -3,6 +3,7 @@
     /containerLogs/NS/POD/CONTAINER   /exec /attach /run (NS/POD[/UID]/CONTAINER)   /portForward/NS/POD[/UID]
     /pods  /runningpods/  /healthz  /metrics[/cadvisor|/resource]  /stats/summary
     POST /wherry/v1/images (a tar)  GET /wherry/v1/images
+    GET /wherry/v1/volumes  PUT, DELETE /wherry/v1/volumes/NAME
 
 Asked by the controller, Prometheus and metrics-server. Every path but /healthz is authenticated and authorized first
 (`access`). Streams are tunnelled to the runtime, never framed here.
@@ -37,6 +38,7 @@ from agent.runtime.errors import RuntimeFault
 from agent.runtime.protocol import StreamOptions
 from agent.stats import Meter, summary
 from agent.tunnel import Unanswered, tunnel
+from agent.volumes.named import NamedVolumes
 from api import errors
 
 SHUTDOWN_SECONDS = 2.0
@@ -119,7 +121,7 @@ class AgentServer:
 
     def _find(self, method: str, path: str, parts: list[str]) -> Handler | None:
         fixed = _FIXED.get((method, path.rstrip("/")))
-        return fixed or _BY_FIRST.get(parts[0])
+        return fixed or _BY_FIRST.get("/".join(parts[:3]) if parts[0] == "wherry" else parts[0])
 
     def _worker(self, parts: list[str], *, container: bool) -> tuple[PodWorker, str]:
         """The pod (and container) that NS/POD[/UID][/CONTAINER] names. Raises NotFound."""
@@ -224,7 +226,21 @@ class AgentServer:
             await asyncio.to_thread(file.flush)
             names = await self._office.shop.runtime.load_image(Path(file.name))
         _log.info("image loaded", names=names)
-        return _json({"loaded": names})
+        return _json({"images": names})
+
+    async def volumes(self, request: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
+        """Named volumes (`agent.volumes.named`): all of them, one made, or one deleted."""
+        volumes = NamedVolumes(self._office.shop.paths.named_volumes)
+        match request.method, parts[3:]:
+            case "GET", []:
+                return _json({"volumes": [_volume(volumes, name) for name in await asyncio.to_thread(volumes.names)]})
+            case "PUT", [name]:
+                await asyncio.to_thread(volumes.ensure, name)
+                return _json(_volume(volumes, name))
+            case "DELETE", [name]:
+                await asyncio.to_thread(volumes.remove, name)
+                return _json({})
+        raise errors.MethodNotAllowed(f"{request.method} is not for {request.rel_url.path}")
 
     def _images(self) -> dict[str, tuple[str, float]]:
         """Container id -> what it runs, and since when."""
@@ -240,6 +256,10 @@ def _streams(request: web.BaseRequest) -> StreamOptions:
     """The kubelet's parameters: input, output, error, tty."""
     flags = {name: request.rel_url.query.get(name, "") in ("1", "true") for name in ("input", "output", "error", "tty")}
     return StreamOptions(flags["input"], flags["output"], flags["error"] and not flags["tty"], flags["tty"])
+
+
+def _volume(volumes: NamedVolumes, name: str) -> dict[str, str]:
+    return {"name": name, "path": str(volumes.path(name))}
 
 
 def _json(value: object) -> web.Response:
@@ -262,4 +282,5 @@ _BY_FIRST: dict[str, Handler] = {
     "attach": AgentServer.attach,
     "portForward": AgentServer.port_forward,
     "run": AgentServer.run_command,
+    "wherry/v1/volumes": AgentServer.volumes,
 }
