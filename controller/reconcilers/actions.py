@@ -212,7 +212,7 @@ class Executor:
 
     async def _change(self, action: Change) -> int:
         subresource = action.subresource if isinstance(action, Write) else ""
-        change = _changer_of(action)
+        change = changer_of(action)
         try:
             record = await self._registry.modify(
                 self._request, action.kind, action.namespace, action.name, change, subresource=subresource
@@ -263,7 +263,7 @@ def namespace_terminating(error: ApiError) -> bool:
     return any(cause.get("reason") == "NamespaceTerminating" for cause in error.details.get("causes") or ())
 
 
-def _changer_of(action: Change) -> Callable[[Object], Object | None]:
+def changer_of(action: Change) -> Callable[[Object], Object | None]:
     def change(obj: Object) -> Object | None:
         if action.uid and uid_of(obj) != action.uid:
             return None

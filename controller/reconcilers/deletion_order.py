@@ -35,7 +35,8 @@ def first_to_go(
         return _compare_in_rank(one, other, now)
 
     chosen: list[PodFacts] = []
-    for _, group in groupby(sorted(pods, key=coarse), key=coarse):
+    ordered = sorted(sorted(pods, key=lambda pod: pod.uid), key=coarse)
+    for _, group in groupby(ordered, key=coarse):
         members: Sequence[PodFacts] = list(group)
         missing = count - len(chosen)
         if missing <= 0:

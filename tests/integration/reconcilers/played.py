@@ -1,4 +1,4 @@
-"""A played cluster for the reconcilers' tests: the registry on a real etcd, the real loops, and a kubelet that pretends.
+"""A played cluster for the reconcilers' tests: registry on a real etcd, the real loops, a kubelet that pretends.
 
 `Cluster.running()` starts the reconcilers; `Kubelet` binds pods to its nodes, reports them Running and Ready, confirms
 their deletion, and heartbeats. Tests describe what to wait for with `eventually`.
@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from api import kinds
+from api.errors import ApiError
 from api.objects import Object, format_time, is_deleting
 from controller.admission.types import Request, User, utc_now
 from controller.reconcilers.build import Settings, run_reconcilers
@@ -165,7 +166,7 @@ class Kubelet:
     def _on_pod(self, event: Event) -> None:
         if event.type is not EventType.DELETED:
             self._wake.put_nowait(event.record.key)
-        pods = [record for record in self._cluster.store.list(PODS.resource).records]
+        pods = self._cluster.store.list(PODS.resource).records
         self.most_pods = max(self.most_pods, sum(b'"deletionTimestamp"' not in record.raw for record in pods))
         if self.least_ready is not None:
             self.least_ready = min(self.least_ready, sum(_is_ready(record.parse()) for record in pods))
@@ -173,7 +174,7 @@ class Kubelet:
     async def _work(self) -> None:
         while True:
             key = await self._wake.get()
-            with suppress(kinds_errors()):
+            with suppress(ApiError):
                 await self._serve(key)
 
     async def _serve(self, key: Key) -> None:
@@ -212,12 +213,6 @@ class Kubelet:
         await self._cluster.registry.modify(TEST, PODS, meta["namespace"], meta["name"], running, subresource="status")
 
 
-def kinds_errors() -> type[Exception]:
-    from api.errors import ApiError
-
-    return ApiError
-
-
 def _is_ready(pod: Object) -> bool:
     conditions = pod["status"].get("conditions") or ()
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions) and not is_deleting(pod)
@@ -225,7 +220,13 @@ def _is_ready(pod: Object) -> bool:
 
 def _condition(type: str, status: str) -> Object:
     moment = format_time(utc_now())
-    return {"type": type, "status": status, "lastTransitionTime": moment, "lastHeartbeatTime": moment, "reason": "Played"}
+    return {
+        "type": type,
+        "status": status,
+        "lastTransitionTime": moment,
+        "lastHeartbeatTime": moment,
+        "reason": "Played",
+    }
 
 
 async def eventually(check: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> Any:

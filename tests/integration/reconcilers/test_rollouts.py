@@ -48,8 +48,10 @@ async def test_a_deployment_becomes_a_replica_set_and_its_pods(cluster: Cluster,
         "deployment.kubernetes.io/revision": "1",
     }
     status = await eventually(
-        lambda: [c["reason"] for c in cluster.deployment()["status"]["conditions"]]
-        == ["MinimumReplicasAvailable", "NewReplicaSetAvailable"]
+        lambda: (
+            [c["reason"] for c in cluster.deployment()["status"]["conditions"]]
+            == ["MinimumReplicasAvailable", "NewReplicaSetAvailable"]
+        )
     )
     assert status
     assert cluster.deployment()["metadata"]["generation"] == 1

@@ -1,0 +1,148 @@
+"""Heartbeats and brakes, on fake time with exact delays."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from controller.reconcilers.liveness import Liveness, vanished_together
+
+pytestmark = pytest.mark.looptime(start=1000)
+
+
+@asynccontextmanager
+async def leading(liveness: Liveness) -> AsyncIterator[Liveness]:
+    task = asyncio.create_task(liveness.run())
+    await asyncio.sleep(0)
+    try:
+        yield liveness
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def beating(liveness: Liveness, *nodes: str) -> None:
+    while True:
+        for node in nodes:
+            liveness.beat(node)
+        await asyncio.sleep(1)
+
+
+def told(liveness: Liveness) -> list[tuple[str, float]]:
+    """(node, when) of every change told from now on."""
+    changes: list[tuple[str, float]] = []
+    liveness.attach(lambda node: changes.append((node, now())))
+    return changes
+
+
+async def test_silence_is_told_exactly_when_the_ttl_ends() -> None:
+    async with leading(Liveness(4)) as liveness:
+        liveness.beat("n")
+        await asyncio.sleep(1)
+        liveness.beat("n")
+        changes, start = told(liveness), now()
+        await asyncio.sleep(10)
+        assert changes == [("n", start + 4)]
+        assert liveness.judge("n").silent
+
+
+async def test_a_node_that_beats_is_never_told_and_one_that_returns_is_told_at_once() -> None:
+    async with leading(Liveness(4)) as liveness:
+        liveness.beat("n")
+        changes = told(liveness)
+        for _ in range(20):
+            await asyncio.sleep(1)
+            liveness.beat("n")
+        assert changes == []
+        await asyncio.sleep(6)
+        liveness.beat("n")
+        assert changes[-1] == ("n", now())
+        assert liveness.judge("n").wait_seconds == 4
+
+
+async def test_only_a_leader_grants_heartbeats() -> None:
+    liveness = Liveness(4)
+    assert liveness.beat("n") is False
+    async with leading(liveness):
+        assert liveness.beat("n") is True
+
+
+async def test_nobody_is_judged_within_one_ttl_of_the_leaders_start() -> None:
+    liveness = Liveness(4)
+    liveness.beat("n")
+    await asyncio.sleep(60)
+    async with leading(liveness):
+        changes, start = told(liveness), now()
+        assert not liveness.judge("n").silent
+        assert not liveness.judge("unheard").silent
+        await asyncio.sleep(10)
+        assert sorted(changes) == [("n", start + 4), ("unheard", start + 4)]
+
+
+async def test_nobody_is_judged_within_one_ttl_of_a_stall() -> None:
+    skew = [0.0]
+    async with leading(Liveness(4, lambda: now() + skew[0])) as liveness:
+        liveness.beat("n")
+        await asyncio.sleep(1)
+        skew[0] = 30.0  # the loop stood still for half a minute
+        assert liveness.judge("n").wait_seconds == 4
+        await asyncio.sleep(3.9)
+        assert not liveness.judge("n").silent
+        await asyncio.sleep(0.1)
+        assert liveness.judge("n").silent
+
+
+async def test_a_minority_that_vanishes_does_not_hold_the_brake() -> None:
+    async with leading(Liveness(4)) as liveness:
+        nodes = ("a", "b", "c")
+        for node in nodes:
+            liveness.beat(node)
+        rest = asyncio.create_task(beating(liveness, "b", "c"))
+        await asyncio.sleep(4)
+        assert liveness.judge("a").silent
+        assert not liveness.braked(nodes)
+        rest.cancel()
+
+
+async def test_the_brake_holds_while_most_vanish_together_and_ends_when_they_return() -> None:
+    async with leading(Liveness(4)) as liveness:
+        nodes = ("a", "b", "c")
+        for node in nodes:
+            liveness.beat(node)
+        await asyncio.sleep(0.9)
+        liveness.beat("b")
+        rest = asyncio.create_task(beating(liveness, "c"))
+        await asyncio.sleep(3.1)
+        assert liveness.judge("a").silent
+        assert not liveness.judge("b").silent
+        assert liveness.braked(nodes)  # b has been silent for more than half a TTL: it is going the same way
+        await asyncio.sleep(60)
+        assert liveness.braked(nodes)
+        liveness.beat("b")
+        assert not liveness.braked(nodes)
+        rest.cancel()
+
+
+@pytest.mark.parametrize(
+    ("last_seen", "expected"),
+    [
+        ([100, 100, 100], True),
+        ([100, 100, 109], True),
+        ([100, 109, 109], False),
+        ([100, 109], False),
+        ([90, 100, 109], False),
+        ([96, 100, 109], True),
+        ([], False),
+    ],
+)
+def test_vanishing_together_means_within_one_window(last_seen: list[float], expected: bool) -> None:
+    check: Callable[..., bool] = vanished_together
+    assert check(last_seen, 110.0, 4.0) is expected
