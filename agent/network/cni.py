@@ -11,21 +11,19 @@ portmap. Formats: github.com/containernetworking/cni SPEC.md 1.0.0, nft(8).
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import ipaddress
 import json
-import shutil
 import socket
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.network.commands import run_program
 from agent.runtime.errors import Failed
 
 CONFLIST_NAME = "90-wherry.conflist"
-_NFT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ async def ensure_pod_network(network: PodNetwork, conf_dir: Path) -> Path:
     """Make the node ready for pods; returns the configuration file that containerd will use. Idempotent.
 
     A configuration that somebody else put into `conf_dir` is respected: ours is then not written (an earlier one of
-    ours is taken away) and no masquerading is set up. Failed when nft refuses; ValueError for bad CIDRs.
+    ours is taken away) and no masquerading is set up. Failed when nft or iptables refuses; ValueError for bad CIDRs.
     """
     own = conf_dir / CONFLIST_NAME
     if (foreign := foreign_config(conf_dir)) is not None:
@@ -120,6 +118,7 @@ async def ensure_pod_network(network: PodNetwork, conf_dir: Path) -> Path:
         return foreign
     text = json.dumps(render_conflist(network), indent=2) + "\n"
     await apply_nft(render_masquerade(network))
+    await _allow_forwarding(network.bridge)
     _write_if_changed(own, text)
     return own
 
@@ -143,20 +142,26 @@ def foreign_config(conf_dir: Path) -> Path | None:
 
 async def apply_nft(transaction: str) -> None:
     """Apply an nftables transaction in the current network namespace: all of it or nothing. Failed with nft's words."""
-    binary = shutil.which("nft") or "/usr/sbin/nft"
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *(binary, "-f", "-"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
-    except FileNotFoundError:
-        raise Failed("nft is not installed (Debian: apt install nftables)") from None
-    async with asyncio.timeout(_NFT_SECONDS):
-        _, complaint = await process.communicate(transaction.encode())
-    if process.returncode:
-        raise Failed(f"nft: {complaint.decode(errors='replace').strip()}")
+    outcome = await run_program("nft", ["-f", "-"], transaction)
+    if outcome.code:
+        raise Failed(f"nft: {outcome.complaint}")
+
+
+def forwarding_rules(bridge: str) -> list[list[str]]:
+    """iptables rules that let pods' packets through where the machine forwards nothing by default.
+
+    Docker sets the policy of FORWARD to DROP, and an accept in a table of our own cannot overrule that.
+    """
+    comment = ["-m", "comment", "--comment", "wherry pods", "-j", "ACCEPT"]
+    return [["FORWARD", direction, bridge, *comment] for direction in ("-i", "-o")]
+
+
+async def _allow_forwarding(bridge: str) -> None:
+    for rule in forwarding_rules(bridge):
+        if (await run_program("iptables", ["-w", "-C", *rule])).code:
+            outcome = await run_program("iptables", ["-w", "-I", *rule])
+            if outcome.code:
+                raise Failed(f"iptables: {outcome.complaint}")
 
 
 def default_mtu() -> int:

@@ -7,22 +7,19 @@ namespace it is called in; a lab node's namespace, once deleted, takes its links
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import contextlib
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from agent.network.cni import bridge_name, network_name, table_name
+from agent.network.cni import bridge_name, forwarding_rules, network_name, table_name
+from agent.network.commands import run_program
 
 _RESULTS = Path("/var/lib/cni/results")
-_COMMAND_SECONDS = 20.0
 _PORTMAP_CHAINS = ("CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-MASQ", "CNI-HOSTPORT-SETMARK")
 
 
@@ -30,13 +27,15 @@ async def purge_network(node_id: str, bin_dir: str) -> None:
     """Remove what the pod network of a node left in this network namespace and in libcni's cache. Idempotent."""
     for cached in cached_results(node_id):
         for configuration, environment in portmap_deletions(_read_json(cached), bin_dir):
-            await _run(Path(bin_dir, "portmap"), [], configuration, environment)
+            await run_program(f"{bin_dir}/portmap", [], configuration, environment)
         for path in (cached, loopback_result(cached, node_id)):
             path.unlink(missing_ok=True)
     await _remove_empty_portmap_chains()
+    for rule in forwarding_rules(bridge_name(node_id)):
+        await run_program("iptables", ["-w", "-D", *rule])
     for family in ("ip", "ip6"):
-        await _run(Path("nft"), ["delete", "table", family, table_name(node_id)])
-    await _run(Path("ip"), ["link", "delete", bridge_name(node_id)])
+        await run_program("nft", ["delete", "table", family, table_name(node_id)])
+    await run_program("ip", ["link", "delete", bridge_name(node_id)])
 
 
 def cached_results(node_id: str) -> list[Path]:
@@ -50,7 +49,7 @@ def loopback_result(cached: Path, node_id: str) -> Path:
     return cached.with_name(f"cni-loopback-{sandbox_id}-lo")
 
 
-def portmap_deletions(cached: Mapping[str, Any], bin_dir: str) -> list[tuple[bytes, dict[str, str]]]:
+def portmap_deletions(cached: Mapping[str, Any], bin_dir: str) -> list[tuple[str, dict[str, str]]]:
     """How to call portmap's DEL for a cached CNI result: its configuration and its environment; [] without host ports.
 
     libcni caches, for each sandbox, the configuration list, the capability arguments and the result, so that a deletion
@@ -77,21 +76,21 @@ def portmap_deletions(cached: Mapping[str, Any], bin_dir: str) -> list[tuple[byt
         "runtimeConfig": {"portMappings": ports},
         "prevResult": cached.get("result"),
     }
-    return [(orjson.dumps({**plugin, **extra}), environment) for plugin in plugins]
+    return [(orjson.dumps({**plugin, **extra}).decode(), environment) for plugin in plugins]
 
 
 async def _remove_empty_portmap_chains() -> None:
     """portmap keeps three chains for all networks of a namespace; without any host port left they are litter."""
     for command in ("iptables", "ip6tables"):
-        rules = (await _run(Path(command), ["-t", "nat", "-S"]) or b"").decode().splitlines()
+        rules = (await run_program(command, ["-t", "nat", "-S"])).output.splitlines()
         if any(rule.startswith("-N CNI-DN-") for rule in rules):
             continue
         jumps = [rule.split() for rule in rules if rule.startswith("-A") and rule.split()[-1] in _PORTMAP_CHAINS]
         for jump in jumps:
-            await _run(Path(command), ["-t", "nat", "-D", *jump[1:]])
+            await run_program(command, ["-t", "nat", "-D", *jump[1:]])
         for chain in (chain for chain in _PORTMAP_CHAINS if f"-N {chain}" in rules):
-            await _run(Path(command), ["-t", "nat", "-F", chain])
-            await _run(Path(command), ["-t", "nat", "-X", chain])
+            await run_program(command, ["-t", "nat", "-F", chain])
+            await run_program(command, ["-t", "nat", "-X", chain])
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
@@ -100,24 +99,3 @@ def _read_json(path: Path) -> Mapping[str, Any]:
         if isinstance(parsed, dict):
             return parsed
     return {}
-
-
-async def _run(
-    program: Path, arguments: list[str], data: bytes = b"", environment: Mapping[str, str] | None = None
-) -> bytes | None:
-    """A program's output, or None when it refused (there was nothing to remove) or is not installed."""
-    binary = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-    if binary is None:
-        return None
-    process = await asyncio.create_subprocess_exec(
-        *(binary, *arguments),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, **(environment or {})},
-    )
-    async with asyncio.timeout(_COMMAND_SECONDS):
-        output, _ = await process.communicate(data)
-    if process.returncode:
-        return None
-    return output

@@ -139,9 +139,10 @@ def _has_capability(number: int) -> bool:
 def render_config(paths: ContainerdPaths, machine: Machine, cni_conf_dir: Path) -> str:
     """containerd's configuration, version 2.
 
-    cgroupfs, not systemd, drives the cgroups on every machine: our pods are in a top-level tree of their own, and each
-    start is spared a D-Bus round trip. Network namespaces and runc's state are below our own state directory, so
-    nothing is shared with another containerd. Unpacked layers' archives are dropped: an image is stored once.
+    cgroupfs, not systemd, drives the cgroups on every machine: our pods are in a top-level tree of their own, and
+    each start is spared a D-Bus round trip. Network namespaces and runc's state are below our own state directory, so
+    nothing is shared with another containerd. Registries' mirrors and CAs are read from certs.d, as everywhere.
+    Unpacked layers' archives are dropped: an image is stored once.
     """
     disabled = "".join(f'  "{plugin}",\n' for plugin in _DISABLED)
     restricted = "false" if machine.may_raise_oom_score else "true"
@@ -172,6 +173,9 @@ disabled_plugins = [
     bin_dir = "{machine.cni_bin_dir}"
     conf_dir = "{cni_conf_dir}"
     max_conf_num = 1
+
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = "{paths.home}/certs.d:/etc/containerd/certs.d"
 
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "{machine.snapshotter}"

@@ -257,7 +257,6 @@ def auth_message(auth: p.ImageAuth | None) -> Any:
         username=auth.username,
         password=auth.password,
         auth=auth.auth,
-        server_address=auth.server_address,
         identity_token=auth.identity_token,
         registry_token=auth.registry_token,
     )

@@ -60,7 +60,7 @@ def credentials_for(image: str, configs: Iterable[Mapping[str, Any]]) -> list[Im
         for key, entry in entries.items() if isinstance(entries, Mapping) else ():
             pattern = _registry_pattern(key)
             if isinstance(entry, Mapping) and _opens(pattern, reference):
-                found.append((pattern, _auth(key, entry)))
+                found.append((pattern, _auth(entry)))
     found.sort(key=lambda match: len(match[0]), reverse=True)
     return [auth for _, auth in found]
 
@@ -81,7 +81,7 @@ def _opens(pattern: str, reference: Reference) -> bool:
     return same_host and (not path or (reference.path + "/").startswith(path.rstrip("/") + "/"))
 
 
-def _auth(key: str, entry: Mapping[str, Any]) -> ImageAuth:
+def _auth(entry: Mapping[str, Any]) -> ImageAuth:
     username, password = str(entry.get("username") or ""), str(entry.get("password") or "")
     encoded = str(entry.get("auth") or "")
     if encoded and not username:
@@ -92,7 +92,6 @@ def _auth(key: str, entry: Mapping[str, Any]) -> ImageAuth:
     return ImageAuth(
         username=username,
         password=password,
-        server_address=key,
         identity_token=str(entry.get("identitytoken") or ""),
         registry_token=str(entry.get("registrytoken") or ""),
     )

@@ -259,7 +259,6 @@ class ImageAuth:
     username: str = ""
     password: str = ""
     auth: str = ""
-    server_address: str = ""
     identity_token: str = ""
     registry_token: str = ""
 

@@ -15,11 +15,14 @@ import pytest
 
 from agent.runtime.containerd import Containerd, command_lines, containerd_paths, ensure_containerd
 from agent.runtime.cri import CriRuntime
+from agent.runtime.errors import ImagePullFailed, InvalidConfig
+from agent.runtime.images import credentials_for
 from agent.runtime.mounts import mounts_under
 from agent.runtime.protocol import ContainerConfig, ContainerSecurity, PortMapping, Resources, SandboxConfig
 from agent.runtime.teardown import kill_node, stop_containerd
 from tests.images import BUSYBOX, write_busybox_image
 from tests.integration.runtime.conftest import Harness, kill_in_pod, pod_processes, start_node
+from tests.integration.runtime.registry import PASSWORD, USER, serve_registry
 
 pytestmark = pytest.mark.root
 
@@ -168,6 +171,27 @@ async def test_a_loaded_image_has_kubernetes_full_name(tmp_path: Path, node: Har
     assert await node.runtime.image_status("hello:1") is None
 
 
+async def test_a_pull_needs_the_right_credentials(busybox: Path, node: Harness) -> None:
+    async with serve_registry(busybox) as host:
+        image = f"{host}/team/busybox:1"
+        with pytest.raises(ImagePullFailed, match="401 Unauthorized"):
+            await node.runtime.pull_image(image)
+        config = {"auths": {host: {"username": USER, "password": PASSWORD}}}
+        (auth,) = credentials_for(image, [config])
+        image_id = await node.runtime.pull_image(image, auth)
+        pulled = await node.runtime.image_status(image)
+        assert pulled is not None and pulled.id == image_id and pulled.tags[-1] == image
+        assert pulled.digests[0].startswith(f"{host}/team/busybox@sha256:")
+        with pytest.raises(ImagePullFailed, match="not found"):
+            await node.runtime.pull_image(f"{host}/team/busybox:2", auth)
+
+
+async def test_what_is_no_archive_is_refused(tmp_path: Path, node: Harness) -> None:
+    (tmp_path / "x.tar").write_bytes(b"no archive")
+    with pytest.raises(InvalidConfig):
+        await node.runtime.load_image(tmp_path / "x.tar")
+
+
 @pytest.mark.parametrize("gently", [True, False])
 async def test_a_stopped_or_killed_node_comes_back(tmp_path: Path, busybox: Path, gently: bool) -> None:
     started = await start_node(tmp_path, busybox, "10.253.8.0/24")
@@ -228,6 +252,7 @@ def _traces() -> dict[str, object]:
     return {
         "links": subprocess.check_output(["ip", "-o", "link"], text=True).count("wherry-"),
         "rules": sorted(rule for rule in _nat_rules() if "3100" in rule),
+        "forwarding": subprocess.check_output(["iptables", "-S", "FORWARD"], text=True).count("wherry pods"),
         "tables": sorted(subprocess.check_output(["nft", "list", "tables"], text=True).splitlines()),
         "cgroups": sorted(map(str, [*cgroups.glob("wherry/*"), *cgroups.glob("*/wherry/*")])),
         "results": sorted(os.listdir("/var/lib/cni/results")),
