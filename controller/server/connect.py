@@ -15,7 +15,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from api.errors import BadRequest, ServiceUnavailable
+from api.errors import BadRequest, ServiceUnavailable, error_from_status
 from api.objects import Object
 from controller.server.agents import Backend
 from controller.server.call import Call, Services, existing, read_body
@@ -40,6 +40,7 @@ _DECLINED = ("v5.channel.k8s.io", "spdy/3.1+portforward.k8s.io")
 _HOP_BY_HOP = frozenset(
     ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding")
 ) | {"upgrade", "host", "content-length", "authorization"}
+REFUSAL_BYTES = 1 << 16
 _TRUE = ("1", "true", "True", "t", "T")
 
 
@@ -53,7 +54,7 @@ async def logs(services: Services, call: Call) -> Answer:
     backend = services.agents.backend_of_pod(pod)
     query = urlencode([(name, call.params[name]) for name in _LOG_PARAMETERS if call.params.get(name)])
     path = f"/containerLogs/{quote(call.namespace)}/{quote(call.target.name)}/{quote(container)}"
-    return await _relay(services, call, backend, f"{path}?{query}" if query else path)
+    return await _relay(services, call, backend, f"{path}?{query}" if query else path, refusals=True)
 
 
 def container_of(pod: Object, wanted: str) -> str:
@@ -162,8 +163,8 @@ async def _pod_backend(services: Services, call: Call) -> Backend:
     return Backend(str(address), int(port) if port else (ports[0] if ports else 80), None)
 
 
-async def _relay(services: Services, call: Call, backend: Backend, path: str) -> Answer:
-    """One request to the backend, its answer streamed to the client."""
+async def _relay(services: Services, call: Call, backend: Backend, path: str, *, refusals: bool = False) -> Answer:
+    """One request to the backend, its answer streamed to the client. `refusals`: errors become a Status."""
     request = call.request
     headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
     headers = {name: value for name, value in headers.items() if not name.lower().startswith("impersonate-")}
@@ -174,6 +175,9 @@ async def _relay(services: Services, call: Call, backend: Backend, path: str) ->
         async with services.agents.session.request(
             request.method, url, headers=headers, data=body or None, ssl=tls, allow_redirects=False
         ) as answer:
+            if refusals and answer.status >= 400:
+                text = (await answer.content.read(REFUSAL_BYTES)).decode("utf-8", "replace").strip()
+                raise error_from_status({"code": answer.status, "message": text})
             return await _stream_through(request, answer)
     except (aiohttp.ClientConnectionError, TimeoutError) as error:
         raise ServiceUnavailable(f"error dialing backend: {backend.host}:{backend.port}: {error}", {}) from error

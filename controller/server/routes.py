@@ -78,6 +78,8 @@ def find(target: Target, verb: str) -> Handler | None:
         return None
     if target.rest and target.subresource != "proxy":
         return None
+    if not target.namespace and verb not in ("list", "watch") and target.kind is not None and target.kind.namespaced:
+        return None  # across all namespaces one can only look
     return _HANDLERS.get((id(target.kind), target.subresource, verb))
 
 

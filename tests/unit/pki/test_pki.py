@@ -1,0 +1,171 @@
+"""Certificates, tokens and files of the cluster's own trust."""
+
+from __future__ import annotations
+
+import ssl
+import stat
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from controller.pki.authority import (
+    Authority,
+    CsrRefused,
+    Subject,
+    certificate_pem,
+    key_pem,
+    load_certificate,
+    new_key,
+)
+from controller.pki.files import Serving, ensure_pki
+from controller.pki.join import (
+    BootstrapToken,
+    groups_of,
+    new_bootstrap_token,
+    parse_bootstrap_token,
+    parse_join_token,
+    render_join_token,
+    render_secret,
+)
+from controller.pki.tokens import Bound, Claims, TokenRefused, TokenSigner
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SERVING = Serving(("127.0.0.1", "localhost"), 6443)
+NODE = Subject("system:node:n1", ("system:nodes",), ("10.0.0.1", "n1"))
+
+
+def csr(name: str) -> tuple[bytes, x509.CertificateSigningRequest]:
+    key = new_key()
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    return request.public_bytes(Encoding.PEM), request
+
+
+def test_a_signed_request_speaks_for_whom_we_say_and_not_for_whom_it_asks() -> None:
+    pem, _ = csr("system:masters-please")
+    certificate = load_certificate(Authority.create().sign_request(pem, NODE))
+    names = [attribute.value for attribute in certificate.subject]
+    assert names == ["system:nodes", "system:node:n1"]
+    usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert set(usage) == {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH}
+    hosts = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert hosts.get_values_for_type(x509.DNSName) == ["n1"]
+
+
+@pytest.mark.parametrize(
+    "junk", [b"", b"junk", b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"]
+)
+def test_junk_is_no_request(junk: bytes) -> None:
+    with pytest.raises(CsrRefused):
+        Authority.create().sign_request(junk, NODE)
+
+
+def test_nothing_outlives_the_authority() -> None:
+    authority = Authority.create()
+    certificate = load_certificate(authority.issue(NODE, days=100_000).certificate)
+    assert certificate.not_valid_after_utc <= authority.certificate.not_valid_after_utc
+
+
+def test_files_are_private_and_stay_what_they_are(tmp_path: Path) -> None:
+    first = ensure_pki(tmp_path, SERVING)
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "pki").iterdir()}
+    second = ensure_pki(tmp_path, SERVING)
+    assert kept == {path.name: path.read_bytes() for path in (tmp_path / "pki").iterdir()}
+    assert (first.admin_token, first.encryption_key) == (second.admin_token, second.encryption_key)
+    for path in [*(tmp_path / "pki").iterdir(), tmp_path / "admin.kubeconfig", tmp_path / "admin.token"]:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path.name
+
+
+def test_a_serving_certificate_is_made_anew_for_a_new_name(tmp_path: Path) -> None:
+    ensure_pki(tmp_path, SERVING)
+    ca, leaf = (tmp_path / "pki" / name for name in ("ca.crt", "apiserver.crt"))
+    before = ca.read_bytes(), leaf.read_bytes()
+    ensure_pki(tmp_path, Serving(("192.0.2.7", "localhost"), 6443))
+    assert ca.read_bytes() == before[0]
+    assert leaf.read_bytes() != before[1]
+
+
+def test_a_certificate_about_to_expire_is_renewed(tmp_path: Path) -> None:
+    pki = ensure_pki(tmp_path, SERVING)
+    old = pki.authority.issue(Subject("admin", ("system:masters",)), days=30)
+    (tmp_path / "pki" / "admin.crt").write_bytes(old.certificate)
+    (tmp_path / "pki" / "admin.key").write_bytes(old.key)
+    ensure_pki(tmp_path, SERVING)
+    renewed = load_certificate((tmp_path / "pki" / "admin.crt").read_bytes())
+    assert renewed.not_valid_after_utc - datetime.now(UTC) > timedelta(days=300)
+
+
+def test_the_kubeconfig_is_complete_in_itself(tmp_path: Path) -> None:
+    pki = ensure_pki(tmp_path, Serving(("fd00::1",), 6443))
+    config = yaml.safe_load((tmp_path / "admin.kubeconfig").read_text())
+    assert config["clusters"][0]["cluster"]["server"] == "https://[fd00::1]:6443"
+    assert set(config["users"][0]["user"]) == {"client-certificate-data", "client-key-data"}
+    ssl.create_default_context(cadata=certificate_pem(pki.authority.certificate).decode())
+
+
+CLAIMS = Claims(
+    "ns", Bound("bot", "uid-1"), ("api",), int(time.time()), int(time.time()) + 60, {"pod": Bound("p", "uid-2")}
+)
+
+
+def test_a_token_says_what_was_signed() -> None:
+    signer = TokenSigner(key_pem(new_key()), "https://issuer")
+    claims = signer.verify(signer.sign(CLAIMS), ["other", "api"])
+    assert claims.service_account == Bound("bot", "uid-1")
+    assert claims.bound == {"pod": Bound("p", "uid-2")}
+    assert claims.namespace == "ns" and claims.token_id
+
+
+@pytest.mark.parametrize("flaw", ["audience", "issuer", "key", "expired", "altered", "unsigned"])
+def test_a_flawed_token_is_refused(flaw: str) -> None:
+    key = key_pem(new_key())
+    signer = TokenSigner(key, "https://issuer")
+    claims = CLAIMS
+    if flaw == "expired":
+        claims = Claims("ns", Bound("bot", "u"), ("api",), 1, 2)
+    token = signer.sign(claims)
+    if flaw == "altered":
+        head, body, tail = token.split(".")
+        token = f"{head}.{body[:-2]}AA.{tail}"
+    if flaw == "unsigned":
+        token = token.rpartition(".")[0] + "."
+    verifier = TokenSigner(key_pem(new_key()) if flaw == "key" else key, "x" if flaw == "issuer" else "https://issuer")
+    with pytest.raises(TokenRefused):
+        verifier.verify(token, ["nobody"] if flaw == "audience" else ["api"])
+
+
+def test_a_join_token_pins_the_authority() -> None:
+    token = new_bootstrap_token()
+    digest = "ab" * 32
+    assert parse_join_token(render_join_token(digest, token) + "\n") == (digest, str(token))
+    assert parse_bootstrap_token(str(token)) == token
+
+
+@pytest.mark.parametrize(
+    "text", ["", "wherry1.x.y.z", "abcdef.0123456789abcdef", "wherry2." + "ab" * 32 + ".abcdef.0123456789abcdef"]
+)
+def test_what_is_no_join_token_is_said_so(text: str) -> None:
+    with pytest.raises(ValueError, match="not a join token"):
+        parse_join_token(text)
+
+
+@pytest.mark.parametrize(
+    ("presented", "age", "groups"),
+    [
+        ("0123456789abcdef", timedelta(0), ("system:bootstrappers", "system:bootstrappers:wherry:agents")),
+        ("0123456789abcdeX", timedelta(0), None),
+        ("0123456789abcdef", timedelta(hours=2), None),
+    ],
+)
+def test_a_bootstrap_token_is_good_until_it_expires(
+    presented: str, age: timedelta, groups: tuple[str, ...] | None
+) -> None:
+    secret = render_secret(BootstrapToken("abcdef", "0123456789abcdef"), NOW + timedelta(hours=1))
+    assert groups_of(secret, BootstrapToken("abcdef", presented), NOW + age) == groups
