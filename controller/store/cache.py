@@ -22,7 +22,17 @@ from controller.store.indexes import Indexes
 from controller.store.keys import place
 from controller.store.query import Page, Query
 from controller.store.types import Event, EventType, Key, Record
-from controller.store.values import Codec, Draft, NotOurs, header, list_version, revision_of, version_of
+from controller.store.values import (
+    HEADER_BYTES,
+    Codec,
+    Draft,
+    NotOurs,
+    header,
+    list_version,
+    revision_of,
+    sub_index_of,
+    version_of,
+)
 from controller.store.watchers import Audience, Watcher
 
 Subscriber = Callable[[Event], None]
@@ -144,14 +154,9 @@ class Cache:
         sub_index = -1
         events: dict[KindCache, list[Event]] = {}
         for change in changes:
-            key = self._codec.keyspace.key(change.name)
-            if key is None:
-                sub_index += 1
-                self._own(change)
-                continue
-            sub_index, event = self._change(key, change, sub_index)
+            sub_index, event = self._change(change, sub_index)
             if event is not None:
-                events.setdefault(self.kind(key.resource), []).append(event)
+                events.setdefault(self.kind(event.record.key.resource), []).append(event)
         self._advance(revision)
         for kind, found in events.items():
             kind.publish(found, self._history)
@@ -176,22 +181,32 @@ class Cache:
                     subscriber(event)
         self._call_waiting()
 
-    def _change(self, key: Key, change: Change, sub_index: int) -> tuple[int, Event | None]:
-        """(the event's sub-index, the event), the map already changed."""
-        if change.value is None:
-            return sub_index + 1, self._remove(key, version_of(change.revision, sub_index + 1))
-        try:
-            sub_index, write_id = header(change.value)
-            draft = self._drafts.get(write_id)
-            if draft is not None and draft.key == key:
-                record = draft.record(version_of(change.revision, sub_index))
-            else:
-                record = self._codec.record(key, change.name, change.value, change.revision)
-        except NotOurs as error:
-            self._report(change.name, error)
-            return sub_index + 1, self._remove(key, version_of(change.revision, sub_index + 1))
+    def _change(self, change: Change, sub_index: int) -> tuple[int, Event | None]:
+        """(the event's sub-index, the event), the map already changed. The store's own keys have no event."""
+        record = self._written_here(change)
+        if record is None:
+            key = self._codec.keyspace.key(change.name)
+            if key is None:
+                self._own(change)
+                return sub_index + 1, None
+            if change.value is not None:
+                record = self._readable(key, change.name, change.value, change.revision)
+            if record is None:
+                return sub_index + 1, self._remove(key, version_of(change.revision, sub_index + 1))
         previous = self._put(record)
-        return sub_index, Event(EventType.MODIFIED if previous else EventType.ADDED, record, previous)
+        return sub_index_of(record.version), Event(
+            EventType.ADDED if previous is None else EventType.MODIFIED, record, previous
+        )
+
+    def _written_here(self, change: Change) -> Record | None:
+        """The record of a write of this process, made from what the writer gave."""
+        if change.value is None or len(change.value) < HEADER_BYTES:
+            return None
+        sub_index, write_id = header(change.value)
+        draft = self._drafts.get(write_id)
+        if draft is None or draft.name != change.name:
+            return None
+        return draft.record(version_of(change.revision, sub_index))
 
     def _put(self, record: Record) -> Record | None:
         previous = self.kind(record.key.resource).objects.put(record)

@@ -48,7 +48,7 @@ from controller.store.types import (
     UnknownOutcome,
     VersionMismatch,
 )
-from controller.store.values import Codec, Draft, NotOurs, header, revision_of, version_of
+from controller.store.values import HEADER_BYTES, Codec, Draft, NotOurs, header, revision_of, version_of
 
 COMMIT_BYTES = 1024 * 1024
 COMMIT_OPERATIONS = 512
@@ -251,9 +251,7 @@ class Committer:
         self._cache.forget(write.write_id)
         if write.done.done():
             return
-        held = self._cache.get(write.key)
-        known = held is not None and held.version == version_of(write.revision, write.sub_index)
-        write.done.set_result(held if held is not None and known else write.record())
+        write.done.set_result(write.record())
         metrics.count_outcome(write.action.value)
 
     def _fail(self, write: Write, failure: Failure) -> None:
@@ -332,10 +330,7 @@ class Committer:
             return False
         if write.action is Action.CONFIRM:
             return not write.guards and stored.mod_revision == write.expected
-        try:
-            return header(stored.value)[1] == write.write_id
-        except NotOurs:
-            return False
+        return len(stored.value) >= HEADER_BYTES and header(stored.value)[1] == write.write_id
 
     async def _until_connected(self) -> None:
         """Holds commits back while there is no connection: what was not sent has a known outcome."""

@@ -112,21 +112,29 @@ class Indexes:
 
     def _index(self, record: Record, where: str) -> None:
         for entry in record.labels.items():
-            self._by_label.setdefault(entry, set()).add(where)
+            _add(self._by_label, entry, where)
         for field in self._fields:
-            self._by_field.setdefault((field, record.fields.get(field, "")), set()).add(where)
+            _add(self._by_field, (field, record.fields.get(field, "")), where)
 
     def _reindex(self, previous: Record, record: Record, where: str) -> None:
         if previous.labels != record.labels:
             for entry in previous.labels.items() - record.labels.items():
                 _discard(self._by_label, entry, where)
             for entry in record.labels.items() - previous.labels.items():
-                self._by_label.setdefault(entry, set()).add(where)
+                _add(self._by_label, entry, where)
         for field in self._fields:
             before, now = previous.fields.get(field, ""), record.fields.get(field, "")
             if before != now:
                 _discard(self._by_field, (field, before), where)
-                self._by_field.setdefault((field, now), set()).add(where)
+                _add(self._by_field, (field, now), where)
+
+
+def _add(index: dict[tuple[str, str], set[str]], entry: tuple[str, str], where: str) -> None:
+    members = index.get(entry)
+    if members is None:
+        index[entry] = {where}
+    else:
+        members.add(where)
 
 
 def _discard(index: dict[tuple[str, str], set[str]], entry: tuple[str, str], where: str) -> None:

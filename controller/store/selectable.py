@@ -1,9 +1,9 @@
 """What selectors and indexes see of an object: labels, selectable fields, uid, owners.
 
-Used by values.py for every object that enters the cache, so it is written for speed: per resource a prepared table of
-(field, section, leaf). Which fields a kind has stands in `api.kinds`; how they are computed follows the strategies of
-Kubernetes (pkg/registry/core/*/strategy.go, ToSelectableFields): absent is "", booleans are "true"/"false".
-Strings that many objects share are interned. Pure.
+Used by values.py for every object that enters the cache, so it is written for speed: per resource a prepared table.
+Which fields a kind has stands in `api.kinds`; how they are computed follows the strategies of Kubernetes
+(pkg/registry/core/*/strategy.go, ToSelectableFields): absent is "", booleans are "true"/"false". Strings that many
+objects share are interned. Pure.
 """
 
 from __future__ import annotations
@@ -22,33 +22,38 @@ _UNSHARED = frozenset({"status.podIP", "involvedObject.name", "involvedObject.ui
 _NOTHING: Mapping[str, Any] = {}
 
 
+Row = tuple[str, str, str, bool]
+
+
 @cache
-def _table(resource: tuple[str, str]) -> tuple[tuple[str, str, str, bool], ...]:
-    """(field, section, leaf, shared); section "" is the object itself."""
+def _table(resource: tuple[str, str]) -> tuple[tuple[str, tuple[Row, ...]], ...]:
+    """For each section ("" is the object itself) its rows: (field, leaf, what absence means, whether shared)."""
     try:
         names = by_resource(*resource).selectable_fields
     except KeyError:
         return ()
-    rows = []
+    sections: dict[str, list[Row]] = {}
     for name in names:
         section, _, leaf = name.rpartition(".")
         if name not in _ALWAYS_EMPTY:
-            rows.append((name, section, leaf, name not in _UNSHARED))
-    return tuple(rows)
+            absent = "false" if name in _TRUE_OR_FALSE else ""
+            sections.setdefault(section, []).append((name, leaf, absent, name not in _UNSHARED))
+    return tuple((section, tuple(rows)) for section, rows in sections.items())
 
 
 def fields_of(resource: tuple[str, str], namespace: str, name: str, obj: Mapping[str, Any]) -> dict[str, str]:
     """Selectable field -> value, metadata.name and metadata.namespace included."""
     fields = {"metadata.name": name, "metadata.namespace": namespace}
-    seen, section = None, _NOTHING
-    for field, where, leaf, shared in _table(resource):
-        if where != seen:
-            seen, section = where, _section(obj, where)
-        value = section.get(leaf)
-        if isinstance(value, str):
-            fields[field] = intern(value) if shared else value
-        else:
-            fields[field] = _text(field, value)
+    for where, rows in _table(resource):
+        section = _section(obj, where)
+        for field, leaf, absent, shared in rows:
+            value = section.get(leaf)
+            if value is None:
+                fields[field] = absent
+            elif type(value) is str:
+                fields[field] = intern(value) if shared else value
+            else:
+                fields[field] = _text(value, absent)
     if resource == ("", "events"):
         _complete_event(fields, obj)
     return fields
@@ -73,12 +78,10 @@ def _section(obj: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     return section if isinstance(section, dict) else _NOTHING
 
 
-def _text(field: str, value: Any) -> str:
+def _text(value: Any, absent: str) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if value is None or isinstance(value, dict | list):
-        return "false" if field in _TRUE_OR_FALSE else ""
-    return str(value)
+    return absent if isinstance(value, dict | list) else str(value)
 
 
 def _complete_event(fields: dict[str, str], obj: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 Called by controller.main when no endpoints are given, and by tests. It listens on unix sockets in a directory of
 mode 0700 (clients and peers alike), so that no other local user can read a Secret or speak raft to it. The kernel
 kills it when we die (PDEATHSIG), so none is left behind; one that is alive already (a second process on the same data
-directory) is adopted. Imports nothing of the store but its border to etcd.
+directory, told apart by a file lock) is adopted. Imports nothing of the store but its border to etcd.
 Settings: our own compaction instead of etcd's, a raised max-txn-ops for group commits, 8 GiB quota.
 https://etcd.io/docs/v3.4/op-guide/configuration/
 """
@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import fcntl
 import hashlib
 import os
 import platform
 import signal
 import stat
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import structlog
 
@@ -34,6 +37,7 @@ BACKOFF_FIRST_SECONDS = 0.2
 BACKOFF_LAST_SECONDS = 10.0
 _SOCKET_PATH_LIMIT = 100
 _PR_SET_PDEATHSIG = 1
+_SOCKETS = ("client:1", "peer:1")
 
 _log = structlog.get_logger()
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -73,6 +77,8 @@ def command(data_dir: Path, *options: str) -> list[str]:
         "--max-txn-ops=4096",
         "--max-request-bytes=4194304",
         "--snapshot-count=5000",
+        "--heartbeat-interval=50",
+        "--election-timeout=500",
         "--logger=zap",
         "--log-level=warn",
         *options,
@@ -88,8 +94,8 @@ def environment() -> dict[str, str]:
 
 
 def prepare_directories(data_dir: Path) -> Path:
-    """Makes what etcd needs, readable by us alone. Returns the working directory. Raises EtcdStartError when the
-    socket directory belongs to somebody else."""
+    """Makes what etcd needs, readable by us alone, and clears away the sockets of one that was killed (etcd does not
+    start over them). Returns the working directory. Raises EtcdStartError when a directory belongs to somebody else."""
     run = socket_directory(data_dir)
     for directory in (data_dir / "etcd", data_dir / "etcd" / "data", run):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -97,12 +103,21 @@ def prepare_directories(data_dir: Path) -> Path:
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
             raise EtcdStartError(f"{directory} is not a directory of ours")
         directory.chmod(0o700)
+    for socket in _SOCKETS:
+        (run / socket).unlink(missing_ok=True)
     return run
 
 
-def die_with_parent() -> None:
-    """Between fork and exec: the kernel shall kill this child when its parent dies."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def dying_with_us() -> Callable[[], None]:
+    """A preexec_fn: the kernel shall kill the child when this process dies, also if it just did."""
+    parent = os.getpid()
+
+    def between_fork_and_exec() -> None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return between_fork_and_exec
 
 
 @dataclass
@@ -112,6 +127,7 @@ class EtcdEndpoint:
     data_dir: Path
     endpoints: tuple[str, ...]
     _child: asyncio.subprocess.Process | None = field(default=None, repr=False)
+    _lock: BinaryIO | None = field(default=None, repr=False)
 
     @property
     def pid(self) -> int | None:
@@ -137,8 +153,32 @@ class EtcdEndpoint:
 
     async def start(self) -> None:
         """Adopts a living etcd on our sockets or starts one; returns when it answers. Raises EtcdStartError."""
-        if await answers(self.endpoints, PROBE_SECONDS):
-            return
+        if self._own():
+            await self._spawn()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + START_SECONDS
+        while not await answers(self.endpoints, PROBE_SECONDS):
+            ended = self._child is not None and self._child.returncode is not None
+            if ended or loop.time() > deadline:
+                await self.stop()
+                log_path = self.data_dir / "etcd" / "etcd.log"
+                raise EtcdStartError(f"etcd did not come up in {self.data_dir}; its last words are in {log_path}")
+            await asyncio.sleep(0.05)
+
+    def _own(self) -> bool:
+        """Whether this process is the one to run etcd here: it holds a lock that ends with the process."""
+        if self._lock is None:
+            (self.data_dir / "etcd").mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = (self.data_dir / "etcd" / "lock").open("ab")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.close()
+                return False
+            self._lock = lock
+        return True
+
+    async def _spawn(self) -> None:
         run = prepare_directories(self.data_dir)
         log_path = self.data_dir / "etcd" / "etcd.log"
         with log_path.open("ab") as log:
@@ -149,28 +189,17 @@ class EtcdEndpoint:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=die_with_parent,
+                preexec_fn=dying_with_us(),
             )
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + START_SECONDS
-        while not await answers(self.endpoints, PROBE_SECONDS):
-            if self._child.returncode is not None or loop.time() > deadline:
-                await self.stop()
-                raise EtcdStartError(f"etcd did not come up in {self.data_dir}; its last words are in {log_path}")
-            await asyncio.sleep(0.05)
 
     async def stop(self) -> None:
         """Ends our own child; SIGKILL after STOP_SECONDS. etcd's write-ahead log makes either safe."""
         child, self._child = self._child, None
-        if child is None or child.returncode is not None:
-            return
-        child.terminate()
-        try:
-            async with asyncio.timeout(STOP_SECONDS):
-                await child.wait()
-        except TimeoutError:
-            child.kill()
-            await child.wait()
+        if child is not None and child.returncode is None:
+            await _end(child)
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     async def _until_it_ends(self) -> None:
         if self._child is not None:
@@ -179,6 +208,16 @@ class EtcdEndpoint:
             return
         while await answers(self.endpoints, PROBE_SECONDS):  # noqa: ASYNC110 - another's child can only be polled
             await asyncio.sleep(ADOPTED_PROBE_INTERVAL_SECONDS)
+
+
+async def _end(child: asyncio.subprocess.Process) -> None:
+    child.terminate()
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await child.wait()
+    except TimeoutError:
+        child.kill()
+        await child.wait()
 
 
 async def ensure_etcd(data_dir: Path) -> EtcdEndpoint:

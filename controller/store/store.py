@@ -188,7 +188,7 @@ class Store:
     async def create(self, key: Key, obj: Object, guards: tuple[Guard, ...] = ()) -> Record:
         """Writes a new object. Raises KeyExists, GuardFailed, TooLarge, Unavailable, UnknownOutcome."""
         write = self._write(Action.PUT, key, 0, guards)
-        write.draft = Draft(self._codec, key, obj)
+        write.draft = Draft(self._codec, key, write.name, obj)
         self._committer.submit(write)
         return await write.done
 
@@ -196,7 +196,7 @@ class Store:
         """Replaces the object as it was at version `expected`. Identical content: confirmed by a compare, same version,
         no event. Raises VersionMismatch, KeyMissing, GuardFailed, TooLarge, Unavailable, UnknownOutcome."""
         previous = await self._expected(key, expected)
-        draft = Draft(self._codec, key, obj)
+        draft = Draft(self._codec, key, self._keyspace.name(key), obj)
         if same_content(previous.raw, draft.plain):
             write = self._write(Action.CONFIRM, key, expected, guards)
             write.previous = previous

@@ -21,7 +21,7 @@ from controller.store.selectable import fields_of, labels_of, owners_of
 from controller.store.types import SUB_INDEXES, VERSION_MARK, Key, Record
 
 _HEADER = Struct(">BHQ")
-_HEADER_BYTES = _HEADER.size
+HEADER_BYTES = _HEADER.size
 _PLAIN, _SEALED = 1, 2
 _METADATA = b'"metadata":{'
 _VERSION = VERSION_MARK[len(_METADATA) :]
@@ -43,6 +43,10 @@ def list_version(revision: int) -> int:
 
 def revision_of(version: int) -> int:
     return version // SUB_INDEXES
+
+
+def sub_index_of(version: int) -> int:
+    return version % SUB_INDEXES
 
 
 def serialized(obj: Mapping[str, Any]) -> bytes:
@@ -87,23 +91,22 @@ def _canonical(plain: bytes) -> bytes:
 
 
 def header(value: bytes) -> tuple[int, int]:
-    """(sub-index, write id) of a value. Raises NotOurs."""
-    if len(value) < _HEADER_BYTES:
-        raise NotOurs("shorter than a header")
-    form, sub_index, write_id = _HEADER.unpack_from(value)
-    if form not in (_PLAIN, _SEALED):
-        raise NotOurs(f"unknown format {form}")
+    """(sub-index, write id) of a value of at least HEADER_BYTES."""
+    _, sub_index, write_id = _HEADER.unpack_from(value)
     return sub_index, write_id
 
 
 class Draft:
     """An object on its way into etcd: serialized and looked at once, before its version is known."""
 
-    __slots__ = ("_form", "fields", "key", "labels", "owners", "payload", "plain", "uid")
+    __slots__ = ("_form", "fields", "key", "labels", "made", "name", "owners", "payload", "plain", "uid")
 
-    def __init__(self, codec: Codec, key: Key, obj: Object) -> None:
+    def __init__(self, codec: Codec, key: Key, name: bytes, obj: Object) -> None:
         metadata = obj.get("metadata") or {}
         self.key = key
+        self.name = name
+        self.made: Record | None = None
+        """The record it became, once its version was known."""
         self.plain = serialized(obj)
         self.labels = labels_of(metadata)
         self.fields = fields_of(key.resource, key.namespace, key.name, obj)
@@ -111,14 +114,16 @@ class Draft:
         self.owners = owners_of(metadata)
         sealed = is_sealed(key.resource)
         self._form = _SEALED if sealed else _PLAIN
-        self.payload = codec.cipher.seal(codec.keyspace.name(key), self.plain) if sealed else self.plain
+        self.payload = codec.cipher.seal(name, self.plain) if sealed else self.plain
 
     def value(self, sub_index: int, write_id: int) -> bytes:
         return _HEADER.pack(self._form, sub_index, write_id) + self.payload
 
     def record(self, version: int) -> Record:
-        raw = spliced(self.plain, version)
-        return Record(self.key, version, raw, self.labels, self.fields, self.uid, self.owners)
+        if self.made is None or self.made.version != version:
+            raw = spliced(self.plain, version)
+            self.made = Record(self.key, version, raw, self.labels, self.fields, self.uid, self.owners)
+        return self.made
 
 
 class Codec:
@@ -130,8 +135,10 @@ class Codec:
 
     def record(self, key: Key, name: bytes, value: bytes, revision: int) -> Record:
         """The record a value of etcd stands for. Raises NotOurs."""
+        if len(value) < HEADER_BYTES or value[0] not in (_PLAIN, _SEALED):
+            raise NotOurs("not in our format")
         sub_index, _ = header(value)
-        plain = value[_HEADER_BYTES:]
+        plain = value[HEADER_BYTES:]
         try:
             if value[0] == _SEALED:
                 plain = self.cipher.unseal(name, plain)
