@@ -27,6 +27,7 @@ from agent.runtime.reference import Reference, normalize, parse_reference
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 NAMESPACE = "k8s.io"
 _LOAD_SECONDS = 600.0
+_BARE = re.compile(r"^import-\d{4}-\d\d-\d\d:(?=[^:]+$)")
 _UNPACKED = re.compile(r"^unpacking (\S+) \(sha256:[0-9a-f]+\)", re.MULTILINE)
 
 
@@ -115,12 +116,17 @@ async def load_archive(socket: Path, archive: Path) -> list[str]:
     output = await _ctr(socket, "images", "import", str(archive))
     names = _UNPACKED.findall(output)
     if not names:
-        raise InvalidConfig(f"{archive}: the archive holds no image for this machine")
+        raise InvalidConfig(f"{archive}: the archive holds no image with a name and for this machine")
     for name in names:
-        if normalize(name) != name:
-            await _ctr(socket, "images", "tag", "--force", name, normalize(name))
+        if full_name(name) != name:
+            await _ctr(socket, "images", "tag", "--force", name, full_name(name))
             await _ctr(socket, "images", "remove", name)
-    return [normalize(name) for name in names]
+    return [full_name(name) for name in names]
+
+
+def full_name(imported: str) -> str:
+    """What Kubernetes calls an image that ctr imported; ctr takes a bare `hello` for the tag of a nameless image."""
+    return normalize(_BARE.sub("", imported))
 
 
 async def _ctr(socket: Path, *arguments: str) -> str:

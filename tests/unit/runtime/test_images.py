@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.runtime.images import credentials_for, must_pull, pull_policy, read_docker_config
+from agent.runtime.images import credentials_for, full_name, must_pull, pull_policy, read_docker_config
 from agent.runtime.reference import normalize, parse_reference
 
 _DIGEST = "sha256:" + "0" * 64
@@ -89,3 +89,8 @@ def test_a_broken_secret_opens_nothing_and_breaks_nothing() -> None:
     (auth,) = credentials_for("ghcr.io/x", [{"auths": {"ghcr.io": {"auth": "%%%"}}}])
     assert auth.username == ""
     assert credentials_for("ghcr.io/x", [{"auths": "nonsense"}, {"auths": {"ghcr.io": 3}}]) == []
+
+
+def test_an_imported_bare_name_is_a_name() -> None:
+    assert full_name("import-2026-11-24:hello") == "docker.io/library/hello:latest"
+    assert full_name("localhost/hello:2") == "localhost/hello:2"
