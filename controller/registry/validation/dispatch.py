@@ -13,7 +13,21 @@ from api.errors import FieldError
 from api.kinds import Kind
 from api.names import is_dns_subdomain
 from api.objects import Object
-from controller.registry.validation import config, coordination, node, pods, rbac, workloads
+from controller.registry.validation import (
+    autoscaling,
+    batch,
+    config,
+    coordination,
+    limits,
+    networking,
+    node,
+    pods,
+    rbac,
+    service,
+    sets,
+    storage,
+    workloads,
+)
 from controller.registry.validation.meta import check_metadata, check_updated_metadata
 from controller.registry.validation.rules import Errors, Value
 
@@ -31,9 +45,18 @@ class Rules:
     posted: dict[str, Create] = field(default_factory=dict)
 
 
+_STORAGE = "storage.k8s.io"
+_NETWORKING = "networking.k8s.io"
 _RBAC = "rbac.authorization.k8s.io"
 _EVENT = Rules(coordination.check_event, coordination.check_event_update)
 _SCALE: dict[str, Create] = {"scale": workloads.check_scale}
+
+
+def _metadata_only(errors: Errors, obj: Value, old: Value) -> None:
+    check_updated_metadata(errors, obj["metadata"], old["metadata"])
+
+
+_METADATA_ONLY: dict[str, Update] = {"status": _metadata_only}
 
 _RULES: dict[tuple[str, str], Rules] = {
     ("", "Namespace"): Rules(
@@ -70,6 +93,39 @@ _RULES: dict[tuple[str, str], Rules] = {
         {"status": workloads.check_replica_set_status},
         _SCALE,
     ),
+    ("apps", "StatefulSet"): Rules(
+        sets.check_stateful_set, sets.check_stateful_set_update, {"status": sets.check_stateful_set_status}, _SCALE
+    ),
+    ("apps", "DaemonSet"): Rules(
+        sets.check_daemon_set, sets.check_daemon_set_update, {"status": sets.check_daemon_set_status}
+    ),
+    ("", "ReplicationController"): Rules(
+        sets.check_replication_controller,
+        sets.check_replication_controller_update,
+        {"status": workloads.check_replica_set_status},
+        _SCALE,
+    ),
+    ("batch", "Job"): Rules(batch.check_job, batch.check_job_update, {"status": batch.check_job_status}),
+    ("batch", "CronJob"): Rules(batch.check_cron_job, batch.check_cron_job_update, _METADATA_ONLY),
+    ("", "Service"): Rules(
+        service.check_service, service.check_service_update, {"status": service.check_service_status}
+    ),
+    ("discovery.k8s.io", "EndpointSlice"): Rules(networking.check_slice, networking.check_slice_update),
+    (_NETWORKING, "Ingress"): Rules(networking.check_ingress, networking.check_ingress_update, _METADATA_ONLY),
+    (_NETWORKING, "IngressClass"): Rules(networking.check_ingress_class, networking.check_ingress_class_update),
+    (_NETWORKING, "NetworkPolicy"): Rules(networking.check_network_policy, networking.check_network_policy_update),
+    ("autoscaling", "HorizontalPodAutoscaler"): Rules(
+        autoscaling.check_autoscaler,
+        autoscaling.check_autoscaler_update,
+        {"status": autoscaling.check_autoscaler_status},
+    ),
+    ("", "ResourceQuota"): Rules(limits.check_quota, limits.check_quota_update, {"status": limits.check_quota_status}),
+    ("", "LimitRange"): Rules(limits.check_limit_range, limits.check_limit_range_update),
+    ("policy", "PodDisruptionBudget"): Rules(limits.check_budget, limits.check_budget_update, _METADATA_ONLY),
+    ("scheduling.k8s.io", "PriorityClass"): Rules(limits.check_priority_class, limits.check_priority_class_update),
+    ("", "PersistentVolume"): Rules(storage.check_volume, storage.check_volume_update, _METADATA_ONLY),
+    ("", "PersistentVolumeClaim"): Rules(storage.check_claim, storage.check_claim_update, _METADATA_ONLY),
+    (_STORAGE, "StorageClass"): Rules(storage.check_storage_class, storage.check_storage_class_update),
     (_RBAC, "Role"): Rules(rbac.check_role, rbac.check_role_update),
     (_RBAC, "RoleBinding"): Rules(rbac.check_role_binding, rbac.check_role_binding_update),
     (_RBAC, "ClusterRole"): Rules(rbac.check_cluster_role, rbac.check_cluster_role_update),

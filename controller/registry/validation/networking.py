@@ -1,0 +1,282 @@
+"""Ingress, EndpointSlice and NetworkPolicy.
+
+Called by dispatch. Sources: k8s.io/kubernetes/pkg/apis/{networking,discovery}/validation.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+
+from api.errors import duplicate, forbidden, invalid, not_supported, required, too_many
+from api.names import is_dns_label, is_dns_subdomain, is_port_number, is_wildcard_subdomain
+from controller.registry.validation.meta import check_metadata, check_updated_metadata
+from controller.registry.validation.rules import (
+    IMMUTABLE,
+    Errors,
+    Value,
+    check_choice,
+    check_cidr,
+    check_ip,
+    check_label_selector,
+    check_name,
+    check_not_special_ip,
+    check_port,
+    check_qualified,
+    check_required_name,
+    check_subdomain,
+    parse_address,
+)
+
+_PATH_TYPES = frozenset({"Exact", "Prefix", "ImplementationSpecific"})
+_BAD_PARTS, _BAD_ENDS = ("//", "/./", "/../", "%2f", "%2F"), ("/..", "/.")
+_PROTOCOLS = frozenset({"TCP", "UDP", "SCTP"})
+_ADDRESS_TYPES = frozenset({"IPv4", "IPv6", "FQDN"})
+_MOST_ENDPOINTS, _MOST_ADDRESSES, _MOST_PORTS = 1000, 100, 20_000
+_POLICY_TYPES = frozenset({"Ingress", "Egress"})
+
+
+def check_ingress(errors: Errors, ingress: Value) -> None:
+    check_metadata(errors, ingress["metadata"], is_dns_subdomain, namespaced=True)
+    spec = ingress.get("spec") or {}
+    rules, backend = spec.get("rules") or [], spec.get("defaultBackend")
+    if not rules and backend is None:
+        errors.append(invalid("spec", spec.get("rules"), "either `defaultBackend` or `rules` must be specified"))
+    if backend is not None:
+        _check_backend(errors, "spec.defaultBackend", backend)
+    for index, rule in enumerate(rules):
+        _check_rule(errors, f"spec.rules[{index}]", rule)
+    for index, tls in enumerate(spec.get("tls") or ()):
+        for place, host in enumerate(tls.get("hosts") or ()):
+            _check_host_name(errors, f"spec.tls[{index}].hosts[{place}]", host)
+        if tls.get("secretName"):
+            check_subdomain(errors, f"spec.tls[{index}].secretName", tls["secretName"])
+    if spec.get("ingressClassName") is not None:
+        check_subdomain(errors, "spec.ingressClassName", spec["ingressClassName"])
+
+
+def check_ingress_update(errors: Errors, ingress: Value, old: Value) -> None:
+    check_updated_metadata(errors, ingress["metadata"], old["metadata"])
+    check_ingress(errors, ingress)
+
+
+def check_ingress_class(errors: Errors, ingress_class: Value) -> None:
+    check_metadata(errors, ingress_class["metadata"], is_dns_subdomain, namespaced=False)
+    controller = (ingress_class.get("spec") or {}).get("controller") or ""
+    domain, _, path = controller.partition("/")
+    if not controller:
+        errors.append(required("spec.controller"))
+    elif not domain or not path:
+        detail = 'must be a domain-prefixed path (such as "acme.io/foo")'
+        errors.append(invalid("spec.controller", controller, detail))
+    else:
+        check_subdomain(errors, "spec.controller", domain)
+
+
+def check_ingress_class_update(errors: Errors, ingress_class: Value, old: Value) -> None:
+    check_updated_metadata(errors, ingress_class["metadata"], old["metadata"])
+    now, was = ((obj.get("spec") or {}).get("controller") for obj in (ingress_class, old))
+    if now != was:
+        errors.append(invalid("spec.controller", now, IMMUTABLE))
+
+
+def check_slice(errors: Errors, endpoint_slice: Value) -> None:
+    check_metadata(errors, endpoint_slice["metadata"], is_dns_subdomain, namespaced=True)
+    kind = endpoint_slice.get("addressType") or ""
+    check_choice(errors, "addressType", kind, _ADDRESS_TYPES)
+    endpoints = endpoint_slice.get("endpoints") or []
+    if len(endpoints) > _MOST_ENDPOINTS:
+        errors.append(too_many("endpoints", len(endpoints), _MOST_ENDPOINTS))
+    for index, endpoint in enumerate(endpoints):
+        _check_endpoint(errors, f"endpoints[{index}]", endpoint, kind)
+    _check_slice_ports(errors, endpoint_slice.get("ports") or [])
+
+
+def check_slice_update(errors: Errors, endpoint_slice: Value, old: Value) -> None:
+    """The address type stays; addresses that were there are not judged by another one again."""
+    if (kind := endpoint_slice.get("addressType")) != old.get("addressType"):
+        errors.append(invalid("addressType", kind, IMMUTABLE))
+        endpoint_slice = {**endpoint_slice, "addressType": old.get("addressType")}
+    check_updated_metadata(errors, endpoint_slice["metadata"], old["metadata"])
+    check_slice(errors, endpoint_slice)
+
+
+def check_network_policy(errors: Errors, policy: Value) -> None:
+    check_metadata(errors, policy["metadata"], is_dns_subdomain, namespaced=True)
+    spec = policy.get("spec") or {}
+    check_label_selector(errors, "spec.podSelector", spec.get("podSelector"))
+    for field, peers in (("ingress", "from"), ("egress", "to")):
+        for index, rule in enumerate(spec.get(field) or ()):
+            path = f"spec.{field}[{index}]"
+            for place, port in enumerate(rule.get("ports") or ()):
+                _check_policy_port(errors, f"{path}.ports[{place}]", port)
+            for place, peer in enumerate(rule.get(peers) or ()):
+                _check_peer(errors, f"{path}.{peers}[{place}]", peer)
+    types = spec.get("policyTypes") or []
+    if len(types) > 2:
+        errors.append(invalid("spec.policyTypes", types, "may not specify more than two policyTypes"))
+    for index, kind in enumerate(types):
+        if kind not in _POLICY_TYPES:
+            errors.append(not_supported(f"spec.policyTypes[{index}]", kind, _POLICY_TYPES))
+
+
+def check_network_policy_update(errors: Errors, policy: Value, old: Value) -> None:
+    check_updated_metadata(errors, policy["metadata"], old["metadata"])
+    check_network_policy(errors, policy)
+
+
+def _check_rule(errors: Errors, path: str, rule: Value) -> None:
+    host, http = rule.get("host") or "", rule.get("http")
+    if host:
+        if parse_address(host) is not None:
+            errors.append(invalid(f"{path}.host", host, "must be a DNS name, not an IP address"))
+        _check_host_name(errors, f"{path}.host", host)
+    if http is None:
+        return
+    paths = http.get("paths") or []
+    if not paths:
+        errors.append(required(f"{path}.http.paths"))
+    for index, entry in enumerate(paths):
+        _check_path(errors, f"{path}.http.paths[{index}]", entry)
+
+
+def _check_host_name(errors: Errors, path: str, host: str) -> None:
+    check_name(errors, path, host, is_wildcard_subdomain if "*" in host else is_dns_subdomain)
+
+
+def _check_path(errors: Errors, path: str, entry: Value) -> None:
+    kind, target = entry.get("pathType"), entry.get("path") or ""
+    here = f"{path}.path"
+    if kind is None:
+        errors.append(required(f"{path}.pathType", "pathType must be specified"))
+    elif kind not in _PATH_TYPES:
+        errors.append(not_supported(f"{path}.pathType", kind, _PATH_TYPES))
+    elif not target.startswith("/") and (target or kind != "ImplementationSpecific"):
+        errors.append(invalid(here, target, "must be an absolute path"))
+    if kind in ("Exact", "Prefix"):
+        errors += [invalid(here, target, f"must not contain '{part}'") for part in _BAD_PARTS if part in target]
+        errors += [invalid(here, target, f"cannot end with '{end}'") for end in _BAD_ENDS if target.endswith(end)]
+    _check_backend(errors, f"{path}.backend", entry.get("backend") or {})
+
+
+def _check_backend(errors: Errors, path: str, backend: Value) -> None:
+    resource, service = backend.get("resource"), backend.get("service")
+    if resource is not None and service is not None:
+        errors.append(invalid(path, "", "cannot set both resource and service backends"))
+    elif resource is not None:
+        for field in ("kind", "name"):
+            if not resource.get(field):
+                errors.append(required(f"{path}.resource.{field}"))
+    elif service is not None:
+        _check_service_backend(errors, path, service)
+    else:
+        errors.append(invalid(path, "", "resource or service backend is required"))
+
+
+def _check_service_backend(errors: Errors, path: str, service: Value) -> None:
+    check_required_name(errors, f"{path}.service.name", service.get("name"), is_dns_label)
+    port = service.get("port") or {}
+    name, number = port.get("name") or "", port.get("number") or 0
+    if name and number:
+        errors.append(invalid(path, "", "cannot set both port name & port number"))
+    elif name:
+        check_port(errors, f"{path}.service.port.name", name)
+    elif number:
+        check_port(errors, f"{path}.service.port.number", number)
+    else:
+        errors.append(required(path, "port name or number is required"))
+
+
+def _check_endpoint(errors: Errors, path: str, endpoint: Value, kind: str) -> None:
+    addresses = endpoint.get("addresses") or []
+    if not addresses:
+        errors.append(required(f"{path}.addresses", "must contain at least 1 address"))
+    elif len(addresses) > _MOST_ADDRESSES:
+        errors.append(too_many(f"{path}.addresses", len(addresses), _MOST_ADDRESSES))
+    for index, address in enumerate(addresses):
+        _check_address(errors, f"{path}.addresses[{index}]", address, kind)
+    if endpoint.get("nodeName") is not None:
+        check_subdomain(errors, f"{path}.nodeName", endpoint["nodeName"])
+    if endpoint.get("hostname") is not None:
+        check_name(errors, f"{path}.hostname", endpoint["hostname"], is_dns_label)
+
+
+def _check_address(errors: Errors, path: str, address: str, kind: str) -> None:
+    if kind == "FQDN":
+        check_subdomain(errors, path, address.removesuffix("."))
+        return
+    if kind not in ("IPv4", "IPv6"):
+        return
+    before = len(errors)
+    check_ip(errors, path, address)
+    if len(errors) > before:
+        return
+    if f"IPv{ipaddress.ip_address(address).version}" != kind:
+        errors.append(invalid(path, address, f"must be an {kind} address"))
+    else:
+        check_not_special_ip(errors, path, address)
+
+
+def _check_slice_ports(errors: Errors, ports: list[Value]) -> None:
+    if len(ports) > _MOST_PORTS:
+        errors.append(too_many("ports", len(ports), _MOST_PORTS))
+    names: set[str] = set()
+    for index, port in enumerate(ports):
+        path, name = f"ports[{index}]", port.get("name") or ""
+        if name:
+            check_name(errors, f"{path}.name", name, is_dns_label)
+        if name in names:
+            errors.append(duplicate(f"{path}.name", name))
+        names.add(name)
+        if port.get("port") is not None:
+            check_name(errors, f"{path}.port", port["port"], is_port_number)
+        check_choice(errors, f"{path}.protocol", port.get("protocol"), _PROTOCOLS)
+        if port.get("appProtocol") is not None:
+            check_qualified(errors, f"{path}.appProtocol", port["appProtocol"])
+
+
+def _check_policy_port(errors: Errors, path: str, port: Value) -> None:
+    protocol, number, end = port.get("protocol"), port.get("port"), port.get("endPort")
+    if protocol is not None and protocol not in _PROTOCOLS:
+        errors.append(not_supported(f"{path}.protocol", protocol, _PROTOCOLS))
+    if number is not None:
+        check_port(errors, f"{path}.port", number)
+        if end is not None:
+            if isinstance(number, str):
+                errors.append(invalid(f"{path}.endPort", end, "may not be specified when `port` is non-numeric"))
+            elif end < number:
+                errors.append(invalid(f"{path}.endPort", end, "must be greater than or equal to `port`"))
+            check_name(errors, f"{path}.endPort", end, is_port_number)
+    elif end is not None:
+        errors.append(invalid(f"{path}.endPort", end, "may not be specified when `port` is not specified"))
+
+
+def _check_peer(errors: Errors, path: str, peer: Value) -> None:
+    selectors = [field for field in ("podSelector", "namespaceSelector") if peer.get(field) is not None]
+    for field in selectors:
+        check_label_selector(errors, f"{path}.{field}", peer[field])
+    block = peer.get("ipBlock")
+    if block is None:
+        if not selectors:
+            errors.append(required(path, "must specify a peer"))
+        return
+    _check_block(errors, f"{path}.ipBlock", block)
+    if selectors:
+        errors.append(forbidden(path, "may not specify both ipBlock and another peer"))
+
+
+def _check_block(errors: Errors, path: str, block: Value) -> None:
+    network = block.get("cidr") or ""
+    if not network:
+        errors.append(required(f"{path}.cidr"))
+        return
+    before = len(errors)
+    check_cidr(errors, f"{path}.cidr", network)
+    for index, hole in enumerate(block.get("except") or ()):
+        here = f"{path}.except[{index}]"
+        check_cidr(errors, here, hole)
+        if len(errors) > before:
+            return
+        inner, outer = ipaddress.ip_network(hole, strict=False), ipaddress.ip_network(network, strict=False)
+        within = (inner.version, str(inner)) != (outer.version, str(outer)) and inner.version == outer.version
+        if not (within and inner.network_address in outer and inner.prefixlen > outer.prefixlen):
+            errors.append(invalid(here, hole, "must be a strict subset of `cidr`"))
