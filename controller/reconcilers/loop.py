@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
-from api.errors import ApiError, ServiceUnavailable, Timeout
+from api.errors import ApiError, Conflict, ServiceUnavailable, Timeout
 from controller.reconcilers.actions import Action, Executor
 from controller.reconcilers.queue import WorkQueue
 from controller.store import Store
@@ -215,9 +215,8 @@ class _Loop:
         self._queue.metrics.errors.inc()
         self._queue.metrics.retries.inc()
         self._queue.add_after(key, delay)
-        log.info(
-            "reconcile_failed", reconciler=self._reconciler.name, key=_shown(key), error=str(error), retry_in=delay
-        )
+        tell = log.debug if isinstance(error, Conflict) else log.info  # lost races are everyday life
+        tell("reconcile_failed", reconciler=self._reconciler.name, key=_shown(key), error=str(error), retry_in=delay)
 
     def _forget(self, key: Hashable) -> None:
         self._failures.pop(key, None)

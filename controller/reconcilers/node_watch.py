@@ -27,7 +27,7 @@ from controller.reconcilers.node_lifecycle import (
 )
 from controller.reconcilers.views import Views, condition_of
 from controller.store import Store
-from controller.store.types import Event, EventType, Key
+from controller.store.types import Event, EventType, Key, Record
 
 LEASES = ("coordination.k8s.io", "leases")
 LEASE_NAMESPACE = "kube-node-lease"
@@ -161,9 +161,18 @@ class NodeLifecycle:
         return tuple(record.parse() for record in records if self._views.pod(record).ready)
 
     def _on_node(self, event: Event) -> Iterable[Hashable]:
+        name = event.record.key.name
         if event.type is EventType.DELETED:
-            self._health.forget(event.record.key.name)
-        return (event.record.key.name,)
+            self._health.forget(name)
+        elif self._shows_life(event):
+            self._health.liveness.beat(name)
+        return (name,)
+
+    def _shows_life(self, event: Event) -> bool:
+        """A node that was given up has reported itself: a sign of life that may be quicker than its first heartbeat."""
+        if event.previous is None or not _reports_again(event.previous, event.record):
+            return False
+        return self._health.by_heartbeat(self._views.object(event.record))
 
     def _on_lease(self, event: Event) -> Iterable[Hashable]:
         """A renewed Lease matters only for nodes that have no heartbeat."""
@@ -171,6 +180,14 @@ class NodeLifecycle:
         if key.namespace != LEASE_NAMESPACE or self._health.liveness.ever_beat(key.name):
             return ()
         return (key.name,)
+
+
+def _reports_again(previous: Record, record: Record) -> bool:
+    if _OUR_REASON.encode() not in previous.raw:
+        return False
+    before = condition_of(previous.parse().get("status") or {}, "Ready") or {}
+    after = condition_of(record.parse().get("status") or {}, "Ready") or {}
+    return before.get("reason") == _OUR_REASON != after.get("reason") and "reason" in after
 
 
 def _now() -> float:
