@@ -73,8 +73,9 @@ class Barrier:
         now = asyncio.get_running_loop().time()
         if now < self._shared_until:
             return await self._etcd.put(self._name, b"", ())
+        known = self._cache.revision
         revision = await self._etcd.revision(_READ_SECONDS)
-        if revision < self._cache.revision:
+        if revision < known:  # not the cache's present one: that may have overtaken the answer
             self._feed.interrupt(lost_history=True)
             raise EtcdError("etcd's history went back: it was restored or emptied")
         if await self._arrives(revision) or not self._feed.following:
