@@ -15,14 +15,15 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import replace
 from typing import Any
 
 import structlog
 
+from api.errors import ApiError
 from controller.config import ControllerConfig, parse_arguments
-from controller.pki.files import Pki, Serving, ensure_pki
+from controller.pki.files import Pki, PkiError, Serving, ensure_pki
 from controller.reconcilers.build import Settings, request_of, run_reconcilers
 from controller.reconcilers.liveness import Liveness
 from controller.registry import Registry
@@ -34,48 +35,103 @@ from controller.server.call import Services
 from controller.server.compose import ServerSettings, compose
 from controller.server.listener import Address, Listener, load_serving_certificate, server_context
 from controller.store import Store, StoreConfig
-from controller.store.server import ensure_etcd
-from controller.store.types import Guard
+from controller.store.server import EtcdStartError, ensure_etcd
+from controller.store.types import Guard, Unavailable
 
 LEADER_LEASE = "controller"
 LEADER_TTL_SECONDS = 5
-PKI_CHECK_SECONDS = 12 * 3600.0
+FIRST_RETRY_SECONDS = 0.1
+LAST_RETRY_SECONDS = 2.0
+PKI_CHECK_SECONDS = 3600.0
 
 log = structlog.get_logger()
 
 
+class CannotStart(Exception):
+    """For the person who started the process: what stood in the way."""
+
+
 async def run(config: ControllerConfig) -> None:
-    """Runs until SIGTERM, SIGINT or cancellation. Raises what a part that died raised."""
-    stop = asyncio.Event()
+    """Runs until SIGTERM, SIGINT or cancellation. Raises CannotStart, and what a part that died raised."""
     loop = asyncio.get_running_loop()
+    working = loop.create_task(_work(config))
+    stopping = asyncio.Event()
+
+    def stop() -> None:
+        if not stopping.is_set():
+            log.info("stopping")
+            stopping.set()
+            working.cancel()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with _parts(config):
-        await stop.wait()
-        log.info("stopping")
+        loop.add_signal_handler(number, stop)
+    try:
+        await working
+    except asyncio.CancelledError:
+        if not stopping.is_set():
+            raise
 
 
-@contextlib.asynccontextmanager
-async def _parts(config: ControllerConfig) -> AsyncIterator[None]:
-    """Everything, in the order it needs each other; torn down in reverse."""
-    pki = ensure_pki(config.data_dir, Serving(config.hosts, config.port))
+async def _work(config: ControllerConfig) -> None:
+    """Everything, in the order it needs each other, until cancelled; torn down in reverse."""
+    with _explained(f"the certificates in {config.data_dir}"):
+        pki = ensure_pki(config.data_dir, Serving(config.hosts, config.port))
     async with asyncio.TaskGroup() as tasks, _etcd(config, tasks) as endpoints:
-        store = await Store.open(_store_config(config, pki, endpoints))
-        following = tasks.create_task(store.run())
+        store = await _opened(_store_config(config, pki, endpoints))
         try:
-            async with _serving(config, pki, store) as (registry, liveness):
-                leading = tasks.create_task(_lead(config, pki, registry, liveness)) if config.runs_any else None
+            async with _task(tasks, store.run()), _serving(config, pki, store) as (registry, liveness):
                 gc.collect()
                 gc.freeze()
                 log.info("ready", url=f"https://{config.hosts[0]}:{config.port}", data_dir=str(config.data_dir))
-                yield
-                if leading is not None:
-                    leading.cancel()
-                    await asyncio.wait([leading])
+                leading = _lead(config, pki, registry, liveness) if config.runs_any else asyncio.Event().wait()
+                async with _task(tasks, leading):
+                    await asyncio.Event().wait()
         finally:
-            following.cancel()
-            await asyncio.wait([following])
             await store.close()
+
+
+@contextlib.contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, EtcdStartError, PkiError) as error:
+        raise CannotStart(f"{what}: {error}") from error
+
+
+@contextlib.asynccontextmanager
+async def _task(tasks: asyncio.TaskGroup, work: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
+    """Runs inside the block, and has ended when the block has."""
+    task = tasks.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _opened(config: StoreConfig) -> Store:
+    """The store, as soon as etcd answers: an etcd that is away delays a controller, it does not end it."""
+    delay = FIRST_RETRY_SECONDS
+    while True:
+        try:
+            return await Store.open(config)
+        except Unavailable as error:
+            log.warning("waiting for etcd", error=str(error), retry_in=delay)
+        await asyncio.sleep(delay)
+        delay = min(delay * 2, LAST_RETRY_SECONDS)
+
+
+async def _with_defaults(registry: Registry) -> None:
+    delay = FIRST_RETRY_SECONDS
+    while True:
+        try:
+            return await ensure_defaults(registry)
+        except ApiError as error:
+            if not error.retryable:
+                raise
+            log.warning("waiting for etcd to take the default objects", error=error.message, retry_in=delay)
+        await asyncio.sleep(delay)
+        delay = min(delay * 2, LAST_RETRY_SECONDS)
 
 
 @contextlib.asynccontextmanager
@@ -83,13 +139,10 @@ async def _etcd(config: ControllerConfig, tasks: asyncio.TaskGroup) -> AsyncIter
     if config.etcd_endpoints:
         yield config.etcd_endpoints
         return
-    endpoint = await ensure_etcd(config.data_dir)
-    supervisor = tasks.create_task(endpoint.run())
-    try:
+    with _explained("the private etcd"):
+        endpoint = await ensure_etcd(config.data_dir)
+    async with _task(tasks, endpoint.run()):
         yield endpoint.endpoints
-    finally:
-        supervisor.cancel()
-        await asyncio.wait([supervisor])
 
 
 def _store_config(config: ControllerConfig, pki: Pki, endpoints: tuple[str, ...]) -> StoreConfig:
@@ -105,24 +158,30 @@ async def _serving(config: ControllerConfig, pki: Pki, store: Store) -> AsyncIte
     liveness = Liveness()
     shown = f"{config.hosts[0]}:{config.port}"
     services = compose(store, pki, liveness, ServerSettings(config.service_account_issuer, shown))
-    await ensure_defaults(services.registry)
+    await _with_defaults(services.registry)
     context = server_context(pki)
     address = Address(config.bind_address, config.port)
     listener = Listener(ApiServer(services), context, address, config.shutdown_grace_seconds)
     try:
-        async with listener, asyncio.TaskGroup() as tasks:
-            renewing = tasks.create_task(_renew(config, context, services))
-            yield services.registry, liveness
-            renewing.cancel()
+        async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+            with _explained(f"port {config.port}"):
+                await stack.enter_async_context(listener)
+            async with _task(tasks, _renew(config, context, services)):
+                yield services.registry, liveness
     finally:
         await services.close()
 
 
 async def _renew(config: ControllerConfig, context: ssl.SSLContext, services: Services) -> None:
-    """Twice a day: certificates that run out are made anew and taken into use for new connections."""
+    """Certificates that run out are made anew and taken into use for new connections, long before their end; so a full
+    disk now is no reason to stop serving."""
     while True:
         await asyncio.sleep(PKI_CHECK_SECONDS)
-        pki = ensure_pki(config.data_dir, Serving(config.hosts, config.port))
+        try:
+            pki = ensure_pki(config.data_dir, Serving(config.hosts, config.port))
+        except (OSError, PkiError) as error:
+            log.error("certificates could not be renewed; trying again", error=str(error), retry_in=PKI_CHECK_SECONDS)
+            continue
         load_serving_certificate(context, pki)
         services.agents.reload()
 
@@ -166,6 +225,18 @@ def main(argv: list[str] | None = None) -> None:
         asyncio.run(run(config))
     except KeyboardInterrupt:
         return
+    except CannotStart as error:
+        sys.exit(f"error: cannot start: {error}")
+    except BaseExceptionGroup as group:
+        told, others = group.split(CannotStart)
+        if told is None or others is not None:
+            raise
+        sys.exit(f"error: cannot start: {_first_of(told)}")
+
+
+def _first_of(group: BaseExceptionGroup[CannotStart]) -> BaseException:
+    first = group.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 if __name__ == "__main__":

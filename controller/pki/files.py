@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 
 from controller.pki.authority import Authority, Pair, Subject, key_pem, load_certificate, new_key
 from controller.pki.kubeconfig import render_kubeconfig
@@ -26,6 +27,10 @@ from controller.pki.kubeconfig import render_kubeconfig
 ADMIN = Subject("admin", ("system:masters",))
 AGENT_CLIENT = Subject("kube-apiserver", ("system:masters",))
 RENEW_BEFORE = timedelta(days=60)
+
+
+class PkiError(Exception):
+    """What lies in DIR/pki cannot be used; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,10 @@ class Serving:
 
 
 def ensure_pki(data_dir: Path, serving: Serving) -> Pki:
-    """Loads DIR/pki, makes what is missing, renews certificates that expire within 60 days or name other hosts."""
+    """Loads DIR/pki, makes what is missing, renews certificates that expire within 60 days or name other hosts.
+
+    Raises PkiError, and OSError where a file cannot be read or written.
+    """
     directory = data_dir / "pki"
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     authority = _ensure_authority(directory)
@@ -103,12 +111,22 @@ def _ensure_authority(directory: Path) -> Authority:
         authority = Authority.create()
         write_secret(key, key_pem(authority.key))
         write_secret(certificate, authority.pem)
-    return Authority.load(certificate.read_bytes(), key.read_bytes())
+    try:
+        authority = Authority.load(certificate.read_bytes(), key.read_bytes())
+    except ValueError as error:
+        raise PkiError(f"{certificate} or {key} is damaged ({error}): restore both from a backup") from error
+    end = authority.certificate.not_valid_after_utc
+    if end < datetime.now(UTC):
+        raise PkiError(
+            f"the cluster's CA {certificate} expired on {end:%Y-%m-%d}: set the clock right, or move "
+            f"{directory} away to make a new CA (agents and kubeconfigs must then join anew)"
+        )
+    return authority
 
 
 def _ensure_leaf(directory: Path, name: str, authority: Authority, subject: Subject) -> Pair:
     certificate, key = directory / f"{name}.crt", directory / f"{name}.key"
-    if certificate.exists() and key.exists() and _still_good(load_certificate(certificate.read_bytes()), subject):
+    if certificate.exists() and key.exists() and _still_good(certificate.read_bytes(), authority, subject):
         return Pair(certificate.read_bytes(), key.read_bytes())
     pair = authority.issue(subject)
     write_secret(key, pair.key)
@@ -116,7 +134,13 @@ def _ensure_leaf(directory: Path, name: str, authority: Authority, subject: Subj
     return pair
 
 
-def _still_good(certificate: x509.Certificate, subject: Subject) -> bool:
+def _still_good(pem: bytes, authority: Authority, subject: Subject) -> bool:
+    """A damaged certificate, and one of a CA that was replaced, is none."""
+    try:
+        certificate = load_certificate(pem)
+        certificate.verify_directly_issued_by(authority.certificate)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
     if certificate.not_valid_after_utc - datetime.now(UTC) < RENEW_BEFORE:
         return False
     if not subject.hosts:

@@ -20,7 +20,7 @@ from controller.registry.types import Target
 from controller.store import Store
 from controller.store.types import Guard, Record, StoreError
 
-RACES = 64
+RACES = 512
 """How often a write that lost a race starts again; more means somebody writes the object without pause."""
 
 
