@@ -6,7 +6,7 @@ k8s.io/kubernetes/pkg/apis/batch/validation, https://kubernetes.io/docs/concepts
 
 from __future__ import annotations
 
-from zoneinfo import available_timezones
+from zoneinfo import ZoneInfo
 
 from api.errors import FieldError, duplicate, invalid, not_supported, required
 from api.names import is_dns_label, is_dns_subdomain, is_qualified_name
@@ -295,5 +295,13 @@ def _check_zone(errors: Errors, path: str, zone: str) -> None:
         errors.append(invalid(path, zone, "timeZone must be nil or non-empty string"))
     elif zone.lower() == "local":
         errors.append(invalid(path, zone, "timeZone must be an explicit time zone as defined in IANA database"))
-    elif zone not in available_timezones():
+    elif not _is_zone(zone):
         errors.append(invalid(path, zone, f"unknown time zone {zone}"))
+
+
+def _is_zone(name: str) -> bool:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        return False
+    return True
