@@ -22,7 +22,7 @@ from api.selectors import parse_field_selector
 from controller.admission.types import MASTERS_GROUP, User
 from controller.registry.faults import api_error
 from controller.registry.types import Target as Written
-from controller.server import discovery, routes
+from controller.server import discovery, openapi_v2, routes
 from controller.server.authorization import Attributes
 from controller.server.call import Call, Services
 from controller.server.cluster_metrics import ClusterMetrics
@@ -193,6 +193,8 @@ class ApiServer:
         if path.startswith("/openapi/v3"):
             return answer_openapi(path, params, tag)
         accept = request.headers.get("Accept", "")
+        if path == openapi_v2.PATH:
+            return openapi_v2.answer_openapi_v2(accept)
         return discovery.discover(path, accept, tag, self.services.shown_address)
 
     def _openid_configuration(self) -> dict[str, object]:

@@ -30,6 +30,7 @@ _STATIC_PATHS = (
     "/livez/etcd",
     "/livez/ping",
     "/metrics",
+    "/openapi/v2",
     "/openapi/v3",
     "/openapi/v3/",
     "/openid/v1/jwks",
