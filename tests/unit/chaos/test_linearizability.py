@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from tests.integration.chaos.history import Action, Operation, Outcome
