@@ -25,6 +25,7 @@ _SHARED_FOR_SECONDS = 2.0
 _STALLED_SECONDS = 3.0
 _RETRY_SECONDS = 0.1
 _SYNC = "sync"
+_STOPPED = "the store was stopped"
 
 
 class Barrier:
@@ -36,9 +37,12 @@ class Barrier:
         self._waiting: list[tuple[float, asyncio.Future[int]]] = []
         self._wanted = asyncio.Event()
         self._shared_until = 0.0
+        self._stopped = False
 
     async def passed(self, timeout_seconds: float) -> int:
         """Returns the revision the cache is past now. Raises Unavailable after the timeout."""
+        if self._stopped:
+            raise Unavailable(_STOPPED)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[int] = loop.create_future()
         deadline = loop.time() + timeout_seconds
@@ -60,6 +64,9 @@ class Barrier:
             waiting, self._waiting = self._waiting, []
             try:
                 revision = await self._revision()
+            except asyncio.CancelledError:
+                self._waiting += waiting
+                raise
             except EtcdError as error:
                 self._put_back(waiting, error)
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -67,6 +74,13 @@ class Barrier:
             for _, future in waiting:
                 if not future.done():
                     future.set_result(revision)
+
+    def stop(self) -> None:
+        """Nobody waits for a barrier any more, now or later."""
+        self._stopped = True
+        for _, future in self._waiting:
+            if not future.done():
+                future.set_exception(Unavailable(_STOPPED))
 
     async def _revision(self) -> int:
         """A revision past everything acknowledged before the call, and one the cache will get to."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 
 import structlog
@@ -25,7 +25,6 @@ from controller.store.border import (
     Condition,
     EtcdError,
     Failure,
-    NoSpace,
     Overloaded,
     Refused,
     RequestTooLarge,
@@ -59,8 +58,13 @@ _RETRY_SECONDS = 0.1
 _LEAST_SECONDS = 1.0
 _SENDING_SHARE = 0.7
 _EXPIRE_INTERVAL_SECONDS = 0.5
+FULL = "etcd is full"
+STOPPED = "the store was stopped"
 
 _log = structlog.get_logger()
+
+Left = Record | Stored | None
+"""What a commit left at a key: as we wrote it, or as etcd showed it."""
 
 
 class Action(Enum):
@@ -126,14 +130,22 @@ class Committer:
         self._arrived = asyncio.Event()
         self._write_ids = random.SystemRandom().getrandbits(64)
         self._most_operations = COMMIT_OPERATIONS
+        self._rivals: list[Write] = []
         self._unconfirmed: set[Write] = set()
+        self._stopped = False
         self.commits = 0
+        self.full = False
+        """Set by maintenance. etcd does not count nested transactions against its quota, so we must."""
 
     def limit_operations(self, largest: int) -> None:
         """Stays below what etcd takes in one transaction (its max-txn-ops counts nested operations, too)."""
         self._most_operations = max(1, min(COMMIT_OPERATIONS, largest - _NESTED_ROOM))
 
     def submit(self, write: Write) -> None:
+        """Takes a write into the queue; while etcd is full only deletions and confirmations."""
+        if self._stopped or (self.full and write.action is Action.PUT):
+            write.fail(Unavailable(STOPPED if self._stopped else FULL))
+            return
         write.deadline = asyncio.get_running_loop().time() + self._timeout_seconds
         if write.guards:
             write.conditions = tuple(self._condition(guard) for guard in write.guards)
@@ -142,18 +154,20 @@ class Committer:
 
     async def run(self) -> None:
         """Commits until cancelled."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._expire())
-                while True:
-                    await self._arrived.wait()
-                    await self._until_connected()
-                    batch = self._take()
-                    if batch:
-                        await self._commit(batch)
-        finally:
-            _fail_all(self._queue, Unavailable("the store was stopped"))
-            self._confirm(tuple(self._unconfirmed))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._expire())
+            while True:
+                await self._arrived.wait()
+                await self._until_connected()
+                batch = self._take()
+                if batch:
+                    await self._commit(batch)
+
+    def stop(self) -> None:
+        """Takes no writes any more; answers those that wait."""
+        self._stopped = True
+        _fail_all(self._queue, Unavailable(STOPPED))
+        self._confirm(tuple(self._unconfirmed))
 
     def _take(self) -> list[Write]:
         """As many waiting writes as go together; the others stay in front of the queue."""
@@ -161,6 +175,7 @@ class Committer:
         written: set[bytes] = set()
         compared: set[bytes] = set()
         left: list[Write] = []
+        self._rivals = []
         total = 0
         while self._queue and len(batch) < self._most_operations:
             write = self._queue.popleft()
@@ -172,6 +187,8 @@ class Committer:
                 left.append(write)
                 if not clashes:
                     break
+                if write.name in written or write.name in compared:
+                    self._rivals.append(write)
                 continue
             batch.append(write)
             if write.action is not Action.CONFIRM:
@@ -200,7 +217,7 @@ class Committer:
             _log.warning("the outcome of a commit is unknown; looking it up", writes=len(batch), error=str(error))
             await self._settle(batch)
         except asyncio.CancelledError:
-            _fail_all(batch, UnknownOutcome("the store was stopped"))
+            _fail_all(batch, UnknownOutcome(STOPPED))
             raise
         else:
             self._resolve(batch, reply)
@@ -223,10 +240,12 @@ class Committer:
     def _resolve(self, batch: list[Write], reply: CommitReply) -> None:
         """Successes are answered once the cache is there, so that their writers read what they wrote."""
         succeeded: list[Write] = []
+        left: dict[bytes, Left] = {}
         sub_index = -1
         for place, (write, failure) in enumerate(zip(batch, reply.failures, strict=True)):
             if failure is not None:
                 self._fail(write, failure)
+                left[write.name] = failure.own
                 continue
             if write.action is Action.PUT:
                 sub_index = place
@@ -234,13 +253,27 @@ class Committer:
                 sub_index += 1
                 write.sub_index = sub_index
             else:
+                left[write.name] = write.previous
                 self._answer(write)
                 continue
             write.revision = reply.revision
+            left[write.name] = write.record() if write.action is Action.PUT else None
             succeeded.append(write)
+        self._tell_rivals(left)
         if succeeded:
             self._unconfirmed.update(succeeded)
             self._cache.when(reply.revision, lambda: self._confirm(succeeded))
+
+    def _tell_rivals(self, left: Mapping[bytes, Left]) -> None:
+        """Writes that waited for a key while this commit was under way, and whose compare cannot hold over what it left
+        there, have lost now; each would else cost a commit of its own, and many writers of one key stand still."""
+        for rival in self._rivals:
+            if rival.name not in left or rival.done.done():
+                continue
+            found = left[rival.name]
+            if rival.expected != _revision(found):
+                rival.fail(self._mismatch(rival, found))
+        self._rivals = []
 
     def _confirm(self, writes: Iterable[Write]) -> None:
         for write in writes:
@@ -266,11 +299,13 @@ class Committer:
                 return
         write.fail(Unavailable("etcd refused a write whose compares hold now; try again"))
 
-    def _mismatch(self, write: Write, own: Stored | None) -> StoreError:
+    def _mismatch(self, write: Write, own: Left) -> StoreError:
         if write.expected == 0:
             return KeyExists(f"{write.key} exists")
         if own is None:
             return KeyMissing(f"{write.key} does not exist")
+        if isinstance(own, Record):
+            return VersionMismatch(own)
         try:
             return VersionMismatch(self._codec.record(write.key, own.name, own.value, own.mod_revision))
         except NotOurs:
@@ -284,12 +319,6 @@ class Committer:
             await asyncio.sleep(_RETRY_SECONDS)
             self._queue.extendleft(reversed(batch))
             self._arrived.set()
-        elif isinstance(error, NoSpace) and any(write.action is Action.DELETE for write in batch):
-            rest = [write for write in batch if write.action is not Action.DELETE]
-            await self._commit([write for write in batch if write.action is Action.DELETE])
-            _fail_all(rest, Unavailable("etcd is full"))
-        elif isinstance(error, NoSpace):
-            _fail_all(batch, Unavailable("etcd is full"))
         elif len(batch) == 1:
             too_large = isinstance(error, RequestTooLarge)
             batch[0].fail(TooLarge(str(error)) if too_large else Unavailable(f"etcd refused the write: {error}"))
@@ -358,6 +387,12 @@ class Committer:
         if guard.version is None:
             return Condition(name, "create", ">", 0)
         return Condition(name, "mod", "=", revision_of(guard.version))
+
+
+def _revision(found: Left) -> int:
+    if isinstance(found, Record):
+        return revision_of(found.version)
+    return found.mod_revision if found else 0
 
 
 def _holds(condition: Condition, found: Stored | None) -> bool:

@@ -355,10 +355,11 @@ class Etcd:
     async def revoke_lease(self, lease: int) -> None:
         await self._call("lease.LeaseRevoke", LeaseRevokeRequest(ID=lease))
 
-    async def compact(self, revision: int) -> None:
-        """Forgets history before `revision`. Compacting what is compacted already is success."""
+    async def compact(self, revision: int, *, wait: bool = False) -> None:
+        """Forgets history before `revision`; `wait`: until its pages are free. What is compacted already is success."""
+        request = CompactionRequest(revision=revision, physical=wait)
         try:
-            await self._call("kv.Compact", CompactionRequest(revision=revision))
+            await self._call("kv.Compact", request, DEFRAGMENT_SECONDS if wait else None)
         except HistoryCompacted:
             return
 
@@ -384,8 +385,13 @@ class Etcd:
         return frozenset(_ALARM_NAMES.get(member.alarm, str(member.alarm)) for member in reply.alarms)
 
     async def disarm_no_space(self) -> None:
-        request = AlarmRequest(action=AlarmRequest.DEACTIVATE, alarm=AlarmType.Value("NOSPACE"))
-        await self._call("maintenance.Alarm", request)
+        """Ends NOSPACE on every member that raises it: they take writes again."""
+        raised = await self._call("maintenance.Alarm", AlarmRequest(action=AlarmRequest.GET))
+        for entry in raised.alarms:
+            if entry.alarm == AlarmType.Value("NOSPACE"):
+                member = entry.memberID
+                request = AlarmRequest(action=AlarmRequest.DEACTIVATE, memberID=member, alarm=entry.alarm)
+                await self._call("maintenance.Alarm", request)
 
     async def largest_commit(self) -> int:
         """How many operations this etcd takes in one transaction, found by asking it (nothing is written)."""

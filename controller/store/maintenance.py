@@ -2,7 +2,8 @@
 
 Started by store.py in every controller process; who wins the compare-and-set on one key does the work of that round.
 The key holds [unix time, revision] pairs, so that any process knows, also after a restart, which revision is older
-than what must be kept. Losing etcd only postpones a round.
+than what must be kept. Losing etcd only postpones a round. The quota is enforced here: etcd itself does not count what
+nested transactions put.
 https://etcd.io/docs/v3.4/op-guide/maintenance/
 """
 
@@ -18,10 +19,11 @@ import structlog
 from controller.store import metrics
 from controller.store.border import Condition, EtcdError, Health
 from controller.store.cache import Cache
-from controller.store.commit import Committer
+from controller.store.commit import FULL, Committer
 from controller.store.etcd import Etcd
 from controller.store.keys import Keyspace
 
+LOOK_SECONDS = 10.0
 ROUNDS_A_KEEP = 10
 QUOTA_SHARE = 0.4
 NO_SPACE = "NOSPACE"
@@ -45,14 +47,10 @@ class Plan:
     compact_to: int
 
 
-def decide(marks: list[Mark], now: float, revision: int, keep_seconds: float, *, crowded: bool) -> Plan:
-    """Compacts to the newest mark at least `keep_seconds` old; to `revision` when etcd fills up.
-
-    A clock that was set back makes no mark younger than now.
-    """
+def decide(marks: list[Mark], now: float, revision: int, keep_seconds: float) -> Plan:
+    """Compacts to the newest mark at least `keep_seconds` old. A clock that was set back makes no mark younger."""
     aged = [(min(at, now), at_revision) for at, at_revision in marks]
-    old = [at_revision for at, at_revision in aged if now - at >= keep_seconds]
-    compact_to = revision if crowded else max(old, default=0)
+    compact_to = max((at_revision for at, at_revision in aged if now - at >= keep_seconds), default=0)
     kept = [mark for mark in aged if mark[1] > compact_to]
     return Plan([*kept, (now, revision)][-_MOST_MARKS:], compact_to)
 
@@ -66,75 +64,85 @@ class Maintenance:
         self._key = keyspace.own(_CLOCK)
         self._committer = committer
         self._keep_seconds, self._quota_bytes = limits
+        self._interval_seconds = self._keep_seconds / ROUNDS_A_KEEP
         self._commits = 0
-        self.alarms: frozenset[str] = frozenset()
-        self.reachable = True
+        self._alarms: frozenset[str] = frozenset()
 
     @property
-    def interval_seconds(self) -> float:
-        return self._keep_seconds / ROUNDS_A_KEEP
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with etcd, in a few words each."""
+        full = (FULL,) if self._committer.full or NO_SPACE in self._alarms else ()
+        return full + tuple(f"etcd raises alarm {name}" for name in sorted(self._alarms - {NO_SPACE}))
 
     async def run(self) -> None:
-        """A round an interval, until cancelled."""
+        """Looks at etcd often and does a round an interval, until cancelled."""
+        interval = self._interval_seconds
+        next_round = time.monotonic() + interval
         while True:
-            await asyncio.sleep(self.interval_seconds)
+            await asyncio.sleep(min(LOOK_SECONDS, interval))
             try:
-                await self.round(time.time())
-                self.reachable = True
+                await self.look()
+                if time.monotonic() >= next_round or self._committer.full:
+                    next_round = time.monotonic() + interval
+                    await self.round(time.time())
             except EtcdError as error:
-                self.reachable = False
                 _log.warning("etcd maintenance was postponed", error=str(error))
 
-    async def round(self, now: float) -> None:
-        """Looks at etcd's health and does what is due. Raises EtcdError."""
+    async def look(self) -> Health:
+        """Takes in etcd's size and alarms; a full etcd gets no more puts. Raises EtcdError."""
         self._cache.measure()
         health = await self._etcd.health(0)
         metrics.database_bytes.set(health.size_bytes)
         metrics.used_bytes.set(health.used_bytes)
-        await self._look_at_alarms()
+        alarms = await self._etcd.alarms()
+        if alarms - self._alarms:
+            _log.error("etcd raises an alarm", alarms=sorted(alarms))
+        self._alarms = alarms
+        metrics.set_alarms(alarms)
+        full = health.used_bytes >= self._quota_bytes
+        if full and not self._committer.full:
+            _log.error("etcd is full; only deletions are taken", used_bytes=health.used_bytes)
+        self._committer.full = full
+        return health
+
+    async def round(self, now: float) -> None:
+        """Compacts, gives pages back, ends alarms: what is due. Raises EtcdError."""
+        health = await self.look()
         idle = self._is_idle()
-        crowded = NO_SPACE in self.alarms or health.used_bytes > self._quota_bytes * QUOTA_SHARE
-        if not await self._compact(now, crowded=crowded):
-            return
-        if NO_SPACE in self.alarms:
+        if self._committer.full or NO_SPACE in self._alarms:
             await self._make_room()
-        elif idle or self._etcd.members > 1:
+            return
+        crowded = health.used_bytes > self._quota_bytes * QUOTA_SHARE
+        if await self._compact(now, 0 if crowded else self._keep_seconds) and (idle or self._etcd.members > 1):
             await self._defragment()
 
-    async def _look_at_alarms(self) -> None:
-        alarms = await self._etcd.alarms()
-        if alarms - self.alarms:
-            _log.error("etcd raises an alarm", alarms=sorted(alarms))
-        self.alarms = alarms
-        metrics.set_alarms(alarms)
-
     def _is_idle(self) -> bool:
+        """Whether hardly anything was written since the last round."""
         done, self._commits = self._committer.commits - self._commits, self._committer.commits
-        return done < _IDLE_COMMITS_A_SECOND * self.interval_seconds
+        return done < _IDLE_COMMITS_A_SECOND * self._interval_seconds
 
-    async def _compact(self, now: float, *, crowded: bool) -> bool:
+    async def _compact(self, now: float, keep_seconds: float) -> bool:
         """False: another process does this round."""
         held, modified = self._cache.own_keys.get(self._key, (b"[]", 0))
         marks = [(float(at), int(revision)) for at, revision in orjson.loads(held)]
-        plan = decide(marks, now, self._cache.revision, self._keep_seconds, crowded=crowded)
-        if NO_SPACE not in self.alarms:
-            unchanged = Condition(self._key, "mod", "=", modified)
-            if not await self._etcd.put(self._key, orjson.dumps(plan.marks), (unchanged,)):
-                return False
+        plan = decide(marks, now, self._cache.revision, keep_seconds)
+        unchanged = Condition(self._key, "mod", "=", modified)
+        if not await self._etcd.put(self._key, orjson.dumps(plan.marks), (unchanged,)):
+            return False
         if plan.compact_to:
             await self._etcd.compact(plan.compact_to)
-            _log.info("compacted etcd's history", revision=plan.compact_to, crowded=crowded)
+            _log.info("compacted etcd's history", revision=plan.compact_to)
         return True
 
     async def _make_room(self) -> None:
-        """After the quota was reached: frees pages and, if that was enough, takes writes again."""
-        used = 0
+        """At the quota: forgets all history, gives pages back and, if that was enough, takes writes again."""
+        await self._etcd.compact(self._cache.revision, wait=True)
         for member in range(self._etcd.members):
             await self._etcd.defragment(member)
-            used = max(used, (await self._etcd.health(member)).used_bytes)
-        if used < self._quota_bytes * _ROOM_SHARE:
+        health = await self.look()
+        if NO_SPACE in self._alarms and health.used_bytes < self._quota_bytes * _ROOM_SHARE:
             await self._etcd.disarm_no_space()
-            await self._look_at_alarms()
+            await self.look()
 
     async def _defragment(self) -> None:
         """One member at a time, and only those that waste much."""

@@ -22,7 +22,7 @@ from controller.store.feed import Feed
 from controller.store.history import History
 from controller.store.keys import Keyspace
 from controller.store.leadership import Leadership
-from controller.store.maintenance import NO_SPACE, Maintenance
+from controller.store.maintenance import Maintenance
 from controller.store.query import Page, Query
 from controller.store.types import (
     Compacted,
@@ -99,11 +99,15 @@ class Store:
 
     async def run(self) -> None:
         """Follows etcd, commits, compacts; until cancelled. Writes and linearizable reads need it running."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._feed.run())
-            group.create_task(self._barrier.run())
-            group.create_task(self._committer.run())
-            group.create_task(self._maintenance.run())
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._feed.run())
+                group.create_task(self._barrier.run())
+                group.create_task(self._committer.run())
+                group.create_task(self._maintenance.run())
+        finally:
+            self._barrier.stop()
+            self._committer.stop()
 
     async def close(self) -> None:
         """Closes the connections; after `run` was cancelled."""
@@ -123,10 +127,7 @@ class Store:
     def problems(self) -> tuple[str, ...]:
         """What is wrong, in a few words each; for /readyz."""
         found = [] if self._feed.following else ["etcd does not answer"]
-        if NO_SPACE in self._maintenance.alarms:
-            found.append("etcd is full")
-        found += [f"etcd raises alarm {name}" for name in sorted(self._maintenance.alarms - {NO_SPACE})]
-        return tuple(found)
+        return (*found, *self._maintenance.problems)
 
     def get(self, key: Key) -> Record | None:
         """From the cache, as it is now."""

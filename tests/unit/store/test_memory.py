@@ -177,14 +177,14 @@ async def test_a_watcher_says_up_to_where_it_handed_everything_out() -> None:
 
 def test_compaction_goes_to_the_newest_mark_that_is_old_enough() -> None:
     marks = [(0.0, 10), (60.0, 20), (120.0, 30)]
-    assert decide(marks, 100.0, 40, 600, crowded=False).compact_to == 0
-    plan = decide(marks, 665.0, 40, 600, crowded=False)
+    assert decide(marks, 100.0, 40, 600).compact_to == 0
+    plan = decide(marks, 665.0, 40, 600)
     assert plan.compact_to == 20
     assert plan.marks == [(120.0, 30), (665.0, 40)]
-    assert decide(marks, 130.0, 40, 600, crowded=True).compact_to == 40
+    assert decide(marks, 130.0, 40, 0).compact_to == 30
 
 
 def test_a_clock_that_was_set_back_neither_loses_history_nor_stops_compaction() -> None:
-    plan = decide([(5000.0, 10)], 1400.0, 20, 600, crowded=False)
+    plan = decide([(5000.0, 10)], 1400.0, 20, 600)
     assert plan.compact_to == 0
-    assert decide(plan.marks, 2000.0, 30, 600, crowded=False).compact_to == 20
+    assert decide(plan.marks, 2000.0, 30, 600).compact_to == 20
