@@ -122,7 +122,18 @@ class CriChannel:
         try:
             return await stub(request, timeout=seconds or call.seconds, metadata=metadata)
         except grpc.aio.AioRpcError as error:
-            raise fault_of(error, pull=call is PULL_IMAGE) from error
+            fault = fault_of(error, pull=call is PULL_IMAGE)
+            if isinstance(fault, (Failed, ImagePullFailed)) and call is not STATUS and not await self.ready():
+                fault = Unavailable(fault.message)
+            raise fault from error
+
+    async def ready(self) -> bool:
+        """Whether CRI serves: for a while after its start containerd refuses every call as if the call were wrong."""
+        try:
+            await self.ask(STATUS, cri_pb2.StatusRequest())
+        except RuntimeFault:
+            return False
+        return True
 
     async def publish(self, topic: str, event: Any) -> None:
         request = events_pb2.PublishRequest(topic=topic)

@@ -19,7 +19,7 @@ from typing import Any
 import structlog
 
 from agent.runtime import cri_calls as calls
-from agent.runtime.errors import InvalidConfig, NotFound, RuntimeFault
+from agent.runtime.errors import InvalidConfig, NotFound, RuntimeFault, Unavailable
 from agent.runtime.pb import cri_pb2 as pb
 from agent.runtime.pb import events_pb2
 from agent.runtime.protocol import RuntimeEvent
@@ -96,6 +96,8 @@ class ContainerdEvents:
         envelopes = self._channel.subscribe(filters)
         try:
             early = await self._stand(envelopes, marker)
+            if not await self._channel.ready():
+                raise Unavailable("the runtime is still starting")
             yield RuntimeEvent("resync")
             for envelope in early:
                 if (event := await self._read(envelope, marker)) is not None:

@@ -17,15 +17,9 @@ from pathlib import Path
 
 from agent.network.purge import purge_network
 from agent.runtime.cgroups import kill_cgroup, remove_cgroup
-from agent.runtime.containerd import (
-    ContainerdPaths,
-    cni_bin_dir,
-    command_lines,
-    containerd_paths,
-    find_containerd,
-    stop_process,
-)
+from agent.runtime.containerd_config import ContainerdPaths, cni_bin_dir, containerd_paths
 from agent.runtime.mounts import unmount_under
+from agent.runtime.processes import command_lines, find_containerd, stop_process
 
 _SHIM = b"containerd-shim-runc-v2"
 

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.runtime.containerd import Containerd, command_lines, containerd_paths, ensure_containerd
+from agent.runtime.containerd import Containerd, containerd_paths, ensure_containerd
 from agent.runtime.cri import CriRuntime
 from agent.runtime.errors import ImagePullFailed, InvalidConfig
 from agent.runtime.images import credentials_for
 from agent.runtime.mounts import mounts_under
+from agent.runtime.processes import command_lines
 from agent.runtime.protocol import ContainerConfig, ContainerSecurity, PortMapping, Resources, SandboxConfig
 from agent.runtime.teardown import kill_node, stop_containerd
 from tests.images import BUSYBOX, write_busybox_image
@@ -49,10 +50,16 @@ async def test_containers_survive_a_killed_containerd(containerd: Containerd, no
     brief = await node.start(sandbox, "sleep", "999", name="brief")
     before = pod_processes(containerd, sandbox[1].uid)
     node.heard.clear()
-    os.kill(containerd.pid, signal.SIGKILL)
+    victim = containerd.pid
+    os.kill(victim, signal.SIGKILL)
     kill_in_pod(containerd, sandbox[1].uid, "999")  # while nobody watches
     await node.hear("resync")
+    for _ in range(500):
+        if containerd.pid != victim:
+            break
+        await asyncio.sleep(0.02)
     supervision.cancel()
+    assert containerd.pid != victim
     lines = pod_processes(containerd, sandbox[1].uid)
     assert {pid: line for pid, line in before.items() if "999" not in line} == lines
     assert (await node.runtime.container_status(lasting)).state == "running"

@@ -13,7 +13,7 @@ import pytest
 from agent.runtime import cri_messages as messages
 from agent.runtime import errors
 from agent.runtime import protocol as p
-from agent.runtime.containerd import Machine, containerd_paths, render_config
+from agent.runtime.containerd_config import Machine, containerd_paths, render_config
 from agent.runtime.cri_calls import fault_of
 from agent.runtime.fake_program import Program, read_program
 from agent.runtime.oci import Entry, write_archive
