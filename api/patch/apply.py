@@ -245,7 +245,7 @@ def _settled(
 
 
 def _client_applied(before: Object, schema: Node | None) -> FieldSet:
-    """kubectl may take over what kubectl applied client-side: the fields of its last-applied annotation."""
+    """kubectl may take over what kubectl applied client-side: what its last-applied annotation says and still holds."""
     text = ((before.get("metadata") or {}).get("annotations") or {}).get(_LAST_APPLIED)
     if not text:
         return {}
@@ -253,10 +253,10 @@ def _client_applied(before: Object, schema: Node | None) -> FieldSet:
         last = orjson.loads(text)
     except orjson.JSONDecodeError:
         return {}
-    if not isinstance(last, dict):
+    if not isinstance(last, dict) or last.get("apiVersion") != before.get("apiVersion"):
         return {}
-    annotation: FieldSet = {"f:metadata": {"f:annotations": {f"f:{_LAST_APPLIED}": {}}}}
-    return union(applied_fields(last, schema), annotation)
+    changed, removed = compare(last, before, schema)
+    return difference(difference(applied_fields(last, schema), changed), removed)
 
 
 def _conflict(conflicts: list[tuple[_Entry, str]]) -> ApiError:

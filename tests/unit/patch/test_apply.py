@@ -130,6 +130,18 @@ def test_kubectl_may_take_over_what_kubectl_applied_client_side() -> None:
     assert '"k":"2"' in applied["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"]
 
 
+def test_kubectl_may_not_take_over_what_somebody_changed_since() -> None:
+    live = config(k="1")
+    text = '{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c"},"data":{"k":"1"}}'
+    live["metadata"]["annotations"] = {"kubectl.kubernetes.io/last-applied-configuration": text}
+    track_update(None, live, writer("kubectl-client-side-apply"), CONFIG_MAP)
+    edited = clone(live)
+    edited["data"]["k"] = "mine"
+    track_update(live, edited, writer("kubectl-edit", T2), CONFIG_MAP)
+    with pytest.raises(Conflict, match="kubectl-edit"):
+        apply(edited, config(k="2"), writer("kubectl", T2), CONFIG_MAP)
+
+
 def test_a_create_is_tracked_without_what_always_exists() -> None:
     obj = pod({"name": "a", "image": "i"})
     obj["metadata"] |= {"uid": "1", "labels": {"x": "y"}}
