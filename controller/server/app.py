@@ -9,7 +9,9 @@ authorized before anything looks at its body; every error a client sees is a Sta
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Iterator
 from collections.abc import Awaitable, Callable
 
 import orjson
@@ -136,14 +138,22 @@ class ApiServer:
     async def _run_long(self, call: Call, handler: Handler) -> Answer:
         """Watches, logs, tunnels: no deadline, counted apart, ended at shutdown."""
         labels = self.metrics.open(call.verb, call.target)
+        try:
+            with self._endless():
+                return await handler(self.services, call)
+        finally:
+            self.metrics.shut(labels)
+
+    @contextlib.contextmanager
+    def _endless(self) -> Iterator[None]:
+        """The current request does not end by itself; `end_streams` ends it."""
         task = asyncio.current_task()
         assert task is not None
         self._streams.add(task)
         try:
-            return await handler(self.services, call)
+            yield
         finally:
             self._streams.discard(task)
-            self.metrics.shut(labels)
 
     def end_streams(self) -> None:
         """Shutdown: whatever would go on for ever is cancelled."""
@@ -165,7 +175,8 @@ class ApiServer:
         if path == "/wherry/v1/join":
             return await answer_join(services, request, user)
         if path.startswith(NODES_PREFIX):
-            return await answer_session(services, request, user, path)
+            with self._endless():
+                return await answer_session(services, request, user, path)
         if "Impersonate-User" in request.headers:
             user = impersonated(services.authorizer, user, request.headers)
         services.authorizer.require(Attributes(user, request.method.lower(), path=path))

@@ -6,6 +6,7 @@ changes nothing that is as it should be; a role somebody annotated `autoupdate: 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,14 +24,17 @@ _SYSTEM = User("system:apiserver", groups=(MASTERS_GROUP,))
 
 
 async def ensure_defaults(registry: Registry) -> None:
-    """Creates what is missing and adds what default roles have gained. Raises ApiError when etcd does not answer."""
+    """Creates what is missing, all at once, and adds what default roles have gained. Raises ApiError."""
+    wanted: list[tuple[Kind, Object, str]] = []
     for name in NAMESPACES:
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-        await _ensure(registry, by_resource("", "namespaces"), namespace)
-    for role in cluster_roles():
-        await _ensure(registry, by_resource(GROUP, "clusterroles"), role, "rules")
-    for binding in cluster_role_bindings():
-        await _ensure(registry, by_resource(GROUP, "clusterrolebindings"), binding, "subjects")
+        wanted.append((by_resource("", "namespaces"), namespace, ""))
+    wanted += [(by_resource(GROUP, "clusterroles"), role, "rules") for role in cluster_roles()]
+    wanted += [(by_resource(GROUP, "clusterrolebindings"), binding, "subjects") for binding in cluster_role_bindings()]
+    results = await asyncio.gather(*(_ensure(registry, *entry) for entry in wanted), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
 
 
 async def _ensure(registry: Registry, kind: Kind, wanted: Object, field: str = "") -> None:

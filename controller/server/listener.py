@@ -81,9 +81,16 @@ class Listener:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None and self._http is not None
-        self._server.close()
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Refuses new connections, ends streams, waits for the rest; safe to call twice."""
+        if self._server is None or self._http is None:
+            return
+        server, http = self._server, self._http
+        self._server = self._http = None
+        server.close()
         self._app.end_streams()
-        self._http.pre_shutdown()
-        await self._http.shutdown(self._grace_seconds)
+        http.pre_shutdown()
+        await http.shutdown(self._grace_seconds)
         self._app.metrics.close()
