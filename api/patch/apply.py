@@ -130,7 +130,11 @@ def apply(live: Object | None, applied: Object, writer: Writer, schema: Node | N
             owned = union(owned, entry.fields)
         _prune(merged, own.fields, owned, schema)
     changed, removed = compare(before, merged, schema)
-    others = _settled(others, _without_reset(changed, writer), before, writer, schema, force)
+    taken = _without_reset(changed, writer)
+    if not force:
+        allowed = _client_applied(before, schema) if writer.manager == "kubectl" else {}
+        _refuse_conflicts(others, difference(taken, allowed))
+    others = _reduced(others, taken)
     unchanged = not changed and not removed and own is not None and own.fields == fields
     mine = own if unchanged else _owned(writer, "Apply", fields)
     kept = [entry for entry in _reduced(others, removed) if entry.fields]
@@ -230,18 +234,11 @@ def _before_first_apply(before: Object, applied: Object, writer: Writer, schema:
 # ---- conflicts ----
 
 
-def _settled(
-    others: list[_Entry], changed: FieldSet, before: Object, writer: Writer, schema: Node | None, force: bool
-) -> list[_Entry]:
-    """The other managers after this write took `changed`. Raises Conflict when it may not."""
-    contested = [(entry, intersection(entry.fields, changed)) for entry in others]
-    if not force:
-        allowed = _client_applied(before, schema) if writer.manager == "kubectl" else {}
-        refused = [(entry, difference(fields, allowed)) for entry, fields in contested]
-        conflicts = [(entry, path) for entry, fields in refused for path in paths(fields)]
-        if conflicts:
-            raise _conflict(conflicts)
-    return [replace(entry, fields=difference(entry.fields, fields)) for entry, fields in contested]
+def _refuse_conflicts(others: list[_Entry], taken: FieldSet) -> None:
+    """Raises Conflict when another manager owns a field that this write would change."""
+    conflicts = [(entry, path) for entry in others for path in paths(intersection(entry.fields, taken))]
+    if conflicts:
+        raise _conflict(conflicts)
 
 
 def _client_applied(before: Object, schema: Node | None) -> FieldSet:
