@@ -62,13 +62,17 @@ class Identity:
     def certificate(self) -> x509.Certificate:
         return x509.load_pem_x509_certificate(self.cert.encode())
 
-    def is_good(self, applicant: Applicant, now: datetime) -> bool:
-        """Not expired, for this name, and naming all of these addresses."""
+    def is_for(self, node_name: str, now: datetime) -> bool:
+        """Not expired, and of this node."""
         certificate = self.certificate()
         names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        if not names or names[0].value != f"system:node:{applicant.node_name}":
+        if not names or names[0].value != f"system:node:{node_name}":
             return False
-        return now < certificate.not_valid_after_utc and set(applicant.addresses) <= _alternatives(certificate)
+        return now < certificate.not_valid_after_utc
+
+    def names(self, addresses: tuple[str, ...]) -> bool:
+        """Whether clients that come to any of these addresses will believe it."""
+        return set(addresses) <= _alternatives(self.certificate())
 
     def renew_at(self) -> datetime:
         certificate = self.certificate()
@@ -86,24 +90,37 @@ def _alternatives(certificate: x509.Certificate) -> set[str]:
 
 
 async def obtain_identity(directory: Path, applicant: Applicant, token: str) -> Identity:
-    """The kept identity if it is still good, else a new one by joining. Raises JoinRefused; waits for a server that
-    cannot be reached."""
+    """The kept identity if it is still good (renewed when the node has other addresses now), else a new one by joining.
+
+    Raises JoinRefused; waits for a server that cannot be reached.
+    """
     kept = load_identity(directory)
-    if kept is not None and kept.is_good(applicant, datetime.now(UTC)):
+    if kept is not None and not kept.is_for(applicant.node_name, datetime.now(UTC)):
+        kept = None
+    if kept is not None and kept.names(applicant.addresses):
         return kept
-    if not token:
-        raise JoinRefused("this node has no valid certificate: start it with --token (wherry token create prints one)")
-    match = _TOKEN.fullmatch(token.strip())
-    if match is None:
-        raise JoinRefused("--token is not a join token: it looks like wherry1.<64 hex digits>.<6 characters>.<16>")
+    fingerprint, bearer = parse_token(token) if kept is None else ("", "")
     while True:
         try:
-            return await _join(directory, applicant, match[1], match[2])
+            if kept is None:
+                return await _join(directory, applicant, fingerprint, bearer)
+            async with Client(applicant.server, kept.credentials) as client:
+                return await renew_identity(client, directory, applicant, kept)
         except errors.ApiError as error:
             if not error.retryable:
                 raise JoinRefused(f"{applicant.server} refused to let this node join: {error.message}") from error
             _log.warning("cannot join yet", server=applicant.server, error=error.message)
             await asyncio.sleep(RETRY_SECONDS)
+
+
+def parse_token(token: str) -> tuple[str, str]:
+    """(fingerprint of the CA, bearer token) of a join token. Raises JoinRefused."""
+    if not token:
+        raise JoinRefused("this node has no valid certificate: start it with --token (wherry token create prints one)")
+    match = _TOKEN.fullmatch(token.strip())
+    if match is None:
+        raise JoinRefused("--token is not a join token: it looks like wherry1.<64 hex digits>.<6 characters>.<16>")
+    return match[1], match[2]
 
 
 async def _join(directory: Path, applicant: Applicant, fingerprint: str, bearer: str) -> Identity:

@@ -7,6 +7,7 @@ stops none of them. A part that breaks takes the process down, and whoever super
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import signal
 import ssl
@@ -291,9 +292,11 @@ def server_context(identity: Identity) -> ssl.SSLContext:
 
 
 def applicant_of(config: AgentConfig) -> Applicant:
-    """Name and addresses of this node; the address is the one from which it speaks to the controller."""
+    """Name and addresses of this node: from which it speaks to the controller, or to the world if that is here."""
     parts = urlsplit(config.server)
     address = config.node_ip or hostinfo.default_address(parts.hostname or "127.0.0.1", parts.port or 443)
+    if not config.node_ip and ipaddress.ip_address(address).is_loopback:
+        address = hostinfo.default_address()
     return Applicant(config.server, config.name, (address,))
 
 

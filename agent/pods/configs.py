@@ -125,6 +125,8 @@ def container_config(pod: Object, attempt: Attempt, node: Node) -> ContainerConf
 
 
 def _sandbox_hostname(pod: Object, node: Node) -> str:
+    if pod["spec"].get("hostNetwork"):
+        return ""  # the node's own: it has no UTS namespace to set one in
     if pod["spec"].get("setHostnameAsFQDN") and (fqdn := dns.fqdn_of(pod, node.resolver.domain)):
         return fqdn
     return dns.hostname_of(pod, node.hostname)

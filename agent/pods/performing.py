@@ -265,6 +265,7 @@ class Performer:
         memory = self._memory
         view = memory.view(step.name)
         grace = self._restart_grace(step.name, step.message)
+        memory.change(step.name, killed_for_restart=step.message != FAILED_HOOK)
         await self.stopper.stop_one(memory.pod, view, step.message, grace, self.address())
         try:
             status = await self._shop.runtime.container_status(step.container_id)
@@ -272,7 +273,7 @@ class Performer:
             memory.forget_container(step.container_id)
             return
         memory.take_container(status if status.state == "exited" else replace(status, state="exited"))
-        memory.change(step.name, killed_for_restart=step.message != FAILED_HOOK, must_restart="")
+        memory.change(step.name, must_restart="")
 
     def _restart_grace(self, name: str, message: str) -> float:
         """A probe's own terminationGracePeriodSeconds counts when that probe condemned the container."""

@@ -279,7 +279,7 @@ class PodWorker:
     # Inside.
 
     def _report(self) -> None:
-        if self._removed or self._final_before:
+        if self._removed or self._final_before or self._is_restarting():
             return
         now = self._shop.clock()
         if self._rejection is not None:
@@ -288,6 +288,11 @@ class PodWorker:
             status = pod_status(self.memory.seen_pod(), self.memory.observed(), now, self._shop.host)
         self.memory.reported = status
         self._reporter.offer(status)
+
+    def _is_restarting(self) -> bool:
+        """A container was stopped by the agent to be started again at once: its end is no news."""
+        stopped = (view for view in self.memory.views.values() if view.killed_for_restart and view.waiting is None)
+        return any(view.current is not None and view.current.state == "exited" for view in stopped)
 
     def _judge_ending(self) -> None:
         """Whether, and with how much grace, the pod has to end."""
