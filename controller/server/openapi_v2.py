@@ -19,7 +19,7 @@ from controller.server.reply import Reply
 from controller.server.version import WHERRY_VERSION
 
 PATH = "/openapi/v2"
-_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"  # asked for with an @, which no media type may have
 _TITLE = "Kubernetes"
 
 
