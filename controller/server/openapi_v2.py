@@ -19,7 +19,8 @@ from controller.server.reply import Reply
 from controller.server.version import WHERRY_VERSION
 
 PATH = "/openapi/v2"
-_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"  # asked for with an @, which no media type may have
+# Clients ask for it with an @ before v1.0, which no media type may have.
+_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 _TITLE = "Kubernetes"
 
 
