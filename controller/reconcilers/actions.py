@@ -9,7 +9,7 @@ have succeeded.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,8 +26,8 @@ from controller.store.types import Key
 ACTION_SECONDS = 30.0
 """One write may take so long, etcd leader changes included; then its outcome is unknown and the key starts over."""
 _WIDEST = 256
-"""So many of the actions of one `Together` are in flight at most; it starts with one and doubles, as
-replica_set.go's slowStartBatch does, so that a refusal costs few requests."""
+"""So many of the actions of one `Together` are in flight at most, enough to fill group commits; it starts with one and
+doubles, as replica_set.go's slowStartBatch does, so that a refusal costs few requests."""
 
 
 @dataclass(frozen=True)
@@ -165,16 +165,33 @@ class Executor:
             raise Timeout(f"no answer from the store within {ACTION_SECONDS:g} s") from error
 
     async def _perform_together(self, action: Together) -> int:
-        versions, done, width = [0], 0, 1
-        while done < len(action.actions):
-            chunk = action.actions[done : done + width]
-            outcomes = await asyncio.gather(*(self.perform(one) for one in chunk), return_exceptions=True)
-            for outcome in outcomes:
-                if isinstance(outcome, BaseException):
-                    raise outcome
-                versions.append(outcome)
-            done += len(chunk)
-            width = min(width * 2, _WIDEST)
+        """Doubling waves first, then as many as may be in flight, always; no further one after the first error."""
+        version, done, width = 0, 0, 1
+        while done < len(action.actions) and width < _WIDEST:
+            wave = action.actions[done : done + width]
+            version = max(version, await self._perform_at_once(wave, len(wave)))
+            done += len(wave)
+            width *= 2
+        return max(version, await self._perform_at_once(action.actions[done:], _WIDEST))
+
+    async def _perform_at_once(self, actions: Sequence[Action], width: int) -> int:
+        waiting = iter(actions)
+        versions, errors = [0], []
+
+        async def work() -> None:
+            for one in waiting:
+                try:
+                    versions.append(await self.perform(one))
+                except ApiError as error:
+                    errors.append(error)
+                if errors:
+                    return
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(min(width, len(actions))):
+                tasks.create_task(work())
+        if errors:
+            raise errors[0]
         return max(versions)
 
     async def _perform_one(self, action: Create | Change | Delete | DeleteAll) -> int:

@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-import orjson
-
 from api import kinds
 from api.kinds import Kind
 from api.objects import Object, is_deleting, metadata, name_of, namespace_of, uid_of
 from controller.reconcilers.actions import Action, Delete, Disown, DropFinalizer, Together
 from controller.reconcilers.loop import NOTHING, Decision, Failure, Source, Watch
-from controller.reconcilers.views import AMBIGUOUS, Views, owner_bytes
+from controller.reconcilers.views import AMBIGUOUS, Views, owner_bytes, owners_of
 from controller.store.types import Event, EventType, Key, Record
 
 FOREGROUND = "foregroundDeletion"
@@ -147,7 +145,7 @@ class GarbageCollector:
         keys: list[Key] = []
         owners, before = owner_bytes(record), owner_bytes(previous) if previous is not None else b""
         if owners != before or owners is AMBIGUOUS:
-            if owners and not self._all_solid(owners, record):
+            if owners and not self._all_solid(record):
                 keys.append(record.key)
             if before and previous is not None:  # former owners may have waited for this one
                 keys.extend(_owner_keys(previous.parse()))
@@ -156,14 +154,10 @@ class GarbageCollector:
             keys.extend(one.key for one in self._views.store.by_owner(uid_of(record.parse())))
         return keys
 
-    def _all_solid(self, owners: bytes, record: Record) -> bool:
+    def _all_solid(self, record: Record) -> bool:
         """Whether every owner is there and stays: the usual case of a new child, settled without a reconcile."""
-        try:
-            references = orjson.loads(owners)
-        except orjson.JSONDecodeError:
-            return False
         dependent = {"metadata": {"namespace": record.key.namespace}}
-        for reference in references:
+        for reference in owners_of(record):
             key = _key_of(reference, dependent)
             owner = self._views.get(key) if key is not None else None
             if owner is None or uid_of(owner) != reference.get("uid") or is_deleting(owner):

@@ -35,7 +35,7 @@ from controller.reconcilers.views import PodFacts, condition_of
 
 PODS = kinds.by_resource("", "pods")
 REPLICA_SETS = kinds.by_resource("apps", "replicasets")
-BURST = 1000
+BURST = 2500
 """So many pods are created or deleted before looking again."""
 _FAILURE = "ReplicaFailure"
 

@@ -15,9 +15,9 @@ from api.objects import Object, controller_of, uid_of
 from api.selectors import from_object
 from controller.reconcilers.loop import Decision, Failure, Source, Watch, own_key
 from controller.reconcilers.replicaset import PODS, REPLICA_SETS, Observed, decide
-from controller.reconcilers.views import AMBIGUOUS, Owner, PodFacts, Views, owner_bytes
+from controller.reconcilers.views import PodFacts, Views, controller_of_record
 from controller.store import Query
-from controller.store.types import Event, EventType, Key
+from controller.store.types import Event, EventType, Key, Record
 
 _REMEMBERED_NAMES = 1000
 
@@ -80,24 +80,20 @@ class ReplicaSetReconciler:
         return own_key(event)
 
     def _on_pod(self, event: Event) -> Iterable[Hashable]:
-        key = event.record.key
-        before = self._views.last_pod(key)
-        if before is not None and before.owner is not None and _same_owners(event):
-            return [(key.namespace, owner.name) for owner in _owners(before)]  # the usual change needs no parse yet
-        after = self._views.pod(event.record)
+        """Events come by thousands: only owner references are read here; pods are parsed when they are looked at."""
+        record = event.record
+        key, owner = record.key, controller_of_record(record)
+        before = controller_of_record(event.previous) if event.previous is not None else None
+        names = {one.name for one in (before, owner) if one is not None and one.kind == REPLICA_SETS.kind}
         bare = self._bare.setdefault(key.namespace, set())
+        bare.discard(key)
         if event.type is EventType.DELETED:
-            bare.discard(key)
-            if after.owner is not None and self._exists(key.namespace, after.owner.name):
-                self._remember(after.owner.uid, after.name)
-        elif after.owner is None:
+            if owner is not None and self._exists(key.namespace, owner.name):
+                self._remember(owner.uid, key.name)
+        elif owner is None:
             bare.add(key)
-        else:
-            bare.discard(key)
-        keys = {(key.namespace, owner.name) for owner in _owners(before, after)}
-        if after.owner is None and event.type is not EventType.DELETED:
-            keys.update(self._matching(after))
-        return keys
+            names.update(self._matching(record))
+        return [(key.namespace, name) for name in names]
 
     def _exists(self, namespace: str, name: str) -> bool:
         return self._views.store.get(Key(*REPLICA_SETS.resource, namespace, name)) is not None
@@ -108,21 +104,8 @@ class ReplicaSetReconciler:
         if len(names) > _REMEMBERED_NAMES:
             del names[next(iter(names))]
 
-    def _matching(self, pod: PodFacts) -> Iterable[tuple[str, str]]:
+    def _matching(self, pod: Record) -> Iterable[str]:
         """The ReplicaSets that may adopt a pod nobody controls."""
-        for record in self._views.store.list(REPLICA_SETS.resource, Query(namespace=pod.namespace)).records:
+        for record in self._views.store.list(REPLICA_SETS.resource, Query(namespace=pod.key.namespace)).records:
             if from_object(self._views.object(record)["spec"]["selector"]).matches(pod.labels):
-                yield (record.key.namespace, record.key.name)
-
-
-def _same_owners(event: Event) -> bool:
-    if event.type is not EventType.MODIFIED or event.previous is None:
-        return False
-    owners = owner_bytes(event.record)
-    return owners is not AMBIGUOUS and owners == owner_bytes(event.previous)
-
-
-def _owners(*views: PodFacts | None) -> Iterable[Owner]:
-    for pod in views:
-        if pod is not None and pod.owner is not None and pod.owner.kind == REPLICA_SETS.kind:
-            yield pod.owner
+                yield record.key.name
