@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import signal
 import socket
@@ -219,8 +220,23 @@ async def _until_lost(lost: asyncio.Event, work: list[Coroutine[Any, Any, None]]
             task.cancel()
 
 
+def _log_lines() -> None:
+    """One JSON object a line; an error with its frames, but never with their variables, which may be secrets."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
 def main(argv: list[str] | None = None) -> None:
     config = parse_arguments(sys.argv[1:] if argv is None else argv)
+    _log_lines()
     try:
         asyncio.run(run(config))
     except KeyboardInterrupt:

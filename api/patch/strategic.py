@@ -50,7 +50,7 @@ def _merge_map(original: Object, patch: Object, schema: Node) -> Object:
     if directive == "merge":
         del patch[_DIRECTIVE]
     elif directive is not None:
-        raise Unexplained(f"unknown patch type: {directive} in map: {_shown(patch)}")
+        raise BadRequest(f"unknown patch type: {directive} in map: {_shown(patch)}")
     _retain_keys(original, patch)
     for key in [key for key in patch if key.startswith("$")]:
         value = patch.pop(key)
@@ -182,9 +182,9 @@ def _special_elements(original: list[Any], patch: list[Any], key: str) -> tuple[
         elif directive == "replace":
             replaced = True
         elif directive == "merge":
-            raise Unexplained("merging lists cannot yet be specified in the patch")
+            raise BadRequest("merging lists cannot yet be specified in the patch")
         else:
-            raise Unexplained(f"unknown patch type: {directive} in map: {_shown(element)}")
+            raise BadRequest(f"unknown patch type: {directive} in map: {_shown(element)}")
     if replaced:
         plain = _cleaned(plain)
     return original, plain, replaced

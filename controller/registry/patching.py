@@ -55,7 +55,7 @@ def patcher(request: Request, kind: Kind, patch: Patch) -> Make:
     touched = touched_fields(patch.type, document)
 
     def patched(current: Object) -> Object:
-        wanted = merge(current, orjson.loads(patch.body))
+        wanted = _of_kind(kind, patch.type, merge(current, orjson.loads(patch.body)))
         return wanted if request.trusted else _decoded(request, kind, wanted, touched)
 
     return patched
@@ -90,6 +90,16 @@ def _merger(kind: Kind, type: PatchType) -> Callable[[Object, Any], Object]:
         return merge_patch
     schema = merge_schema(kind)
     return lambda obj, patch: strategic_merge(obj, patch, schema)
+
+
+def _of_kind(kind: Kind, type: PatchType, wanted: Object) -> Object:
+    """A patch cannot make another kind of an object. Raises Invalid; a strategic merge just does not touch the kind."""
+    if type is not PatchType.STRATEGIC:
+        given = wanted.get("apiVersion") or kind.api_version, wanted.get("kind") or kind.kind
+        if given != (kind.api_version, kind.kind):
+            raise _bad_patch(wanted, f"unable to decode {given[0]}, Kind={given[1]} into a {kind.kind}")
+    wanted["apiVersion"], wanted["kind"] = kind.api_version, kind.kind
+    return wanted
 
 
 def _decoded(request: Request, kind: Kind, wanted: Object, touched: frozenset[str] | None) -> Object:
@@ -139,6 +149,11 @@ async def _apply(ground: Ground, request: Request, target: Target, body: bytes) 
 
 def _applied(request: Request, target: Target, body: bytes) -> Object:
     """The applied configuration: checked like a PUT's body, but never defaulted; what it leaves out it does not own."""
+    decoded = decode_body(body, _YAML, None)
+    given = decoded.obj.get("apiVersion") or ""
+    if given != target.kind.api_version:
+        expected = f"Specified patch version: {given}, expected: {target.kind.api_version}"
+        raise BadRequest(f"Incorrect version specified in apply patch. {expected}")
     decoded = decode_body(body, _YAML, target.kind)
     checked = check(target.kind, decoded.obj, prune=True)
     if checked.type_errors:

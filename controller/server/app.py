@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 import orjson
 import structlog
@@ -29,7 +28,7 @@ from controller.server.authorization import Attributes
 from controller.server.call import Call, Services
 from controller.server.cluster_metrics import ClusterMetrics
 from controller.server.health import answer_health
-from controller.server.impersonation import impersonated
+from controller.server.impersonation import impersonated, impersonates
 from controller.server.join import answer_join
 from controller.server.metrics import RequestMetrics, answer_metrics
 from controller.server.negotiation import PLAIN, negotiate
@@ -118,7 +117,7 @@ class ApiServer:
     ) -> Answer:
         services = self.services
         user = services.authenticator.identify(request)
-        if "Impersonate-User" in request.headers:
+        if impersonates(request.headers):
             user = impersonated(services.authorizer, user, request.headers)
         if MASTERS_GROUP not in user.groups:
             services.authorizer.require(_attributes(user, target, verb, params))
@@ -177,7 +176,7 @@ class ApiServer:
         if path.startswith(NODES_PREFIX):
             with self._endless():
                 return await answer_session(services, request, user, path)
-        if "Impersonate-User" in request.headers:
+        if impersonates(request.headers):
             user = impersonated(services.authorizer, user, request.headers)
         services.authorizer.require(Attributes(user, request.method.lower(), path=path))
         if request.method not in ("GET", "HEAD"):

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 
-from api.errors import BadRequest, TooLarge, Unexplained, not_found
+from api.errors import BadRequest, TooLarge, Unexplained, UnsupportedMediaType, not_found
 from api.kinds import Kind
 from controller.admission.types import User
 from controller.pki.files import Pki
@@ -27,6 +27,7 @@ from controller.server.target import Target
 from controller.store import Store
 from controller.store.types import Key, Record
 
+_ENCODINGS = ("identity", "gzip", "deflate")
 BODY_LIMIT_BYTES = 3 * 1024 * 1024
 
 
@@ -91,7 +92,15 @@ async def read_body(request: web.BaseRequest) -> bytes:
     declared = request.content_length
     if declared is not None and declared > BODY_LIMIT_BYTES:
         raise body_too_large()
-    content = request.content
+    if "Content-Encoding" in request.headers and request.headers["Content-Encoding"].lower() not in _ENCODINGS:
+        raise UnsupportedMediaType(f"415: Content-Encoding must be one of {', '.join(_ENCODINGS)}", {})
+    try:
+        return await _read(request.content)
+    except web.RequestPayloadError as error:
+        raise BadRequest(f"the request body cannot be read: {error}") from error
+
+
+async def _read(content: StreamReader) -> bytes:
     if content.is_eof():
         return content.read_nowait()
     pieces: list[bytes] = []

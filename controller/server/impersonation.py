@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from multidict import CIMultiDictProxy
 
+from api.errors import BadRequest
 from controller.admission.types import User
 from controller.server.authentication import (
     ANONYMOUS,
@@ -23,9 +24,15 @@ _SERVICE_ACCOUNT = "system:serviceaccount:"
 _AUTHN = "authentication.k8s.io"
 
 
+def impersonates(headers: CIMultiDictProxy[str]) -> bool:
+    return "Impersonate-User" in headers or "Impersonate-Group" in headers or "Impersonate-Uid" in headers
+
+
 def impersonated(authorizer: Chain, user: User, headers: CIMultiDictProxy[str]) -> User:
-    """The user to act as. Raises Forbidden when `user` may not."""
-    name = headers["Impersonate-User"]
+    """The user to act as. Raises Forbidden when `user` may not, BadRequest when nobody is named."""
+    name = headers.get("Impersonate-User", "")
+    if not name:
+        raise BadRequest("Impersonate-Group and Impersonate-Uid need Impersonate-User: whom to act as")
     groups = tuple(headers.getall("Impersonate-Group", ()))
     uid = headers.get("Impersonate-Uid", "")
     extra: dict[str, list[str]] = {}

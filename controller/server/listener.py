@@ -7,6 +7,7 @@ our CA; on shutdown new requests are refused, short ones finish, watches end cle
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from dataclasses import dataclass
 
@@ -19,6 +20,11 @@ BACKLOG = 1024
 KEEPALIVE_SECONDS = 3630.0
 MAX_HEADER_BYTES = 64 * 1024
 """Bound service-account tokens and long selectors fit."""
+
+_protocol_log = logging.getLogger("controller.server.protocol")
+"""aiohttp's own: what is no HTTP is answered with 400 and is no event for our log."""
+_protocol_log.addHandler(logging.NullHandler())
+_protocol_log.propagate = False
 
 
 def server_context(pki: Pki) -> ssl.SSLContext:
@@ -63,6 +69,7 @@ class Listener:
         self._http = web.Server(
             self._app.handle,
             access_log=None,
+            logger=_protocol_log,
             keepalive_timeout=KEEPALIVE_SECONDS,
             handler_cancellation=True,
             auto_decompress=True,

@@ -6,6 +6,7 @@ Invariant: an option that is not understood is refused, never ignored; selectors
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
@@ -19,6 +20,8 @@ FIELD_MANAGER_MAX = 128
 _COMMON_FIELDS = ("metadata.name", "metadata.namespace")
 _TRUE = ("1", "t", "T", "true", "TRUE", "True")
 _FALSE = ("0", "f", "F", "false", "FALSE", "False", "")
+
+_WHOLE = re.compile(r"[+-]?[0-9]{1,40}")
 
 Params = Mapping[str, str]
 
@@ -40,17 +43,20 @@ def flag(params: Params, name: str) -> bool:
         return True
     if text in _FALSE:
         return False
-    raise BadRequest(f'strconv.ParseBool: parsing "{text}": invalid syntax')
+    raise BadRequest(f'{name}: strconv.ParseBool: parsing "{text}": invalid syntax')
 
 
 def whole(params: Params, name: str) -> int | None:
+    """A whole number of 64 bits, as strconv.ParseInt reads it; None when the parameter is missing or empty."""
     text = params.get(name)
     if not text:
         return None
-    try:
-        return int(text)
-    except ValueError:
-        raise BadRequest(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+    if not _WHOLE.fullmatch(text):
+        raise BadRequest(f'{name}: strconv.ParseInt: parsing "{text}": invalid syntax')
+    number = int(text)
+    if not -(1 << 63) <= number < 1 << 63:
+        raise BadRequest(f'{name}: strconv.ParseInt: parsing "{text}": value out of range')
+    return number
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ def list_options(params: Params, kind: Kind, *, watch: bool = False) -> ListOpti
         continue_token=params.get("continue", ""),
         resource_version=params.get("resourceVersion", ""),
         match=params.get("resourceVersionMatch", ""),
-        watch=watch or flag(params, "watch"),
+        watch=flag(params, "watch") or watch,
         bookmarks=flag(params, "allowWatchBookmarks"),
         initial_events=flag(params, "sendInitialEvents") if "sendInitialEvents" in params else None,
         timeout_seconds=whole(params, "timeoutSeconds"),

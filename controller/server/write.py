@@ -12,7 +12,9 @@ from api.codec import decode_body
 from api.errors import BadRequest, UnsupportedMediaType
 from api.kinds import Kind, by_gvk
 from api.objects import Object
+from api.schema import check
 from controller.registry import DeleteOptions, Deletion, Patch, PatchType, Request
+from controller.registry.intake import take_in, undecodable
 from controller.server import shapes
 from controller.server.call import Call, Services, read_body
 from controller.server.options import delete_errors, flag, list_options, whole, write_options
@@ -119,6 +121,8 @@ async def _delete_options(call: Call) -> tuple[Request, DeleteOptions]:
         wire = decode_body(body, call.request.headers.get("Content-Type", ""), None).obj
         if wire.get("kind") not in (None, "", "DeleteOptions"):
             raise BadRequest(f"decoded object cannot be converted to DeleteOptions: {wire.get('kind')}")
+        if problems := check(DELETE_OPTIONS, wire).type_errors:
+            raise undecodable(DELETE_OPTIONS, problems[0])
     else:
         wire = _delete_options_of_query(call)
     dry_run = wire.get("dryRun") or ([call.params["dryRun"]] if call.params.get("dryRun") else [])
@@ -145,7 +149,8 @@ def _delete_options_of_query(call: Call) -> Object:
 async def create_binding(services: Services, call: Call) -> Answer:
     """POST pods/NAME/binding, or of a Binding."""
     request = request_of(call, "CreateOptions")
-    obj = await decoded(call, _kind("", "v1", "Binding"), request)
+    kind = _kind("", "v1", "Binding")
+    obj = take_in(request, kind, await decoded(call, kind, request))
     name = call.target.name if call.target.subresource else (obj.get("metadata") or {}).get("name") or ""
     await services.registry.bind_as(request, call.namespace, name, obj)
     return reply_object(CREATED, status=201, headers=warning_headers(request.warnings))
@@ -154,7 +159,7 @@ async def create_binding(services: Services, call: Call) -> Answer:
 async def create_eviction(services: Services, call: Call) -> Answer:
     """POST pods/NAME/eviction."""
     request = request_of(call, "CreateOptions")
-    obj = await decoded(call, EVICTION, request)
+    obj = take_in(request, EVICTION, await decoded(call, EVICTION, request))
     if (obj.get("deleteOptions") or {}).get("dryRun"):
         request.dry_run = True
     await services.registry.evict_as(request, call.namespace, call.target.name, obj)
