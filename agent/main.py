@@ -305,8 +305,8 @@ async def run(config: AgentConfig) -> None:
     config.data_dir.mkdir(parents=True, exist_ok=True)
     applicant = applicant_of(config)
     identity = await obtain_identity(config.data_dir / "pki", applicant, config.token)
-    engine = await start_engine(config)
     _log.info("agent starts", node=config.name, server=config.server, address=applicant.addresses[0])
+    engine = await start_engine(config)
     await Agent(config, engine, identity, applicant).run()
 
 

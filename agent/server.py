@@ -41,7 +41,7 @@ from agent.tunnel import Unanswered, tunnel
 from agent.volumes.named import NamedVolumes
 from api import errors
 
-SHUTDOWN_SECONDS = 2.0
+SHUTDOWN_SECONDS = 0.2
 RUN_SECONDS = 60.0
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 _log = structlog.get_logger()
@@ -111,6 +111,8 @@ class AgentServer:
             return web.Response(status=500, text=fault.message)
         except Unanswered as error:
             return web.Response(status=502, text=str(error))
+        except ConnectionError:
+            return web.Response(status=400)  # the client went away: nobody reads this
 
     async def _check(self, request: web.BaseRequest, path: str) -> None:
         transport = request.transport

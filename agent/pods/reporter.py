@@ -76,7 +76,8 @@ class StatusReporter:
             self._due.clear()
             self._urgent.clear()
             status = self._offered
-            if status is None:
+            if status is None or self.vanished:
+                self._settled.set()
                 continue
             try:
                 await self._send(status)

@@ -164,7 +164,7 @@ class Roster:
                 _log.warning("the container runtime does not answer", error=fault.message)
                 await asyncio.sleep(RETRY_SECONDS)
         for pod in await asyncio.to_thread(load_checkpoints, self._shop.paths):
-            worker = PodWorker(self._shop, pod, self._own)
+            worker = PodWorker(self._shop, pod, self._own, remembered=True)
             uid = uid_of(pod)
             worker.adopt(boxes.get(uid, ()), containers.get(uid, ()))
             self._start(worker)

@@ -33,16 +33,22 @@ from agent.runtime.protocol import ContainerStatus, SandboxStatus
 from api import errors
 from api.objects import Object, is_deleting, name_of, namespace_of, uid_of
 
-PAUSE_SECONDS = 1.0
+FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.1, 5.0
 FLUSH_SECONDS = 5.0
+CONFIRM_RETRY_SECONDS = 1.0
 LEAST_VANISHED_GRACE = 1
 _log = structlog.get_logger()
 
 
 class PodWorker:
-    """`owns` is told the ids of sandboxes and containers as they come to be, so that their news reach this worker."""
+    """`owns` is told the ids of sandboxes and containers as they come to be, so that their news reach this worker.
 
-    def __init__(self, shop: Workshop, pod: Object, owns: Callable[[str, PodWorker], None]) -> None:
+    A `remembered` pod comes from a checkpoint: its status is old, so nothing is reported before the API was heard.
+    """
+
+    def __init__(
+        self, shop: Workshop, pod: Object, owns: Callable[[str, PodWorker], None], *, remembered: bool = False
+    ) -> None:
         self.memory = PodMemory(pod)
         self._shop = shop
         self._tell_owner = owns
@@ -52,6 +58,7 @@ class PodWorker:
         self._wake = asyncio.Event()
         self._hurry = asyncio.Event()
         self._removed = False
+        self._heard = not remembered
         self._rejection: Rejection | None = None
         self._final_before = _phase(pod) in FINAL_PHASES
         self._judge_ending()
@@ -66,6 +73,10 @@ class PodWorker:
         """The API has a newer version of the pod."""
         self.memory.pod = pod
         self._reporter.heard(pod)
+        if not self._heard:
+            self._heard = True
+            self._final_before = _phase(pod) in FINAL_PHASES
+            self._recall()
         self._judge_ending()
         self._wake.set()
 
@@ -85,13 +96,11 @@ class PodWorker:
 
     def adopt(self, sandboxes: Iterable[SandboxStatus], containers: Iterable[ContainerStatus]) -> None:
         """What the runtime already has of this pod (after a restart of the agent, or of the runtime)."""
-        fresh = not self.memory.views
         self.memory.take_sandboxes(sandboxes)
         self.memory.take_containers(self._with_words(status) for status in containers)
         for made in self._ids():
             self._own(made)
-        if fresh:
-            self._recall()
+        self._recall()
         if self.memory.sandbox is not None and self._shop.paths.pod(uid_of(self.pod)).exists():
             self.memory.volumes = "ready"
         self._wake.set()
@@ -155,6 +164,7 @@ class PodWorker:
                 task.cancel()
 
     async def _until_done(self) -> None:
+        pause = FIRST_PAUSE_SECONDS
         while True:
             self._report()
             self._probes.adjust()
@@ -167,9 +177,11 @@ class PodWorker:
                 continue
             try:
                 await self._perform(step)
+                pause = FIRST_PAUSE_SECONDS
             except RuntimeFault as fault:
                 _log.warning("runtime trouble", pod=name_of(self.pod), step=type(step).__name__, error=fault.message)
-                await self._sleep(PAUSE_SECONDS)
+                await self._sleep(pause)
+                pause = min(pause * 2, LAST_PAUSE_SECONDS)
 
     async def _sleep(self, seconds: float) -> None:
         try:
@@ -274,12 +286,12 @@ class PodWorker:
             self.memory.confirmed = True
         except errors.ApiError as error:
             _log.info("deletion not confirmed", pod=name_of(self.pod), error=error.message)
-            await self._sleep(PAUSE_SECONDS)
+            await self._sleep(CONFIRM_RETRY_SECONDS)
 
     # Inside.
 
     def _report(self) -> None:
-        if self._removed or self._final_before or self._is_restarting():
+        if self._removed or self._final_before or not self._heard or self._is_restarting():
             return
         now = self._shop.clock()
         if self._rejection is not None:
@@ -337,7 +349,8 @@ class PodWorker:
                 view = self.memory.view(entry["name"])
                 same = view.current is not None and str(entry.get("containerID") or "").endswith(view.current.id)
                 if same and view.current is not None and view.current.state == "running":
-                    self.memory.change(entry["name"], ready=bool(entry["ready"]), started=bool(entry.get("started")))
+                    started, ready = view.started or bool(entry.get("started")), view.ready or bool(entry["ready"])
+                    self.memory.change(entry["name"], started=started, ready=ready)
 
     def _read_words(self, name: str) -> None:
         current = self.memory.view(name).current
