@@ -16,6 +16,7 @@ import signal
 from pathlib import Path
 
 from agent.network.purge import purge_network
+from agent.paths import Paths
 from agent.runtime.cgroups import kill_cgroup, remove_cgroup
 from agent.runtime.containerd_config import ContainerdPaths, cni_bin_dir, containerd_paths
 from agent.runtime.mounts import unmount_under
@@ -27,6 +28,8 @@ _SHIM = b"containerd-shim-runc-v2"
 async def stop_containerd(data_dir: Path, *, purge: bool = False) -> None:
     """End this data directory's containerd with all its containers; images and configuration stay unless `purge`.
 
+    The volumes that pods had mounted are unmounted.
+
     With `purge` also its images, its part of the pod network and its directories go; other contents of the data
     directory are not touched. Returns when all processes are gone.
     """
@@ -36,6 +39,7 @@ async def stop_containerd(data_dir: Path, *, purge: bool = False) -> None:
         await stop_process(pid)
     await asyncio.to_thread(_clear_processes, paths)
     await asyncio.to_thread(_clear_state, paths)
+    unmount_under(Paths(data_dir).pods)
     await purge_network(paths.node_id, cni_bin_dir())
     shutil.rmtree(paths.cni_data_dir, ignore_errors=True)  # no container is left to hold an address
     if purge:
