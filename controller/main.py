@@ -11,9 +11,7 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
 import signal
-import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -24,6 +22,7 @@ import structlog
 
 from api.errors import ApiError
 from controller.config import ControllerConfig, parse_arguments
+from controller.instance import claim_instance
 from controller.pki.files import Pki, PkiError, Serving, ensure_pki
 from controller.reconcilers.build import Settings, request_of, run_reconcilers
 from controller.reconcilers.liveness import Liveness
@@ -77,6 +76,7 @@ async def _work(config: ControllerConfig) -> None:
     """Everything, in the order it needs each other, until cancelled; torn down in reverse."""
     with _explained(f"the certificates in {config.data_dir}"):
         pki = ensure_pki(config.data_dir, Serving(config.hosts, config.port))
+        instance = claim_instance(config.data_dir)
     async with asyncio.TaskGroup() as tasks, _etcd(config, tasks) as endpoints:
         store = await _opened(_store_config(config, pki, endpoints))
         try:
@@ -84,8 +84,7 @@ async def _work(config: ControllerConfig) -> None:
                 gc.collect()
                 gc.freeze()
                 log.info("ready", url=f"https://{config.hosts[0]}:{config.port}", data_dir=str(config.data_dir))
-                leading = _lead(config, pki, registry, liveness) if config.runs_any else asyncio.Event().wait()
-                async with _task(tasks, leading):
+                async with _task(tasks, _lead(config, instance.identity, pki, registry, liveness)):
                     await asyncio.Event().wait()
         finally:
             await store.close()
@@ -187,10 +186,9 @@ async def _renew(config: ControllerConfig, context: ssl.SSLContext, services: Se
         services.agents.reload()
 
 
-async def _lead(config: ControllerConfig, pki: Pki, registry: Registry, liveness: Liveness) -> None:
+async def _lead(config: ControllerConfig, identity: str, pki: Pki, registry: Registry, liveness: Liveness) -> None:
     """Stands for election for ever; reconciles and schedules while elected."""
-    identity = f"{socket.gethostname()}_{os.getpid()}"
-    while True:
+    while config.runs_any:
         async with registry.store.lead(LEADER_LEASE, identity, LEADER_TTL_SECONDS) as leadership:
             log.info("leading", identity=identity)
             guards = (leadership.guard,)

@@ -331,6 +331,13 @@ class Etcd:
         reply = await self._call("kv.Txn", request)
         return int(reply.header.revision) if reply.succeeded else 0
 
+    async def remove(self, name: bytes, expected: int) -> None:
+        """Deletes one key outside the group commit, if its mod_revision is `expected`. Raises Unreachable."""
+        request = TxnRequest()
+        _fill_compare(request.compare.add(), Condition(name, "mod", "=", expected))
+        request.success.add().request_delete_range.key = name
+        await self._call("kv.Txn", request)
+
     async def grant_lease(self, ttl_seconds: int) -> int:
         reply = await self._call("lease.LeaseGrant", LeaseGrantRequest(TTL=ttl_seconds))
         return int(reply.ID)

@@ -3,6 +3,7 @@
 Called by main.py around reconcilers and scheduler: `async with store.lead(...) as leadership`. A key below `~leader`
 lives as long as its lease; who creates it leads. Every write of a leader carries `guard`, a compare on that key's
 create_revision: when the lease is gone, so is the key, and a leader that has not noticed yet cannot write.
+An identity is carried by one living process at a time (controller.instance).
 `lost` is set when the lease may have run out, counted from when its last confirmed renewal was SENT.
 """
 
@@ -83,7 +84,12 @@ class Leadership:
         _log.info("no longer leading", name=self.name, identity=self.identity)
 
     async def _until_vacant(self) -> None:
-        while self._key in self._cache.own_keys:  # noqa: ASYNC110 - the cache is fed from outside
+        """A key under our own identity was left by a process that ended, or by our own lost term: it is put away, and
+        so are the guards of that term."""
+        while (held := self._cache.own_keys.get(self._key)) is not None:
+            if held[0] == self.identity.encode():
+                with suppress(EtcdError):
+                    await self._etcd.remove(self._key, held[1])
             await asyncio.sleep(_CANDIDATE_INTERVAL_SECONDS)
 
     async def _campaign(self) -> bool:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from controller.store import Store
-from controller.store.types import Key, KeyExists, KeyMissing, Record, VersionMismatch
+import pytest
+
+from controller.store import Store, StoreConfig
+from controller.store.types import GuardFailed, Key, KeyExists, KeyMissing, Record, VersionMismatch
+from tests.etcd_process import opened
 from tests.integration.store.conftest import config_map
 
 KEY = Key("", "configmaps", "default", "one")
@@ -43,3 +46,16 @@ async def test_who_waits_behind_a_deletion_finds_nothing_and_may_create(store: S
     found = await store.read(KEY)
     assert found is not None
     assert found.parse()["data"] == {"x": "2"}
+
+
+async def test_the_next_process_of_one_name_does_not_wait_for_its_dead_predecessor(
+    store: Store, store_config: StoreConfig
+) -> None:
+    async with opened(store_config) as dying:
+        dead = await dying.lead("controller", "one").__aenter__()
+        assert dead._renewing is not None
+        dead._renewing.cancel()
+        async with asyncio.timeout(2), store.lead("controller", "one") as successor:
+            assert successor.guard != dead.guard
+            with pytest.raises(GuardFailed):
+                await store.create(KEY, config_map("one"), (dead.guard,))
