@@ -19,7 +19,7 @@ from api.objects import Object, annotations_of, format_time, metadata, name_of, 
 from controller.reconcilers.actions import Action, Note, Together, Write
 from controller.reconcilers.loop import NOTHING, Decision
 from controller.reconcilers.tolerations import NO_EXECUTE, NO_SCHEDULE, NOT_READY, UNREACHABLE
-from controller.reconcilers.views import condition_of
+from controller.reconcilers.views import condition_of, seconds_of
 
 NODES = kinds.by_resource("", "nodes")
 PODS = kinds.by_resource("", "pods")
@@ -27,6 +27,7 @@ HEARTBEATS = "wherry/heartbeats"
 """Annotation of a node that has heartbeat: from then on its silence is death after the TTL, also for a new leader."""
 UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
 BRAKED_RETRY_SECONDS = 1.0
+EVICTION_HEAD_START_SECONDS = 1.0
 _WATCHED = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
 _PRESSURES = {
     "MemoryPressure": "node.kubernetes.io/memory-pressure",
@@ -60,9 +61,12 @@ def decide(observed: Observed) -> Decision:
     """One write of the node a decision, because each is judged by the version it saw; taints first, so that nothing is
     placed on a node that is about to be told dead."""
     actions = _next_actions(observed)
-    if not actions and observed.requeue_after_seconds is None:
+    requeue = observed.requeue_after_seconds
+    if observed.ready_pods and not actions and not observed.braked:
+        requeue = EVICTION_HEAD_START_SECONDS
+    if not actions and requeue is None:
         return NOTHING
-    return Decision(tuple(actions), requeue_after_seconds=observed.requeue_after_seconds)
+    return Decision(tuple(actions), requeue_after_seconds=requeue)
 
 
 def _next_actions(observed: Observed) -> Sequence[Action]:
@@ -76,9 +80,15 @@ def _next_actions(observed: Observed) -> Sequence[Action]:
         return (_write(node, {"status": {"conditions": conditions}}, "status"), *_notes(observed, ready))
     if observed.new_heartbeat:
         return (_write(node, {"metadata": {"annotations": {HEARTBEATS: "true"}}}),)
-    if ready != "True" and not observed.braked:
+    if ready != "True" and not observed.braked and not _just_lost(observed, conditions):
         return tuple(_mark_pods(observed))
     return ()
+
+
+def _just_lost(observed: Observed, conditions: Sequence[Object]) -> bool:
+    """Eviction takes most pods of a silent node away at once: only those that it left are marked."""
+    since = seconds_of((condition_of({"conditions": conditions}, "Ready") or {}).get("lastTransitionTime"))
+    return observed.health is Health.SILENT and observed.now.timestamp() - since < EVICTION_HEAD_START_SECONDS
 
 
 def _conditions(observed: Observed) -> list[Object]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from api.objects import Object
+from api.objects import Object, format_time
 from controller.reconcilers import node_lifecycle, taint_eviction
 from controller.reconcilers.actions import Delete, Note, Together, Write
 from controller.reconcilers.loop import NOTHING, Decision
@@ -75,7 +76,10 @@ def test_then_its_pods_stop_being_ready() -> None:
     dead = node(taints=LOST)
     dead["status"]["conditions"] = UNKNOWN
     pod = pod_object("p")
-    (together,) = node_lifecycle.decide(see(dead, Health.SILENT, ready_pods=(pod,))).actions
+    seen = see(dead, Health.SILENT, ready_pods=(pod,))
+    assert node_lifecycle.decide(seen) == Decision(requeue_after_seconds=1)  # most are evicted by then
+    later = NOW + timedelta(seconds=1)
+    (together,) = node_lifecycle.decide(replace(seen, now=later)).actions
     assert together == Together(
         (
             Write(
@@ -83,7 +87,7 @@ def test_then_its_pods_stop_being_ready() -> None:
                 "w",
                 "p",
                 "uid-p",
-                merge={"status": {"conditions": [condition("Ready", "False", since=NOW_TEXT)]}},
+                merge={"status": {"conditions": [condition("Ready", "False", since=format_time(later))]}},
                 subresource="status",
                 version="3",
                 note=Note(pod, "Warning", "NodeNotReady", "Node is not ready"),
