@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.network.cni import bridge_name, table_name
+from agent.runtime.cgroups import processes
 from agent.runtime.containerd import Containerd, containerd_paths, ensure_containerd
+from agent.runtime.containerd_config import ContainerdPaths
 from agent.runtime.cri import CriRuntime
 from agent.runtime.errors import ImagePullFailed, InvalidConfig
 from agent.runtime.images import credentials_for
@@ -26,6 +29,7 @@ from tests.integration.runtime.conftest import Harness, kill_in_pod, pod_process
 from tests.integration.runtime.registry import PASSWORD, USER, serve_registry
 
 pytestmark = pytest.mark.root
+_PURGE_PORT = 30100 + os.getpid() % 1000 * 2
 
 
 @pytest.fixture
@@ -92,7 +96,11 @@ async def test_a_host_port_reaches_the_pod(node: Harness) -> None:
 
 
 def _nat_rules() -> list[str]:
-    return subprocess.check_output(["iptables", "-t", "nat", "-S"], text=True).splitlines()
+    return _lines("iptables", "-t", "nat", "-S")
+
+
+def _lines(*command: str) -> list[str]:
+    return subprocess.check_output(command, text=True).splitlines()
 
 
 def _get(url: str) -> bytes:
@@ -234,34 +242,40 @@ async def test_a_stopped_or_killed_node_comes_back(tmp_path: Path, busybox: Path
 async def test_purging_leaves_nothing_even_of_a_deep_directory(tmp_path: Path, busybox: Path) -> None:
     data_dir = tmp_path / ("deep-" * 12) / ("deeper-" * 12) / "node"
     data_dir.mkdir(parents=True)
-    before = _traces()
+    paths = containerd_paths(data_dir)
     started = await start_node(data_dir, busybox, "10.253.7.0/24")
     runtime = CriRuntime(started.endpoint, started.paths.cgroup_root)
+    sandbox_ids = []
     for number in range(2):
-        config = SandboxConfig(f"p{number}", "default", f"u{number}", ports=(PortMapping(80, 31000 + number),))
-        sandbox_id = await runtime.run_sandbox(config)
+        config = SandboxConfig(f"p{number}", "default", f"u{number}", ports=(PortMapping(80, _PURGE_PORT + number),))
+        sandbox_ids.append(await runtime.run_sandbox(config))
         container = ContainerConfig("main", BUSYBOX, command=("sleep", "1000"))
-        await runtime.start_container(await runtime.create_container(sandbox_id, container, config))
+        await runtime.start_container(await runtime.create_container(sandbox_ids[-1], container, config))
     await runtime.close()
-    assert _traces() != before
+    shims = [Path(one.read_text().removeprefix("unix://")) for one in paths.state.glob("*/k8s.io/*/address")]
+    assert all(_traces(paths, sandbox_ids, shims).values()), "the test looks where a running node does leave traces"
     await stop_containerd(data_dir, purge=True)
-    paths = containerd_paths(data_dir)
-    assert _traces() == before
-    assert not [argv for _, argv in command_lines() if str(paths.socket).encode() in argv]
-    assert not mounts_under(paths.run) and not mounts_under(data_dir) and not paths.run.exists()
-    assert list(data_dir.iterdir()) == []
+    left = {where: what for where, what in _traces(paths, sandbox_ids, shims).items() if what}
+    assert left == {} and list(data_dir.iterdir()) == []
     await stop_containerd(data_dir, purge=True)  # nothing left is no error
 
 
-def _traces() -> dict[str, object]:
-    """What a node leaves outside its own directories, if it leaves anything (the session's own node is constant)."""
+def _traces(paths: ContainerdPaths, sandbox_ids: list[str], shims: list[Path]) -> dict[str, list[str]]:
+    """All that this node has on the machine outside its data directory (other nodes may come and go meanwhile)."""
     cgroups = Path("/sys/fs/cgroup")
+    results = os.listdir("/var/lib/cni/results")
+    ports = [f"dport {_PURGE_PORT + number} " for number in range(2)]
+    bridge = bridge_name(paths.node_id)
     return {
-        "links": subprocess.check_output(["ip", "-o", "link"], text=True).count("wherry-"),
-        "rules": sorted(rule for rule in _nat_rules() if "3100" in rule),
-        "forwarding": subprocess.check_output(["iptables", "-S", "FORWARD"], text=True).count("wherry pods"),
-        "tables": sorted(subprocess.check_output(["nft", "list", "tables"], text=True).splitlines()),
-        "cgroups": sorted(map(str, [*cgroups.glob("wherry/*"), *cgroups.glob("*/wherry/*")])),
-        "results": sorted(os.listdir("/var/lib/cni/results")),
-        "shims": sorted(os.listdir("/run/containerd/s")),
+        "processes": [str(pid) for pid, argv in command_lines() if os.fsencode(paths.socket) in argv],
+        "contained": sorted(map(str, processes(paths.cgroup_root))),
+        "mounts": [str(point) for point in mounts_under(paths.run)],
+        "directory": [str(paths.run)] if paths.run.exists() else [],
+        "shim sockets": [str(socket) for socket in shims if socket.exists()],
+        "cgroups": [str(one) for one in (*cgroups.glob(paths.cgroup_root[1:]), *cgroups.glob("*" + paths.cgroup_root))],
+        "links": [line for line in _lines("ip", "-o", "link") if f" {bridge}:" in line],
+        "host ports": [rule for rule in _nat_rules() if any(port in rule for port in ports)],
+        "forwarding": [rule for rule in _lines("iptables", "-S", "FORWARD") if bridge in rule],
+        "tables": [line for line in _lines("nft", "list", "tables") if table_name(paths.node_id) in line],
+        "results": [name for name in results if any(sandbox_id in name for sandbox_id in sandbox_ids)],
     }
