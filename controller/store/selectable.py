@@ -27,13 +27,10 @@ Row = tuple[str, str, str, bool]
 
 @cache
 def _table(resource: tuple[str, str]) -> tuple[tuple[str, tuple[Row, ...]], ...]:
-    """For each section ("" is the object itself) its rows: (field, leaf, what absence means, whether shared)."""
-    try:
-        names = by_resource(*resource).selectable_fields
-    except KeyError:
-        return ()
+    """For each section ("" is the object itself) its rows: (field, leaf, what absence means, whether shared). Raises
+    KeyError for a resource without a row in the table of kinds."""
     sections: dict[str, list[Row]] = {}
-    for name in names:
+    for name in by_resource(*resource).selectable_fields:
         section, _, leaf = name.rpartition(".")
         if name not in _ALWAYS_EMPTY:
             absent = "false" if name in _TRUE_OR_FALSE else ""
@@ -41,10 +38,17 @@ def _table(resource: tuple[str, str]) -> tuple[tuple[str, tuple[Row, ...]], ...]
     return tuple((section, tuple(rows)) for section, rows in sections.items())
 
 
+def _rows(resource: tuple[str, str]) -> tuple[tuple[str, tuple[Row, ...]], ...]:
+    try:
+        return _table(resource)
+    except KeyError:
+        return ()
+
+
 def fields_of(resource: tuple[str, str], namespace: str, name: str, obj: Mapping[str, Any]) -> dict[str, str]:
     """Selectable field -> value, metadata.name and metadata.namespace included."""
     fields = {"metadata.name": name, "metadata.namespace": namespace}
-    for where, rows in _table(resource):
+    for where, rows in _rows(resource):
         section = _section(obj, where)
         for field, leaf, absent, shared in rows:
             value = section.get(leaf)

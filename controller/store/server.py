@@ -198,6 +198,7 @@ class EtcdEndpoint:
         if child is not None and child.returncode is None:
             await _end(child)
         if self._lock is not None:
+            _clear_away(socket_directory(self.data_dir), keep=self.data_dir)
             self._lock.close()
             self._lock = None
 
@@ -208,6 +209,14 @@ class EtcdEndpoint:
             return
         while await answers(self.endpoints, PROBE_SECONDS):  # noqa: ASYNC110 - another's child can only be polled
             await asyncio.sleep(ADOPTED_PROBE_INTERVAL_SECONDS)
+
+
+def _clear_away(run: Path, keep: Path) -> None:
+    """Removes the sockets, and their directory when it is not below the data directory."""
+    for socket in _SOCKETS:
+        (run / socket).unlink(missing_ok=True)
+    if not run.is_relative_to(keep.resolve()):
+        run.rmdir()
 
 
 async def _end(child: asyncio.subprocess.Process) -> None:

@@ -197,6 +197,7 @@ async def test_a_data_directory_with_a_long_name_still_gets_a_socket(tmp_path: P
     endpoint = await ensure_etcd(tmp_path / ("long" * 30))
     assert await answers(endpoint.endpoints, 1)
     await endpoint.stop()
+    assert not socket_directory(tmp_path / ("long" * 30)).exists(), "nothing is left behind"
 
 
 async def test_own_keys_are_no_objects_and_leave_with_their_leader(store: Store, store_config: StoreConfig) -> None:
