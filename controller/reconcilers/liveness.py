@@ -4,7 +4,8 @@
 woken when a judgement changes. Imports asyncio only. Invariants (design section 7):
 - silence is death, a closed connection is not: only the time since the last heartbeat counts;
 - nobody is judged within one TTL of the start of this leader, or of the end of a stall of its event loop, because
-  heartbeats that arrived meanwhile could not be counted;
+  heartbeats that arrived meanwhile could not be counted; who was not heard at all since the start gets a second TTL,
+  for an agent needs as long to find a controller that was away;
 - while more than half of the nodes vanished within one TTL the brake holds: then more likely we are the ones cut off.
 """
 
@@ -43,6 +44,7 @@ class Liveness:
         self._silent: set[str] = set()
         self._listeners: list[Callable[[str], None]] = []
         self._leading = False
+        self._started = 0.0
         self._fair_since = 0.0
         self._ticked = 0.0
 
@@ -98,7 +100,7 @@ class Liveness:
     async def run(self) -> None:
         """Judges while this controller leads: from now until cancelled."""
         self._leading = True
-        self._fair_since = self._ticked = self._clock()
+        self._started = self._fair_since = self._ticked = self._clock()
         self._silent.clear()
         try:
             while True:
@@ -120,7 +122,10 @@ class Liveness:
             self._fair_since = self._ticked = now
 
     def _seen(self, node: str) -> float:
-        return max(self._last.get(node, self._fair_since), self._fair_since)
+        last = self._last.get(node)
+        if last is None or last < self._started:  # it may still be on its way to a controller that is just back
+            last = self._started + self.ttl_seconds
+        return max(last, self._fair_since)
 
     def _due(self, node: str) -> float:
         return self._seen(node) + self.ttl_seconds

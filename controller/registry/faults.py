@@ -64,9 +64,9 @@ def _too_large(error: StoreError, target: Target) -> ApiError:
 
 
 def _unavailable(error: StoreError, target: Target) -> ApiError:
-    del error, target
+    del target
     return ServiceUnavailable(
-        "the store (etcd) does not answer; nothing was written", {"retryAfterSeconds": RETRY_AFTER_SECONDS}
+        f"nothing was written, the store cannot be used now: {error}", {"retryAfterSeconds": RETRY_AFTER_SECONDS}
     )
 
 

@@ -75,16 +75,18 @@ async def test_only_a_leader_grants_heartbeats() -> None:
         assert liveness.beat("n") is True
 
 
-async def test_nobody_is_judged_within_one_ttl_of_the_leaders_start() -> None:
+async def test_nobody_is_judged_within_one_ttl_of_the_leaders_start_and_the_unheard_within_two() -> None:
     liveness = Liveness(4)
-    liveness.beat("n")
+    liveness.beat("before")
     await asyncio.sleep(60)
     async with leading(liveness):
         changes, start = told(liveness), now()
-        assert not liveness.judge("n").silent
+        liveness.beat("heard")
+        assert changes.pop() == ("heard", start)
+        assert not liveness.judge("before").silent
         assert not liveness.judge("unheard").silent
         await asyncio.sleep(10)
-        assert sorted(changes) == [("n", start + 4), ("unheard", start + 4)]
+        assert sorted(changes) == [("before", start + 8), ("heard", start + 4), ("unheard", start + 8)]
 
 
 async def test_nobody_is_judged_within_one_ttl_of_a_stall() -> None:
