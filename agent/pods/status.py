@@ -15,7 +15,7 @@ from typing import Any
 from agent.pods import spec
 from agent.pods.conditions import conditions
 from agent.pods.observed import ContainerView, Observed, Waiting
-from agent.pods.phase import phase_of
+from agent.pods.phase import FINAL_PHASES, phase_of
 from agent.runtime.protocol import ContainerStatus
 from api.objects import Object, format_time
 
@@ -50,7 +50,7 @@ def pod_status(pod: Object, observed: Observed, now: float, host: Host) -> Objec
             statuses[section] = [_container(pod, container, observed, now, host) for container in containers]
     status: Object = {
         "observedGeneration": pod["metadata"].get("generation", 0),
-        "phase": phase_of(pod, statuses, terminal=_is_over(observed)),
+        "phase": _phase(pod, statuses, observed),
         "hostIP": host.addresses[0],
         "hostIPs": [{"ip": address} for address in host.addresses],
         "startTime": before.get("startTime") or wire_time(now),
@@ -78,13 +78,14 @@ def wire_time(moment: float) -> str:
     return format_time(datetime.fromtimestamp(moment, UTC))
 
 
-def _is_over(observed: Observed) -> bool:
-    """The pod has to end and nothing of it runs any more."""
-    alive = any(
-        view.current is not None and view.current.state in ("running", "unknown")
-        for view in observed.containers.values()
-    )
-    return observed.ending is not None and not alive and not _sandbox_ready(observed)
+def _phase(pod: Object, statuses: Object, observed: Observed) -> str:
+    """A pod becomes Succeeded or Failed only when nothing of it runs any more, not even a sidecar."""
+    views = observed.containers.values()
+    alive = any(view.current is not None and view.current.state in ("running", "unknown") for view in views)
+    over = observed.ending is not None and not alive and not _sandbox_ready(observed)
+    phase = phase_of(pod, statuses, terminal=over)
+    known = (pod.get("status") or {}).get("phase") or "Pending"
+    return known if phase in FINAL_PHASES and alive else phase
 
 
 def _sandbox_ready(observed: Observed) -> bool:

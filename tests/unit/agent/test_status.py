@@ -112,6 +112,14 @@ def test_a_readiness_gate_has_to_be_true() -> None:
     assert verdicts(shown(pod, seen(pod, c=running())))["Ready"] == ("True", None)
 
 
+def test_a_pod_is_not_final_while_a_sidecar_runs() -> None:
+    pod = {**a_pod(inits=(a_container("s", restartPolicy="Always"),), policy="Never"), "status": {"phase": "Running"}}
+    done = ContainerView(current=exited(code=0))
+    assert shown(pod, seen(pod, s=running("s"), c=done))["phase"] == "Running"
+    stopped = ContainerView(current=exited("s", 143))
+    assert shown(pod, seen(pod, s=stopped, c=done))["phase"] == "Succeeded"
+
+
 def test_a_final_phase_is_never_left() -> None:
     pod = {**a_pod(), "status": {"phase": "Failed"}}
     assert shown(pod, seen(pod, c=running()))["phase"] == "Failed"

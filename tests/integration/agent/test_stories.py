@@ -1,0 +1,190 @@
+"""A pod's life on a node, as the API sees it."""
+
+from __future__ import annotations
+
+import time
+
+from agent.runtime.errors import Failed
+from tests.integration.agent.conftest import Site, eventually, is_ready, is_running, restarts, state_of, waits_for
+
+
+async def test_a_bound_pod_runs_and_a_deleted_one_leaves_nothing(site: Site) -> None:
+    async with site.agent():
+        await site.run("a")
+        pod = await site.until("a", is_running)
+        ready = {entry["type"]: entry["status"] for entry in pod["status"]["conditions"]}
+        assert set(ready.values()) == {"True"}
+        assert pod["status"]["podIP"] and pod["status"]["hostIP"] == "192.0.2.1"
+        await site.delete("a")
+        await site.gone("a")
+        assert not await site.runtime.list_sandboxes()
+        assert not list((site.directory / "pods").iterdir())
+        await site.events("a", "Pulled", "Created", "Started", "Killing")
+
+
+async def test_a_finished_pod_succeeds_and_gives_its_sandbox_back(site: Site) -> None:
+    async with site.agent():
+        await site.run("a", "exit 0", restartPolicy="Never")
+        pod = await site.until("a", lambda pod: pod.get("status", {}).get("phase") == "Succeeded")
+        assert state_of(pod)["terminated"]["reason"] == "Completed"
+        sandboxes = await site.runtime.list_sandboxes()
+        assert [box.state for box in sandboxes] == ["notready"]
+
+
+async def test_a_killed_container_runs_again_at_once_and_then_backs_off(site: Site) -> None:
+    async with site.agent():
+        await site.run("a")
+        await site.until("a", is_running)
+        began = time.monotonic()
+        site.runtime.exit_container((await site.runtime.list_containers())[0].id, 137)
+        await site.until("a", lambda pod: is_running(pod) and restarts(pod) == 1)
+        assert time.monotonic() - began < 0.4
+        alive = [one for one in await site.runtime.list_containers() if one.state == "running"]
+        site.runtime.exit_container(alive[0].id, 1)
+        pod = await site.until("a", lambda pod: "terminated" in state_of(pod))
+        assert restarts(pod) == 1
+        told = await site.events("a", "BackOff")
+        assert told["BackOff"].startswith("Back-off restarting failed container c in pod a_ns(")
+
+
+async def test_a_missing_config_map_is_said_and_cured(site: Site) -> None:
+    reference = {"configMapKeyRef": {"name": "cm", "key": "k"}}
+    async with site.agent():
+        await site.run("a", container={"env": [{"name": "K", "valueFrom": reference}]})
+        pod = await site.until("a", waits_for("CreateContainerConfigError"))
+        assert state_of(pod)["waiting"]["message"] == 'configmap "cm" not found'
+        await site.cluster.admin.post(
+            "/api/v1/namespaces/ns/configmaps", {"metadata": {"name": "cm"}, "data": {"k": "v"}}
+        )
+        await site.until("a", is_running)
+        assert (await site.events("a", "Failed"))["Failed"] == 'Error: configmap "cm" not found'
+
+
+async def test_images_that_cannot_be_had_say_why(site: Site) -> None:
+    site.runtime.allow_pull("r.example/x:1", "pull access denied")
+    async with site.agent():
+        await site.run("never", container={"image": "localhost/none:1", "imagePullPolicy": "Never"})
+        await site.run("refused", container={"image": "r.example/x:1"})
+        await site.run("bad", container={"image": "UPPER:1"})
+        await site.until("never", waits_for("ErrImageNeverPull"))
+        pod = await site.until("refused", waits_for("ImagePullBackOff"))
+        text = state_of(pod)["waiting"]["message"]
+        assert text == 'Back-off pulling image "r.example/x:1": ErrImagePull: pull access denied'
+        await site.until("bad", waits_for("InvalidImageName"))
+        await site.events("refused", "Pulling", "Failed", "BackOff")
+
+
+async def test_a_sandbox_that_cannot_be_made_is_said_and_tried_again(site: Site) -> None:
+    site.runtime.refuse("run_sandbox", Failed("no addresses left"))
+    async with site.agent():
+        await site.run("a")
+        await site.until("a", waits_for("ContainerCreating"))
+        site.runtime.refuse("run_sandbox", None)
+        await site.until("a", is_running)
+        told = await site.events("a", "FailedCreatePodSandBox")
+        assert told["FailedCreatePodSandBox"].endswith("no addresses left")
+
+
+async def test_init_containers_come_first_and_a_sidecar_outlives_the_main_container(site: Site) -> None:
+    image = "localhost/busybox:1"
+    inits = [
+        {"name": "i", "image": image, "command": ["true"]},
+        {"name": "s", "image": image, "command": ["sleep", "1000"], "restartPolicy": "Always"},
+    ]
+    async with site.agent():
+        await site.run("a", "sleep 0.3", initContainers=inits, restartPolicy="Never")
+        await site.until("a", lambda pod: pod.get("status", {}).get("phase") == "Succeeded")
+        created = [name for verb, name in site.runtime.calls if verb == "create_container"]
+        assert created == ["i", "s", "c"]
+        assert all(one.state == "exited" for one in await site.runtime.list_containers())
+
+
+async def test_liveness_restarts_and_readiness_withdraws(site: Site) -> None:
+    bad = {"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1}
+    async with site.agent():
+        await site.run("alive", container={"livenessProbe": bad})
+        await site.run("ready", container={"readinessProbe": bad})
+        await site.until("alive", lambda pod: restarts(pod) == 1)
+        pod = await site.until("ready", is_running)
+        assert not pod["status"]["containerStatuses"][0]["ready"]
+        told = await site.events("alive", "Killing")
+        assert told["Killing"] == "Container c failed liveness probe, will be restarted"
+        await site.events("ready", "Unhealthy")
+
+
+async def test_a_pod_that_the_node_cannot_take_fails(site: Site) -> None:
+    async with site.agent():
+        await site.run("a", container={"resources": {"requests": {"cpu": "1000"}}})
+        pod = await site.until("a", lambda pod: pod.get("status", {}).get("phase") == "Failed")
+        assert pod["status"]["reason"] == "OutOfcpu"
+        assert site.verbs("run_sandbox") == 0
+        await site.delete("a", 0)
+        await site.gone("a")
+
+
+async def test_a_pod_deleted_while_its_image_is_pulled_goes_at_once(site: Site) -> None:
+    site.runtime.allow_pull("r.example/x:1", "pull access denied")
+    async with site.agent():
+        await site.run("a", container={"image": "r.example/x:1"}, terminationGracePeriodSeconds=30)
+        await site.until("a", waits_for("ImagePullBackOff"))
+        began = time.monotonic()
+        await site.delete("a")
+        await site.gone("a")
+        assert time.monotonic() - began < 3
+
+
+async def test_a_shortened_grace_period_counts_at_once(site: Site) -> None:
+    async with site.agent():
+        await site.run("a", terminationGracePeriodSeconds=1000)
+        await site.until("a", is_running)
+        await site.delete("a")
+        await site.until("a", lambda pod: bool(pod["metadata"].get("deletionTimestamp")))
+        await site.delete("a", 1)
+        await site.gone("a")
+
+
+async def test_a_restarted_agent_adopts_what_runs_and_ends_what_was_deleted(site: Site) -> None:
+    probe = {"exec": {"command": ["true"]}, "periodSeconds": 1}
+    async with site.agent():
+        await site.run("stays", container={"readinessProbe": probe})
+        await site.run("goes")
+        before = await site.until("stays", is_ready)
+        await site.until("goes", is_running)
+    started = site.verbs("start_container")
+    await site.delete("goes", 0)
+    async with site.agent() as roster:
+        await roster.synced.wait()
+
+        async def alone() -> bool | None:
+            return True if [box.name for box in await site.runtime.list_sandboxes()] == ["stays"] else None
+
+        await eventually(alone)
+        after = await site.until("stays", is_running)
+        assert after["status"] == before["status"]
+        assert site.verbs("start_container") == started
+
+
+async def test_an_exit_that_nobody_saw_is_found_at_the_next_start(site: Site) -> None:
+    async with site.agent():
+        await site.run("a")
+        await site.until("a", is_running)
+    site.runtime.exit_container((await site.runtime.list_containers())[0].id, 1)
+    async with site.agent():
+        await site.until("a", lambda pod: is_running(pod) and restarts(pod) == 1)
+
+
+async def test_a_runtime_that_lost_a_container_gets_a_new_one(site: Site) -> None:
+    async with site.agent():
+        await site.run("a")
+        await site.until("a", is_running)
+        await site.runtime.remove_container((await site.runtime.list_containers())[0].id)
+        site.runtime.break_connection()
+        await site.until("a", lambda pod: is_running(pod) and restarts(pod) == 1)
+
+
+async def test_twenty_pods_at_once(site: Site) -> None:
+    async with site.agent():
+        for index in range(20):
+            await site.run(f"p{index}")
+        for index in range(20):
+            await site.until(f"p{index}", is_running)
