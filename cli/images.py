@@ -12,6 +12,7 @@ import click
 
 from cli.cluster import Cluster, on_cluster
 from cli.problems import Problem
+from cli.rootmount import rooted
 
 ARCHIVE_TYPE = "application/x-tar"
 RECIPES = ("Containerfile", "Dockerfile")
@@ -72,7 +73,8 @@ def ls() -> None:
 def _run_buildah(scratch: Path, arguments: list[str]) -> None:
     """Runs buildah on a storage of its own, so that it works as root anywhere and leaves nothing behind."""
     storage = ["--storage-driver", "vfs", "--root", str(scratch / "storage"), "--runroot", str(scratch / "run")]
-    done = subprocess.run(["buildah", *storage, *arguments], stdin=subprocess.DEVNULL, check=False)
+    with rooted(["buildah", *storage, *arguments]) as command:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
     if done.returncode:
         raise Problem(f"buildah {arguments[0]} failed with code {done.returncode}; its own words are above")
 

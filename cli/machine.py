@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import click
 
 from cli.cluster import DEFAULT_DATA_DIR
 from cli.problems import Problem
+from cli.rootmount import root_is_a_mount, with_mounted_root
 
 READY_SECONDS = 120.0
 STOP_SECONDS = 45.0
@@ -29,6 +31,10 @@ PROGRAMS = {
     "runc": "runc",
     "iptables": "iptables",
 }
+CHROOT_WARNING = (
+    "warning: / is no mount point in this chroot: containers run, but `exec` into them does not work. "
+    "Better enter it by `mount --rbind DIR DIR && chroot DIR`."
+)
 CNI_DIRECTORIES = (Path("/opt/cni/bin"), Path("/usr/lib/cni"), Path("/usr/libexec/cni"))
 
 
@@ -138,9 +144,13 @@ def write_plan(data_dir: Path, port: int, node_name: str | None, given: dict[str
 
 
 def start_supervisor(data_dir: Path) -> int:
+    command = [sys.executable, "-m", "cli.supervisor", str(data_dir)]
+    if not root_is_a_mount():
+        click.echo(CHROOT_WARNING, err=True)
+        command = with_mounted_root(command, tempfile.mkdtemp(prefix="wherry-root-"))
     with (data_dir / "logs" / "supervisor.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "cli.supervisor", str(data_dir)],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
