@@ -44,6 +44,16 @@ def mount(name: str, **fields: object) -> Object:
     )
 
 
+def mode_of(path: str) -> int:
+    return os.stat(path).st_mode & 0o7777
+
+
+def mounted_bytes(path: Path) -> int:
+    """The size of the file system mounted at a path; 0 when none is."""
+    found = os.statvfs(path) if os.path.ismount(path) else None
+    return found.f_blocks * found.f_frsize if found else 0
+
+
 # A payload changes all at once.
 
 
