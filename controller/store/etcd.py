@@ -195,6 +195,8 @@ class Etcd:
         self._links = [_Link(endpoint, tls) for endpoint in endpoints]
         self._active = 0
         self._timeout_seconds = timeout_seconds
+        self.answering = True
+        """Whether the last request was answered: one that is connected may be frozen."""
 
     async def close(self) -> None:
         for link in self._links:
@@ -224,14 +226,19 @@ class Etcd:
         stub, method = operation.split(".")
         started = perf_counter()
         try:
-            return await getattr(getattr(link, stub), method)(request, timeout=timeout_seconds or self._timeout_seconds)
+            reply = await getattr(getattr(link, stub), method)(
+                request, timeout=timeout_seconds or self._timeout_seconds
+            )
         except grpc.aio.AioRpcError as error:
             translated = _translated(error)
-            if isinstance(translated, Unreachable):
+            self.answering = not isinstance(translated, Unreachable)
+            if not self.answering:
                 self._fail_over(link)
             raise translated from error
         finally:
             metrics.observe_request(operation, perf_counter() - started)
+        self.answering = True
+        return reply
 
     async def commit(self, commit: Commit, timeout_seconds: float | None = None) -> CommitReply:
         """Raises Unreachable, Refused."""

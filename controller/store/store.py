@@ -126,7 +126,7 @@ class Store:
     @property
     def problems(self) -> tuple[str, ...]:
         """What is wrong, in a few words each; for /readyz."""
-        found = [] if self._feed.following else ["etcd does not answer"]
+        found = [] if self._feed.following and self._etcd.answering else ["etcd does not answer"]
         return (*found, *self._maintenance.problems)
 
     def get(self, key: Key) -> Record | None:
