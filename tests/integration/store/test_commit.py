@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from prometheus_client import REGISTRY
 
 from controller.store import Store, StoreConfig
 from controller.store.etcd import Etcd
@@ -92,23 +93,23 @@ async def test_a_lost_race_says_what_is_there_now(store: Store, store_config: St
             await other.delete(first.key, 10**15)
 
 
-async def test_a_guard_is_never_in_one_commit_with_a_write_of_its_key(store: Store) -> None:
+@pytest.mark.parametrize("order", ["guarded first", "guarded last", "guarded around"])
+async def test_a_guard_is_never_in_one_commit_with_a_write_of_its_key(store: Store, order: str) -> None:
     namespace = await store.create(NAMESPACE, {"metadata": {"name": "default"}})
-    guard = (Guard.unchanged(NAMESPACE, namespace.version),)
     for number in range(10):
-        early, terminating, late = await asyncio.gather(
-            store.create(key_of(f"early{number}"), config_map("e"), guard),
-            store.update(NAMESPACE, {"metadata": {"name": "default"}, "n": number}, namespace.version),
-            store.create(key_of(f"late{number}"), config_map("l"), guard),
-            return_exceptions=True,
-        )
-        assert isinstance(terminating, Record)
-        for created in (early, late):
+        guard = (Guard.unchanged(NAMESPACE, namespace.version),)
+        change = store.update(NAMESPACE, {"metadata": {"name": "default"}, "n": number}, namespace.version)
+        before = [store.create(key_of(f"early{number}"), config_map("e"), guard)] if order != "guarded last" else []
+        after = [store.create(key_of(f"late{number}"), config_map("l"), guard)] if order != "guarded first" else []
+        results = await asyncio.gather(*before, change, *after, return_exceptions=True)
+        changed = results.pop(len(before))
+        assert isinstance(changed, Record)
+        for created in results:
             if isinstance(created, Record):
-                assert revision_of(created.version) < revision_of(terminating.version)
+                assert revision_of(created.version) < revision_of(changed.version)
             else:
                 assert isinstance(created, GuardFailed)
-        namespace, guard = terminating, (Guard.unchanged(NAMESPACE, terminating.version),)
+        namespace = changed
 
 
 async def test_guards_say_which_of_them_does_not_hold(store: Store) -> None:
@@ -174,11 +175,27 @@ async def test_an_etcd_with_default_limits_takes_a_thousand_writes_at_once(
 ) -> None:
     etcd = await start_etcd("--max-txn-ops=128", "--max-request-bytes=1572864")
     async with opened(replace(store_config, endpoints=(etcd.endpoint,))) as store:
+        before = sent_commits()
         results = await create_all(store, [f"n{number}" for number in range(1000)])
         assert all(isinstance(result, Record) for result in results)
-        revisions = Counter(revision_of(result.version) for result in results if isinstance(result, Record))
-        assert 100 <= max(revisions.values()) <= 128
+        assert sent_commits() - before <= 10, "none was refused and sent again"
         assert len(store.list(CONFIG_MAPS).records) == 1000
+
+
+def sent_commits() -> float:
+    return REGISTRY.get_sample_value("wherry_store_commit_operations_count") or 0
+
+
+async def test_a_commit_refused_as_a_whole_is_split_until_only_the_guilty_write_is_refused(
+    start_etcd: StartEtcd, store_config: StoreConfig
+) -> None:
+    etcd = await start_etcd("--max-request-bytes=65536")
+    async with opened(replace(store_config, endpoints=(etcd.endpoint,))) as store:
+        innocent = [store.create(key_of(f"i{number}"), config_map("i", x="x" * 5_000)) for number in range(60)]
+        guilty = store.create(key_of("guilty"), config_map("guilty", x="x" * 900_000))
+        results = await asyncio.gather(*innocent[:30], guilty, *innocent[30:], return_exceptions=True)
+        assert isinstance(results.pop(30), TooLarge)
+        assert all(isinstance(result, Record) for result in results)
 
 
 async def test_large_writes_among_small_ones_neither_fail_nor_disturb_them(
