@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 
 import structlog
@@ -32,20 +33,27 @@ _REVOKE_SECONDS = 2.0
 _log = structlog.get_logger()
 
 
+@dataclass(frozen=True)
+class Candidacy:
+    """Who stands for what, and how long a dead leader is waited for."""
+
+    name: str
+    identity: str
+    ttl_seconds: int
+
+
 class Leadership:
     """Held between entering and leaving the context; to be made by `Store.lead`."""
 
-    def __init__(
-        self, etcd: Etcd, cache: Cache, keyspace: Keyspace, name: str, identity: str, ttl_seconds: int
-    ) -> None:
-        self.name = name
-        self.identity = identity
+    def __init__(self, etcd: Etcd, cache: Cache, keyspace: Keyspace, candidacy: Candidacy) -> None:
+        self.name = candidacy.name
+        self.identity = candidacy.identity
         self.lost = asyncio.Event()
         self.guard = Guard("", create_revision=-1)
         self._etcd = etcd
         self._cache = cache
-        self._key = keyspace.own(_LEADER, name)
-        self._ttl_seconds = ttl_seconds
+        self._key = keyspace.own(_LEADER, candidacy.name)
+        self._ttl_seconds = candidacy.ttl_seconds
         self._lease = 0
         self._renewed_at = 0.0
         self._renewing: asyncio.Task[None] | None = None

@@ -21,7 +21,7 @@ from controller.store.etcd import Etcd, Tls
 from controller.store.feed import Feed
 from controller.store.history import History
 from controller.store.keys import Keyspace
-from controller.store.leadership import Leadership
+from controller.store.leadership import Candidacy, Leadership
 from controller.store.maintenance import Maintenance
 from controller.store.query import Page, Query
 from controller.store.types import (
@@ -229,7 +229,7 @@ class Store:
 
     def lead(self, name: str, identity: str, ttl_seconds: int = 5) -> Leadership:
         """`async with store.lead("controller", me) as leadership:` is entered once elected."""
-        return Leadership(self._etcd, self._cache, self._keyspace, name, identity, ttl_seconds)
+        return Leadership(self._etcd, self._cache, self._keyspace, Candidacy(name, identity, ttl_seconds))
 
     def _write(self, action: Action, key: Key, expected: int, guards: tuple[Guard, ...]) -> Write:
         done = asyncio.get_running_loop().create_future()
