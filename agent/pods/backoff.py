@@ -11,6 +11,7 @@ from dataclasses import dataclass
 FIRST_SECONDS = 10.0
 LAST_SECONDS = 300.0
 FORGET_SECONDS = 2 * LAST_SECONDS
+SKEW_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,12 @@ class Entry:
 
 def expired(entry: Entry, moment: float) -> bool:
     return moment - entry.updated_at > FORGET_SECONDS
+
+
+def is_over(until: float, now: float) -> bool:
+    """Whether a wait has ended. No wait is longer than LAST_SECONDS: one that seems to be was made before the clock was
+    set back, and is over."""
+    return not now < until <= now + LAST_SECONDS + SKEW_SECONDS
 
 
 def due_at(entry: Entry | None, failed_at: float) -> float:

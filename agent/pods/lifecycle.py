@@ -191,14 +191,15 @@ def _ending(observed: Observed, grace: int) -> Step:
 def _preparing(pod: Object, observed: Observed, now: float) -> Step | None:
     """Volumes, then a sandbox that is alive."""
     if observed.volumes != "ready":
-        return MountVolumes() if now >= observed.volumes_not_before else Wait(observed.volumes_not_before)
+        over = backoff.is_over(observed.volumes_not_before, now)
+        return MountVolumes() if over else Wait(observed.volumes_not_before)
     sandbox = observed.sandbox
     if sandbox is not None and sandbox.state == "ready":
         return None
     stop = _alive_or_ready(observed, grace_seconds(pod))
     if stop is not None:
         return stop
-    if now < observed.sandbox_not_before:
+    if not backoff.is_over(observed.sandbox_not_before, now):
         return Wait(observed.sandbox_not_before)
     return RunSandbox(0 if sandbox is None else sandbox.attempt + 1)
 
@@ -299,7 +300,7 @@ def _crashed(pod: Object, container: Object, view: ContainerView, now: float) ->
     """A restart after its back-off, counted from the exit (from the one before when the agent itself restarted it)."""
     failed_at = crash_time(view)
     due = backoff.due_at(view.back_off, failed_at) if failed_at is not None else 0.0
-    if due <= now or view.back_off is None:
+    if backoff.is_over(due, now) or view.back_off is None:
         yield from _attempt(container, view, now, restart=True)
         return
     if view.waiting is None or view.waiting.reason != CRASH_LOOP:
@@ -319,7 +320,7 @@ def crash_time(view: ContainerView) -> float | None:
 
 def _attempt(container: Object, view: ContainerView, now: float, *, restart: bool) -> Iterator[Step]:
     name, waiting = container["name"], view.waiting
-    if now < view.not_before:
+    if not backoff.is_over(view.not_before, now):
         shown_at = view.not_before
         if waiting is not None and waiting.reason == "ErrImagePull" and view.pull_back_off is not None:
             shown_at = view.pull_back_off.updated_at + PULL_BACK_OFF_SHOWN_SECONDS

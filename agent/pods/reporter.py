@@ -19,7 +19,7 @@ from api.kinds import by_resource
 from api.objects import Object, name_of, namespace_of, uid_of
 
 PODS = by_resource("", "pods")
-PATIENCE_SECONDS = 0.25
+PATIENCE_SECONDS = 1.0
 RETRY_FIRST_SECONDS = 0.2
 RETRY_LAST_SECONDS = 5.0
 REFUSED_SECONDS = 10.0
@@ -41,11 +41,11 @@ class StatusReporter:
         self.vanished = False
         """The API has no such pod any more (or another one of that name)."""
 
-    def offer(self, status: Object) -> None:
-        """Takes a status to send. Cheap when it is the one that was sent last."""
+    def offer(self, status: Object, *, ending: bool = False) -> None:
+        """Takes a status to send. Cheap when it is the one that was sent last; `ending`: better news follow soon."""
         if self.vanished or (self._offered is None and _covers(self._sent, status)) or status == self._offered:
             return
-        urgent = _matters(self._offered or self._sent, status)
+        urgent = not ending and _matters(self._offered or self._sent, status)
         self._offered = status
         self._settled.clear()
         self._due.set()

@@ -299,7 +299,8 @@ class PodWorker:
         else:
             status = pod_status(self.memory.seen_pod(), self.memory.observed(), now, self._shop.host)
         self.memory.reported = status
-        self._reporter.offer(status)
+        going = self.memory.ending is not None and self.memory.ending.remove
+        self._reporter.offer(status, ending=going)
 
     def _is_restarting(self) -> bool:
         """A container was stopped by the agent to be started again at once: its end is no news."""

@@ -13,18 +13,20 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 _MOUNTS = Path("/sys/fs/cgroup")
 _KILL_SECONDS = 5.0
 
 
-def hierarchies(mounts: Path = _MOUNTS) -> list[Path]:
-    """The roots of all cgroup trees of this machine."""
+@lru_cache(maxsize=8)
+def hierarchies(mounts: Path = _MOUNTS) -> tuple[Path, ...]:
+    """The roots of all cgroup trees of this machine; looked for once, they stay while the machine runs."""
     if (mounts / "cgroup.controllers").exists():
-        return [mounts]
+        return (mounts,)
     found = [child for child in mounts.iterdir() if child.is_dir() and (child / "cgroup.procs").exists()]
-    return sorted({child.resolve() for child in found})
+    return tuple(sorted({child.resolve() for child in found}))
 
 
 def make_pod_cgroup(parent: str, pids_limit: int) -> None:
