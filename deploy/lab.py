@@ -79,15 +79,16 @@ class Lab:
             raise LabError(f"a lab is up already in {self.directory}; `lab.sh down` ends it")
         for name in ("controller", "logs"):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
+        self.state.nodes = [f"{self.state.tag}{number}" for number in range(1, count + 1)]
+        self._save()  # first of all, so that `down` finds what an interrupted `up` made
         _ip("link", "add", self.bridge, "type", "bridge", "forward_delay", "0")
         _ip("addr", "add", f"{self._address(0)}/24", "dev", self.bridge)
         _ip("link", "set", self.bridge, "up")
-        self.state.nodes = [f"{self.state.tag}{number}" for number in range(1, count + 1)]
-        self._save()
         self.start_controller()
+        token = self._token()
         for node in self.state.nodes:
             self._make_namespace(node)
-            self.revive(node)
+            self._start_agent(node, token)
         self.wait_ready(self.state.nodes)
 
     def down(self) -> None:
@@ -130,12 +131,15 @@ class Lab:
         self._save()
 
     def revive(self, node: str) -> None:
-        """Starts a node's agent (again); it finds what is left of its containers."""
+        """Starts a node's agent again; it finds what is left of its containers."""
+        self._start_agent(node, "")
+
+    def _start_agent(self, node: str, token: str) -> None:
         argv = ["nsenter", f"--net=/run/netns/{self._namespace(node)}", sys.executable, "-m", "agent.main"]
         argv += ["--server", self.server, "--data-dir", str(self.node_dir(node)), "--node-name", node]
         argv += ["--node-ip", self._address(self.state.nodes.index(node) + 1)]
         self.node_dir(node).mkdir(exist_ok=True)
-        self.state.agents[node] = self._spawn(node, argv, {"WHERRY_TOKEN": self._token()})
+        self.state.agents[node] = self._spawn(node, argv, {"WHERRY_TOKEN": token})
         self._save()
 
     def cut(self, node: str) -> None:
