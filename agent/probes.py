@@ -125,7 +125,8 @@ async def _keep_looking(watch: Watch, spec: ProbeSpec) -> None:
 
 
 async def _delay(watch: Watch, spec: ProbeSpec) -> None:
-    await asyncio.sleep(max(0.0, watch.started_at + spec.delay_seconds - time.time()))
+    left = watch.started_at + spec.delay_seconds - time.time()
+    await asyncio.sleep(min(max(0.0, left), spec.delay_seconds))  # never longer, wherever the clock was set
 
 
 async def _first_look(watch: Watch, spec: ProbeSpec, tally: Tally) -> Tally:

@@ -72,7 +72,7 @@ class Meter:
     async def measure(self, images: Mapping[str, tuple[str, float]]) -> Measurement:
         """`images` says of each container id what it runs and since when. Raises RuntimeFault."""
         async with self._lock:
-            if self._kept is None or time.time() - self._kept.at > FRESH_SECONDS:
+            if self._kept is None or abs(time.time() - self._kept.at) > FRESH_SECONDS:
                 stats = await self._runtime.container_stats()
                 image_fs = await self._runtime.image_fs()
                 self._kept = await asyncio.to_thread(self._read, stats, image_fs, images)

@@ -20,8 +20,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 CA_DAYS = 3650
 LEAF_DAYS = 365
-BACKDATE = timedelta(minutes=5)
-"""Certificates are valid a little before they are made: clocks of a cluster differ."""
+BACKDATE = timedelta(days=1)
+"""Certificates are valid before they are made: the clocks of a cluster differ, and one that is set back must not turn
+away every agent that joined meanwhile."""
 
 Certificate = x509.Certificate
 PrivateKey = ec.EllipticCurvePrivateKey

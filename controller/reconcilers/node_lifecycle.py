@@ -88,7 +88,7 @@ def _next_actions(observed: Observed) -> Sequence[Action]:
 def _just_lost(observed: Observed, conditions: Sequence[Object]) -> bool:
     """Eviction takes most pods of a silent node away at once: only those that it left are marked."""
     since = seconds_of((condition_of({"conditions": conditions}, "Ready") or {}).get("lastTransitionTime"))
-    return observed.health is Health.SILENT and observed.now.timestamp() - since < EVICTION_HEAD_START_SECONDS
+    return observed.health is Health.SILENT and 0 <= observed.now.timestamp() - since < EVICTION_HEAD_START_SECONDS
 
 
 def _conditions(observed: Observed) -> list[Object]:

@@ -73,8 +73,10 @@ class PodFacts:
         return self.deleting and self.phase not in _FINISHED
 
     def available(self, min_ready_seconds: int, now: float) -> bool:
-        """Ready for at least `min_ready_seconds` (the meaning of minReadySeconds in apps/v1)."""
-        return self.ready and (min_ready_seconds == 0 or self.ready_since + min_ready_seconds <= now)
+        """Ready for at least `min_ready_seconds` (the meaning of minReadySeconds in apps/v1). One that became ready
+        further in the future than that is no young pod: a clock was set back."""
+        waited = now - self.ready_since
+        return self.ready and not -min_ready_seconds <= waited < min_ready_seconds
 
 
 def pod_facts(pod: Mapping[str, Any]) -> PodFacts:

@@ -90,6 +90,17 @@ def test_the_second_crash_is_announced_and_waits_for_its_back_off() -> None:
     assert next_step(pod, seen(pod, c=replace(told, image="i")), NOW + 10) == StartContainer("c", 2, restart=True)
 
 
+def test_a_clock_that_was_set_back_lets_nobody_wait_longer_than_the_longest_back_off() -> None:
+    pod = a_pod()
+    crashed = ContainerView(
+        current=exited(attempt=1, at=NOW + 3600), previous=exited(), back_off=Entry(10.0, NOW + 3599)
+    )
+    assert next_step(pod, seen(pod, c=crashed), NOW) == PullImage("c")
+    refused = ContainerView(not_before=NOW + 3600)
+    assert next_step(pod, seen(pod, c=refused), NOW) == PullImage("c")
+    assert next_step(pod, seen(pod, c=ContainerView(not_before=NOW + 300)), NOW) == Wait(NOW + 300)
+
+
 def test_a_back_off_is_forgotten_after_ten_quiet_minutes() -> None:
     pod = a_pod()
     crashed = ContainerView(current=exited(at=NOW), back_off=Entry(300.0, NOW - 601))

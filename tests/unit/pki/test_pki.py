@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.verification import PolicyBuilder, Store
 
 from controller.pki.authority import (
     Authority,
@@ -24,7 +25,7 @@ from controller.pki.authority import (
     load_certificate,
     new_key,
 )
-from controller.pki.files import Serving, ensure_pki
+from controller.pki.files import PkiError, Serving, ensure_pki
 from controller.pki.join import (
     BootstrapToken,
     groups_of,
@@ -121,6 +122,35 @@ def test_a_token_says_what_was_signed() -> None:
     assert claims.service_account == Bound("bot", "uid-1")
     assert claims.bound == {"pod": Bound("p", "uid-2")}
     assert claims.namespace == "ns" and claims.token_id
+
+
+def test_a_token_from_the_future_is_good_because_our_own_clock_was_set_back() -> None:
+    signer, later = TokenSigner(key_pem(new_key()), "https://issuer"), int(time.time()) + 3600
+    token = signer.sign(Claims("ns", Bound("bot", "uid-1"), ("api",), later, later + 60))
+    assert signer.verify(token, ["api"]).issued == later
+
+
+def test_certificates_are_good_on_a_clock_that_is_an_hour_behind() -> None:
+    authority = Authority.create()
+    leaf = load_certificate(authority.issue(Subject("node", hosts=("node",))).certificate)
+    verifier = PolicyBuilder().store(Store([authority.certificate])).time(datetime.now(UTC) - timedelta(hours=1))
+    assert verifier.build_client_verifier().verify(leaf, []).chain
+    assert verifier.build_server_verifier(x509.DNSName("node")).verify(leaf, [])
+
+
+def test_a_damaged_or_foreign_certificate_is_made_anew_and_a_ca_at_its_end_says_so(tmp_path: Path) -> None:
+    ensure_pki(tmp_path, SERVING)
+    directory = tmp_path / "pki"
+    (directory / "apiserver.crt").write_bytes(b"cut off by a full disk")
+    stranger = Authority.create().issue(Subject("admin", ("system:masters",)))
+    (directory / "admin.crt").write_bytes(stranger.certificate)
+    pki = ensure_pki(tmp_path, SERVING)
+    for name in ("apiserver", "admin"):
+        certificate = load_certificate((directory / f"{name}.crt").read_bytes())
+        certificate.verify_directly_issued_by(pki.authority.certificate)
+    (directory / "ca.crt").write_bytes(b"junk")
+    with pytest.raises(PkiError, match=r"ca\.crt.* is damaged"):
+        ensure_pki(tmp_path, SERVING)
 
 
 @pytest.mark.parametrize("flaw", ["audience", "issuer", "key", "expired", "altered", "unsigned"])

@@ -128,6 +128,13 @@ def test_the_failure_condition_goes_when_nothing_is_missing_any_more() -> None:
     assert decide(Observed(before, (pod("a"), pod("b")), NOW)) == Decision(status=status_write(SETTLED))
 
 
+def test_a_pod_ready_far_in_the_future_is_no_young_one_because_a_clock_was_set_back() -> None:
+    ready = pod("a", ready_since=NOW.timestamp() + 3600)
+    written = decide(Observed(replica_set(1, minReadySeconds=30), (ready,), NOW)).status
+    assert isinstance(written, Write)
+    assert written.replace["status"]["availableReplicas"] == 1
+
+
 def test_a_lost_race_is_no_failure_worth_telling() -> None:
     seen = Observed(replica_set(2), (pod("a"),), NOW, failure=Failure(Conflict("changed")))
     assert decide(seen) == decide(replace(seen, failure=None))
