@@ -91,6 +91,11 @@ class RemoveContainer:
 
 
 @dataclass(frozen=True)
+class Expire:
+    """The pod's activeDeadlineSeconds are over: it is to fail."""
+
+
+@dataclass(frozen=True)
 class Terminate:
     """Stop all containers in their order within the grace period, then the sandbox."""
 
@@ -126,7 +131,7 @@ class Done:
 
 Step = (
     MountVolumes | RunSandbox | PullImage | StartContainer | RunHook | Announce | KillContainer | RemoveContainer
-    | Terminate | RemoveSandbox | UnmountVolumes | Confirm | Wait | Done
+    | Expire | Terminate | RemoveSandbox | UnmountVolumes | Confirm | Wait | Done
 )  # fmt: skip
 
 
@@ -136,7 +141,10 @@ def next_step(pod: Object, observed: Observed, now: float) -> Step:
         return _ending(observed, observed.ending.grace_seconds)
     if is_finished(pod, observed):
         return _alive_or_ready(observed, grace_seconds(pod)) or Wait()
-    return _preparing(pod, observed, now) or _advancing(pod, observed, now)
+    if now >= observed.deadline:
+        return Expire()
+    step = _preparing(pod, observed, now) or _advancing(pod, observed, now)
+    return Wait(min(step.until, observed.deadline)) if isinstance(step, Wait) else step
 
 
 def is_finished(pod: Object, observed: Observed) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.pods.conditions import OWN
 from agent.pods.observed import ContainerView, Ending, Observed, VolumeState
-from agent.pods.spec import all_containers, find_container, init_containers, is_sidecar
+from agent.pods.spec import all_containers, deadline, find_container, init_containers, is_sidecar
 from agent.runtime.protocol import ContainerStatus, SandboxStatus
 from api.objects import Object
 
@@ -44,6 +44,7 @@ class PodMemory:
             volumes_not_before=self.volumes_not_before,
             sandbox_not_before=self.sandbox_not_before,
             ending=self.ending,
+            deadline=deadline(self.seen_pod()),
             confirmed=self.confirmed,
         )
 

@@ -60,13 +60,16 @@ class ContainerView:
 
 @dataclass(frozen=True)
 class Ending:
-    """The pod must end: it was deleted, vanished from the API, was rejected, or its phase is final.
+    """The pod must end: it was deleted, vanished from the API, was rejected, its time is over, or its phase is final.
 
-    `grace_seconds` counts from when it was asked for; `remove`: nothing of it is to remain on the node.
+    `grace_seconds` counts from when it was asked for; `remove`: nothing of it is to remain on the node. With a
+    `reason` (and message) the pod is Failed for it, however its containers end.
     """
 
     grace_seconds: int
     remove: bool = True
+    reason: str = ""
+    message: str = ""
 
 
 VolumeState = Literal["absent", "ready", "removed"]
@@ -83,5 +86,7 @@ class Observed:
     volumes_not_before: float = 0.0
     sandbox_not_before: float = 0.0
     ending: Ending | None = None
+    deadline: float = float("inf")
+    """When the pod's activeDeadlineSeconds are over."""
     confirmed: bool = False
     """The API knows the end: final status sent and, for a deleted pod, its removal confirmed."""

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from api.objects import Object, annotations_of, name_of, namespace_of, uid_of
+from api.objects import Object, annotations_of, name_of, namespace_of, parse_time, uid_of
 from api.quantity import parse_quantity
 
 Qos = Literal["Guaranteed", "Burstable", "BestEffort"]
@@ -50,6 +50,13 @@ def is_sidecar(container: Mapping[str, Any]) -> bool:
 
 def restart_policy(pod: Object) -> str:
     return pod["spec"].get("restartPolicy") or "Always"
+
+
+def deadline(pod: Object) -> float:
+    """When a pod has been active for its activeDeadlineSeconds, counted from its startTime; infinity without."""
+    seconds = pod["spec"].get("activeDeadlineSeconds")
+    started = (pod.get("status") or {}).get("startTime")
+    return parse_time(started).timestamp() + float(seconds) if seconds is not None and started else float("inf")
 
 
 def field_path(pod: Object, name: str) -> str:

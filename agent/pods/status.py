@@ -58,6 +58,7 @@ def pod_status(pod: Object, observed: Observed, now: float, host: Host) -> Objec
         **_addresses(pod, observed, host),
         **statuses,
     }
+    status |= _why(before, status["phase"], observed)
     status["conditions"] = conditions(pod, status, sandbox_ready=_sandbox_ready(observed), now=wire_time(now))
     return status
 
@@ -83,9 +84,20 @@ def _phase(pod: Object, statuses: Object, observed: Observed) -> str:
     views = observed.containers.values()
     alive = any(view.current is not None and view.current.state in ("running", "unknown") for view in views)
     over = observed.ending is not None and not alive and not _sandbox_ready(observed)
-    phase = phase_of(pod, statuses, terminal=over)
     known = (pod.get("status") or {}).get("phase") or "Pending"
+    if observed.ending is not None and observed.ending.reason and known not in FINAL_PHASES:
+        return "Failed" if over else known
+    phase = phase_of(pod, statuses, terminal=over)
     return known if phase in FINAL_PHASES and alive else phase
+
+
+def _why(before: Object, phase: str, observed: Observed) -> Object:
+    """Why a pod failed that did not end by itself."""
+    if phase not in FINAL_PHASES:
+        return {}
+    if observed.ending is not None and observed.ending.reason:
+        return {"reason": observed.ending.reason, "message": observed.ending.message}
+    return {key: before[key] for key in ("reason", "message") if before.get(key)}
 
 
 def _sandbox_ready(observed: Observed) -> bool:

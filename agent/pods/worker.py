@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from agent.events import WARNING
+from agent.events import NORMAL, WARNING
 from agent.pods import lifecycle
 from agent.pods.checkpoints import save_checkpoint
 from agent.pods.lifecycle import Step, Wait, next_step
@@ -37,6 +37,8 @@ FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.1, 5.0
 FLUSH_SECONDS = 5.0
 CONFIRM_RETRY_SECONDS = 1.0
 LEAST_VANISHED_GRACE = 1
+DEADLINE_EXCEEDED = "DeadlineExceeded"
+DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
 _log = structlog.get_logger()
 
 
@@ -213,6 +215,8 @@ class PodWorker:
                 self._read_words(step.name)
             case lifecycle.RemoveContainer(container_id):
                 await performer.remove_container(container_id)
+            case lifecycle.Expire():
+                self._expire()
             case lifecycle.Terminate(grace):
                 await self._terminate(grace)
             case lifecycle.RemoveSandbox(sandbox_id):
@@ -237,6 +241,12 @@ class PodWorker:
             await asyncio.wait({task})
         if not task.cancelled():
             task.result()
+
+    def _expire(self) -> None:
+        self.performer.tell(NORMAL, DEADLINE_EXCEEDED, DEADLINE_MESSAGE)
+        self.memory.ending = Ending(
+            grace_seconds(self.pod), remove=False, reason=DEADLINE_EXCEEDED, message=DEADLINE_MESSAGE
+        )
 
     async def _terminate(self, grace: int) -> None:
         """Stops everything; a grace period that is shortened meanwhile starts over with the shorter one."""

@@ -16,7 +16,7 @@ ACTED_ON: dict[str, str] = {
     "nodeSelector serviceAccountName serviceAccount automountServiceAccountToken nodeName hostNetwork hostPID hostIPC "
     "shareProcessNamespace securityContext imagePullSecrets hostname subdomain affinity schedulerName tolerations "
     "hostAliases priorityClassName priority dnsConfig readinessGates enableServiceLinks overhead "
-    "topologySpreadConstraints setHostnameAsFQDN schedulingGates ephemeralContainers",
+    "topologySpreadConstraints setHostnameAsFQDN schedulingGates ephemeralContainers activeDeadlineSeconds",
     "core.v1.Volume": "name hostPath emptyDir secret downwardAPI configMap projected",
     "core.v1.HostPathVolumeSource": ALL,
     "core.v1.EmptyDirVolumeSource": "medium sizeLimit",
@@ -92,7 +92,6 @@ _FILE_OWNER = "files belong to root or fsGroup"
 
 WARNED: dict[str, dict[str, str]] = {
     "core.v1.PodSpec": {
-        "activeDeadlineSeconds": "the pod is not ended by time",
         "preemptionPolicy": "no pod is removed for this one anyway",
         "os": "every node runs Linux",
         "hostnameOverride": "the host name is hostname or the pod's name",

@@ -12,6 +12,7 @@ from agent.pods.lifecycle import (
     Announce,
     Confirm,
     Done,
+    Expire,
     KillContainer,
     MountVolumes,
     PullImage,
@@ -42,6 +43,18 @@ def test_volumes_come_before_the_sandbox_and_the_sandbox_before_images() -> None
 def test_a_running_pod_is_left_alone() -> None:
     pod = a_pod()
     assert next_step(pod, seen(pod, c=running()), NOW) == Wait(FOREVER)
+
+
+def test_a_pod_whose_time_is_over_fails_and_one_that_has_time_left_is_looked_at_then() -> None:
+    pod = a_pod()
+    limited = replace(seen(pod, c=running()), deadline=NOW + 5)
+    assert next_step(pod, limited, NOW) == Wait(NOW + 5)
+    assert next_step(pod, limited, NOW + 5) == Expire()
+    ended = a_pod(policy="Never")
+    finished = replace(seen(ended, c=ContainerView(current=exited(code=0))), deadline=NOW - 1)
+    assert next_step(ended, finished, NOW) == Terminate(30)
+    ending = Ending(30, remove=False, reason="DeadlineExceeded")
+    assert next_step(pod, replace(limited, ending=ending), NOW + 6) == Terminate(30)
 
 
 def test_a_dead_sandbox_is_replaced_after_its_containers_were_stopped() -> None:

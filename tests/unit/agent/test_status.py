@@ -35,6 +35,17 @@ def test_a_new_pod_is_pending_and_its_containers_are_being_created() -> None:
     assert made["conditions"][2]["message"] == "containers with unready status: [c]"
 
 
+def test_a_pod_whose_time_is_over_is_failed_for_it_once_nothing_runs_however_its_containers_ended() -> None:
+    pod = {**a_pod(policy="Never"), "status": {"phase": "Running"}}
+    ending = Ending(30, remove=False, reason="DeadlineExceeded", message="too long")
+    stopping = replace(seen(pod, c=ContainerView(current=exited(code=0))), ending=ending)
+    assert shown(pod, stopping)["phase"] == "Running"
+    made = shown(pod, replace(stopping, sandbox=a_sandbox(state="notready")))
+    assert (made["phase"], made["reason"], made["message"]) == ("Failed", "DeadlineExceeded", "too long")
+    later = {**pod, "status": made}
+    assert shown(later, replace(stopping, ending=Ending(30)))["reason"] == "DeadlineExceeded"
+
+
 def test_a_running_pod_is_ready_and_has_its_address() -> None:
     pod = a_pod()
     made = shown(pod, seen(pod, c=running()))
