@@ -22,9 +22,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from agent.runtime.cgroups import kill_cgroup
-from agent.runtime.containerd import containerd_paths, find_containerd
-from agent.runtime.teardown import stop_containerd
+from agent.runtime.teardown import kill_node, stop_containerd
 
 DEFAULT_DIR = Path("/var/lib/wherry-lab")
 READY_SECONDS = 120.0
@@ -114,13 +112,9 @@ class Lab:
         self._wait_gone([self.state.controller])
 
     def kill(self, node: str) -> None:
-        """The server loses power: agent, containerd and every container get SIGKILL at once."""
-        paths = containerd_paths(self.node_dir(node))
+        """The server loses power: agent, containerd, shims and every container get SIGKILL at once."""
         self._signal_agent(node, signal.SIGKILL)
-        pid = find_containerd(paths)
-        if pid is not None:
-            _send(pid, signal.SIGKILL)
-        kill_cgroup(paths.cgroup_root)
+        kill_node(self.node_dir(node))
         self._wait_gone([self.state.agents.pop(node, 0)])
         self._save()
 

@@ -1,0 +1,221 @@
+"""What the stories on a lab of several nodes share: a Deployment, what a watcher saw of its pods, what really runs.
+
+Used by the failover stories and `bench/failover.py`. Times are `time.monotonic()` at the moment when the watch event
+was read, so that they include what a user would wait. The runtime is asked by CRI, past agent and API: an invariant
+("no pod is doubled") is judged by the containers themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.pods.configs import POD_NAME, POD_UID
+from agent.runtime.containerd import containerd_paths
+from agent.runtime.cri import CriRuntime
+from agent.runtime.protocol import ContainerStatus
+from api.client import Client, Selection
+from api.errors import NotFound
+from api.kinds import by_resource
+from api.objects import Object, uid_of
+from api.tls import load_kubeconfig
+from deploy.lab import Lab
+from tests.images import BUSYBOX, write_busybox_image
+
+PODS = by_resource("", "pods")
+NODES = by_resource("", "nodes")
+DEPLOYMENTS = by_resource("apps", "deployments")
+START_SECONDS = 120.0
+
+
+def lab_up(directory: Path, nodes: int, tag: str, port: int, subnet: int) -> Lab:
+    """A lab whose nodes hold the busybox image."""
+    lab = Lab(directory, tag=tag, port=port, subnet=subnet)
+    try:
+        lab.up(nodes)
+        wherry(lab, "image", "load", str(write_busybox_image(directory / "busybox.tar")))
+    except BaseException:
+        lab.down()
+        raise
+    return lab
+
+
+def wherry(lab: Lab, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """The command line, as a person would use it."""
+    argv = [sys.executable, "-m", "cli.main", "--kubeconfig", str(lab.kubeconfig), *words]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=START_SECONDS)
+    assert not check or done.returncode == 0, f"wherry {' '.join(words)}: {done.stderr}{done.stdout}"
+    return done
+
+
+def deployment(name: str, replicas: int, labels: dict[str, str] | None = None) -> Object:
+    """Pods that sleep and go at once when told to. Zero requests: as many as we like fit on a small machine."""
+    meta = {"app": name, **(labels or {})}
+    container = {"name": "main", "image": BUSYBOX, "command": ["sleep", "100000"]}
+    spec = {"terminationGracePeriodSeconds": 0, "containers": [container]}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": {"labels": meta}, "spec": spec},
+        },
+    }
+
+
+@dataclass
+class PodsSeen:
+    """The pods of one app as a watcher sees them, and when each was seen Running first, by uid."""
+
+    pods: dict[str, Object] = field(default_factory=dict)
+    running_at: dict[str, float] = field(default_factory=dict)
+    bound_at: dict[str, float] = field(default_factory=dict)
+    gone_at: dict[str, float] = field(default_factory=dict)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def follow(self, client: Client, app: str) -> None:
+        async for event in client.watch(PODS, Selection("default", labels=f"app={app}")):
+            if event.object:
+                self._take(event.type, event.object)
+            self.changed.set()
+
+    def _take(self, change: str, pod: Object) -> None:
+        uid, now = uid_of(pod), time.monotonic()
+        if change == "DELETED":
+            self.pods.pop(uid, None)
+            self.gone_at[uid] = now
+            return
+        self.pods[uid] = pod
+        if pod["spec"].get("nodeName"):
+            self.bound_at.setdefault(uid, now)
+        if is_running(pod):
+            self.running_at.setdefault(uid, now)
+
+    def on(self, node: str) -> set[str]:
+        return {uid for uid, pod in self.pods.items() if pod["spec"].get("nodeName") == node}
+
+    def running(self, *, not_on: str = "") -> set[str]:
+        """Uids of the pods that run and are not told to end."""
+        return {uid for uid, pod in self.pods.items() if is_running(pod) and pod["spec"].get("nodeName") != not_on}
+
+    async def until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                while not condition():
+                    self.changed.clear()
+                    await self.changed.wait()
+        except TimeoutError:
+            raise AssertionError(f"{what}: not within {seconds:.0f} s; {self.summary()}") from None
+
+    def summary(self) -> str:
+        counts = Counter(
+            f"{(pod.get('status') or {}).get('phase')} on {pod['spec'].get('nodeName') or 'no node'}"
+            + (", ending" if "deletionTimestamp" in pod["metadata"] else "")
+            for pod in self.pods.values()
+        )
+        return "; ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+
+
+def is_running(pod: Object) -> bool:
+    return (pod.get("status") or {}).get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
+
+
+@dataclass
+class Scene:
+    """A lab, a client, and what is seen of one app."""
+
+    lab: Lab
+    client: Client
+    app: str
+    seen: PodsSeen
+
+    async def deploy(self, replicas: int, labels: dict[str, str] | None = None) -> None:
+        """Makes the Deployment anew, so that its pods are spread evenly, and waits until all run."""
+        await self.remove()
+        await self.client.create(DEPLOYMENTS, deployment(self.app, replicas, labels))
+        await self.all_running(replicas)
+
+    async def remove(self) -> None:
+        """Deletes the Deployment and waits until pods and containers are gone."""
+        try:
+            await self.client.delete(DEPLOYMENTS, "default", self.app)
+        except NotFound:
+            return
+        await self.seen.until(lambda: not self.seen.pods, START_SECONDS, "all pods gone")
+
+    async def all_running(self, replicas: int, seconds: float = START_SECONDS) -> None:
+        seen = self.seen
+        await seen.until(
+            lambda: len(seen.running()) == replicas == len(seen.pods), seconds, f"exactly {replicas} pods run"
+        )
+
+    async def taints(self, node: str) -> set[str]:
+        found = (await self.client.get(NODES, "", node))["spec"].get("taints") or ()
+        return {taint["key"] for taint in found}
+
+    async def ready(self, node: str, seconds: float = START_SECONDS) -> None:
+        async def known() -> bool:
+            return node in await asyncio.to_thread(self.lab.ready_nodes)
+
+        await eventually(known, seconds, f"node {node} is Ready")
+
+    async def containers(self, nodes: Iterable[str]) -> dict[str, list[ContainerStatus]]:
+        """The running containers of the app on each node, as its containerd tells them."""
+        return {node: await running_containers(self.lab.node_dir(node), self.app) for node in nodes}
+
+    async def settled(self, replicas: int, seconds: float = 30.0) -> None:
+        """As many pods as wanted, each with exactly one container on exactly its node, and nothing else runs."""
+
+        async def exact() -> bool:
+            if len(self.seen.running()) != replicas or len(self.seen.pods) != replicas:
+                return False
+            wanted = Counter((pod["spec"]["nodeName"], uid) for uid, pod in self.seen.pods.items())
+            found = await self.containers(self.lab.state.nodes)
+            return wanted == Counter((node, one.labels[POD_UID]) for node, all in found.items() for one in all)
+
+        await eventually(exact, seconds, f"{replicas} pods, each with one container on its node")
+
+
+@asynccontextmanager
+async def scene(lab: Lab, app: str) -> AsyncIterator[Scene]:
+    """A client and a watcher on a lab; ends with the app's pods removed."""
+    target = load_kubeconfig(lab.kubeconfig)
+    async with Client(target.server, target.credentials) as client:
+        seen = PodsSeen()
+        watching = asyncio.create_task(seen.follow(client, app))
+        try:
+            here = Scene(lab, client, app, seen)
+            yield here
+            await here.remove()
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+
+async def eventually(condition: Callable[[], Any], seconds: float, what: str) -> None:
+    """Asks again and again. AssertionError when it did not come true in time."""
+    deadline = time.monotonic() + seconds
+    while not await condition():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
+        await asyncio.sleep(0.1)
+
+
+async def running_containers(data_dir: Path, app: str) -> list[ContainerStatus]:
+    """Running containers below one data directory whose pod's name starts with `app`."""
+    runtime = CriRuntime(f"unix://{containerd_paths(data_dir).socket}")
+    try:
+        found = [one for one in await runtime.list_containers({}) if one.state == "running"]
+        own = [one for one in found if one.labels[POD_NAME].startswith(f"{app}-")]
+        return [await runtime.container_status(one.id) for one in own]
+    finally:
+        await runtime.close()
