@@ -105,6 +105,8 @@ _RBAC = "rbac.authorization.k8s.io"
 _AUTHN = "authentication.k8s.io"
 _AUTHZ = "authorization.k8s.io"
 _CREATE = ("create",)
+_ALL = ("all",)
+_BATCH, _AUTOSCALING, _NETWORKING, _STORAGE = "batch", "autoscaling", "networking.k8s.io", "storage.k8s.io"
 
 KINDS: tuple[Kind, ...] = (
     Kind(
@@ -144,6 +146,40 @@ KINDS: tuple[Kind, ...] = (
     Kind("", "v1", "Event", "events", short_names=("ev",), selectable_fields=_EVENT_FIELDS),
     Kind("", "v1", "Binding", "bindings", verbs=_CREATE),
     Kind(
+        "",
+        "v1",
+        "Service",
+        "services",
+        short_names=("svc",),
+        categories=_ALL,
+        subresources=(STATUS,),
+        selectable_fields=("spec.clusterIP", "spec.type"),
+    ),
+    Kind("", "v1", "Endpoints", "endpoints", singular="endpoints", short_names=("ep",)),
+    Kind(
+        "",
+        "v1",
+        "ReplicationController",
+        "replicationcontrollers",
+        short_names=("rc",),
+        categories=_ALL,
+        subresources=(SCALE, STATUS),
+        selectable_fields=("status.replicas",),
+    ),
+    Kind("", "v1", "PodTemplate", "podtemplates"),
+    Kind("", "v1", "ResourceQuota", "resourcequotas", short_names=("quota",), subresources=(STATUS,)),
+    Kind("", "v1", "LimitRange", "limitranges", short_names=("limits",)),
+    Kind(
+        "",
+        "v1",
+        "PersistentVolume",
+        "persistentvolumes",
+        namespaced=False,
+        short_names=("pv",),
+        subresources=(STATUS,),
+    ),
+    Kind("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", short_names=("pvc",), subresources=(STATUS,)),
+    Kind(
         "events.k8s.io",
         "v1",
         "Event",
@@ -165,6 +201,60 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         _APPS, "v1", "ReplicaSet", "replicasets", short_names=("rs",), categories=("all",), subresources=(SCALE, STATUS)
     ),
+    Kind(
+        _APPS,
+        "v1",
+        "StatefulSet",
+        "statefulsets",
+        short_names=("sts",),
+        categories=_ALL,
+        subresources=(SCALE, STATUS),
+    ),
+    Kind(_APPS, "v1", "DaemonSet", "daemonsets", short_names=("ds",), categories=_ALL, subresources=(STATUS,)),
+    Kind(_APPS, "v1", "ControllerRevision", "controllerrevisions"),
+    Kind(
+        _BATCH,
+        "v1",
+        "Job",
+        "jobs",
+        categories=_ALL,
+        subresources=(STATUS,),
+        selectable_fields=("status.successful",),
+    ),
+    Kind(_BATCH, "v1", "CronJob", "cronjobs", short_names=("cj",), categories=_ALL, subresources=(STATUS,)),
+    Kind(
+        _AUTOSCALING,
+        "v2",
+        "HorizontalPodAutoscaler",
+        "horizontalpodautoscalers",
+        short_names=("hpa",),
+        categories=_ALL,
+        subresources=(STATUS,),
+    ),
+    Kind(
+        _AUTOSCALING,
+        "v1",
+        "HorizontalPodAutoscaler",
+        "horizontalpodautoscalers",
+        short_names=("hpa",),
+        categories=_ALL,
+        subresources=(STATUS,),
+        stored_as=(_AUTOSCALING, "horizontalpodautoscalers"),
+    ),
+    Kind(
+        "policy",
+        "v1",
+        "PodDisruptionBudget",
+        "poddisruptionbudgets",
+        short_names=("pdb",),
+        subresources=(STATUS,),
+    ),
+    Kind("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", namespaced=False, short_names=("pc",)),
+    Kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
+    Kind(_NETWORKING, "v1", "Ingress", "ingresses", short_names=("ing",), subresources=(STATUS,)),
+    Kind(_NETWORKING, "v1", "IngressClass", "ingressclasses", namespaced=False),
+    Kind(_NETWORKING, "v1", "NetworkPolicy", "networkpolicies", short_names=("netpol",)),
+    Kind(_STORAGE, "v1", "StorageClass", "storageclasses", namespaced=False, short_names=("sc",)),
     Kind(_RBAC, "v1", "Role", "roles"),
     Kind(_RBAC, "v1", "RoleBinding", "rolebindings"),
     Kind(_RBAC, "v1", "ClusterRole", "clusterroles", namespaced=False),

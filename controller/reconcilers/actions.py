@@ -201,7 +201,8 @@ class Executor:
             return await self._change(action)
         if isinstance(action, Delete):
             return await self._delete(action)
-        await self._registry.delete_collection(self._request, action.kind, Query(namespace=action.namespace))
+        query, options = Query(namespace=action.namespace), DeleteOptions(propagation="Background")
+        await self._registry.delete_collection(self._request, action.kind, query, options)
         return 0
 
     async def _create(self, action: Create) -> int:

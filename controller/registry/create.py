@@ -14,7 +14,6 @@ from api.errors import BadRequest, FieldError
 from api.objects import Object
 from controller.admission.attributes import Operation
 from controller.admission.types import Request
-from controller.registry.event_views import inward, outward, stored_kind
 from controller.registry.faults import api_error, translated
 from controller.registry.ground import Ground, attributes_of, unstored
 from controller.registry.intake import refuse, refuse_unimplemented, settle_namespace, take_in, take_in_known
@@ -25,6 +24,7 @@ from controller.registry.system_fields import name_it, stamp_new
 from controller.registry.types import Target
 from controller.registry.validation import validate
 from controller.registry.validation.pods import check_pod_metadata
+from controller.registry.views import inward, outward, stored_kind
 from controller.store.types import GuardFailed, Key, KeyExists, Record, StoreError
 
 NAME_ATTEMPTS = 8

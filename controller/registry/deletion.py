@@ -22,11 +22,12 @@ from controller.registry.deletion_plan import (
     plan_deletion,
     plan_namespace,
 )
-from controller.registry.event_views import outward, stored_kind
 from controller.registry.faults import api_error, translated
 from controller.registry.ground import RACES, Ground, attributes_of, unstored
+from controller.registry.intake import warn
 from controller.registry.strategies import strategy_of
 from controller.registry.types import DeleteOptions, Deletion, Target
+from controller.registry.views import outward, stored_kind
 from controller.store import Query
 from controller.store.types import Guard, Record, StoreError, VersionMismatch
 
@@ -39,6 +40,9 @@ async def delete(ground: Ground, request: Request, target: Target, options: Dele
     check_options(options)
     view = target.kind
     target = replace(target, kind=stored_kind(view))
+    warning = strategy_of(target.kind).delete_warning
+    if warning and not options.propagation and options.orphan_dependents is None:
+        warn(request, (warning,))
     record = await ground.get(target)
     for _ in range(RACES):
         obj = record.parse()

@@ -130,7 +130,7 @@ def _set_finalizers(strategy: Strategy, metadata: Object, options: DeleteOptions
     if strategy.garbage_collection == "unsupported":
         return False
     before: list[str] = metadata.get("finalizers") or []
-    wanted = _collector_finalizer(before, options)
+    wanted = _collector_finalizer(strategy, before, options)
     after = [each for each in before if each not in (ORPHAN, FOREGROUND)]
     if wanted:
         after.append(wanted)
@@ -143,12 +143,13 @@ def _set_finalizers(strategy: Strategy, metadata: Object, options: DeleteOptions
     return True
 
 
-def _collector_finalizer(present: list[str], options: DeleteOptions) -> str:
+def _collector_finalizer(strategy: Strategy, present: list[str], options: DeleteOptions) -> str:
     if options.orphan_dependents is not None:
         return ORPHAN if options.orphan_dependents else ""
     if options.propagation:
         return {"Orphan": ORPHAN, "Foreground": FOREGROUND}.get(options.propagation, "")
-    return next((each for each in (ORPHAN, FOREGROUND) if each in present), "")
+    default = ORPHAN if strategy.garbage_collection == "orphan" else ""
+    return next((each for each in (ORPHAN, FOREGROUND) if each in present), default)
 
 
 def plan_namespace(obj: Object, options: DeleteOptions, now: datetime) -> Plan:

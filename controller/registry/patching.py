@@ -22,12 +22,12 @@ from api.patch import apply, json_patch, merge_patch, strategic_merge
 from api.schema import check, default, merge_schema
 from controller.admission.types import Request
 from controller.registry.create import Taken, create_taken
-from controller.registry.event_views import stored_kind
 from controller.registry.ground import Ground
 from controller.registry.intake import check_name, settle_namespace, strict_findings, warn
 from controller.registry.ownership import writer_of
 from controller.registry.types import Patch, PatchType, Target
 from controller.registry.update import Make, change
+from controller.registry.views import stored_kind
 from controller.store.types import Record
 
 _YAML = "application/yaml"

@@ -17,13 +17,13 @@ from controller.admission.chain import Chain, Check
 from controller.admission.types import Request
 from controller.registry import deletion, pods, scale, update
 from controller.registry.create import create
-from controller.registry.event_views import outward
 from controller.registry.ground import Ground
 from controller.registry.intake import take_in
 from controller.registry.known_specs import KnownSpecs
 from controller.registry.patching import patch_object
 from controller.registry.pods import Binding, binding_of, eviction_options
 from controller.registry.types import DEFAULT_DELETE, DeleteOptions, Deletion, Patch, Target
+from controller.registry.views import outward
 from controller.store import Query, Store
 from controller.store.types import Record
 
@@ -122,7 +122,7 @@ class Registry:
         return await self.evict(request, namespace, name, eviction_options(name, eviction))
 
     def shown(self, kind: Kind, record: Record) -> Record:
-        """A record read from the store as `kind` shows it (events.k8s.io/v1 Events are kept as core/v1)."""
+        """A record read from the store as `kind` shows it (see `views`)."""
         return outward(kind, record)
 
     def scale_of(self, kind: Kind, record: Record) -> Record:

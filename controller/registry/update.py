@@ -19,7 +19,6 @@ from controller.admission.attributes import Operation
 from controller.admission.types import Request
 from controller.registry.create import Taken, create_taken
 from controller.registry.deletion_plan import is_released
-from controller.registry.event_views import inward, outward, outward_object, stored_kind
 from controller.registry.faults import api_error
 from controller.registry.ground import RACES, Ground, attributes_of, unstored
 from controller.registry.intake import check_name, refuse, refuse_unimplemented, settle_namespace, take_in
@@ -28,6 +27,7 @@ from controller.registry.strategies import prepare_update_of, strategy_of
 from controller.registry.system_fields import carry_over
 from controller.registry.types import Target
 from controller.registry.validation import validate
+from controller.registry.views import inward, outward, outward_object, stored_kind
 from controller.store.types import Guard, Record, StoreError, VersionMismatch
 
 Make = Callable[[Object], Object | None]

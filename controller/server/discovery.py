@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import orjson
 
-from api.kinds import KINDS, Kind, Subresource
+from api.kinds import KINDS, Kind, Subresource, by_resource
 from api.objects import Object
 from controller.server.negotiation import Discovery, Form, negotiate_discovery
 from controller.server.reply import Reply, encode
@@ -185,8 +185,8 @@ def _subresource(kind: Kind, sub: Subresource) -> Object:
 
 def storage_hash(kind: Kind) -> str:
     """Kubernetes' StorageVersionHash: 8 bytes of the SHA-256 of how objects are stored."""
-    group, version = ("", "v1") if kind.stored_as else (kind.group, kind.version)
-    digest = hashlib.sha256(f"{group}/{version}/{kind.kind}".encode()).digest()
+    stored = by_resource(*kind.resource)
+    digest = hashlib.sha256(f"{stored.group}/{stored.version}/{stored.kind}".encode()).digest()
     return base64.b64encode(digest[:8]).decode()
 
 

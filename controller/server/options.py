@@ -127,6 +127,8 @@ def _field_selector(params: Params, kind: Kind) -> FieldSelector | None:
 
 
 def _unknown_field(kind: Kind, field: str) -> str:
+    if kind.kind == "Job":
+        return f'field label "{field}" not supported for Job'
     if kind.selectable_fields:
         return f"field label not supported: {field}"
     return f'"{field}" is not a known field selector: only "metadata.name", "metadata.namespace"'

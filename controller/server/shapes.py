@@ -19,7 +19,7 @@ from api.columns import cells, columns_of
 from api.errors import BadRequest
 from api.kinds import Kind
 from api.objects import Object
-from controller.registry.event_views import outward
+from controller.registry.views import outward
 from controller.server.call import Call
 from controller.server.negotiation import Form, Shape
 from controller.server.reply import Answer, Headers, Reply, encode
@@ -57,7 +57,7 @@ def _bare(obj: Object) -> Object:
 
 
 def shown(kind: Kind, records: list[Record]) -> list[Record]:
-    """Stored records as `kind` shows them: only events.k8s.io shows others than are stored."""
+    """Stored records as `kind` shows them: only some, as events.k8s.io, show others than are stored."""
     return records if kind.stored_as is None else [outward(kind, record) for record in records]
 
 

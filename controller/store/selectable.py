@@ -60,6 +60,8 @@ def fields_of(resource: tuple[str, str], namespace: str, name: str, obj: Mapping
                 fields[field] = _text(value, absent)
     if resource == ("", "events"):
         _complete_event(fields, obj)
+    elif resource == ("batch", "jobs"):
+        fields["status.successful"] = str(_section(obj, "status").get("succeeded") or 0)
     return fields
 
 

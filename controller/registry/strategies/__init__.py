@@ -6,12 +6,17 @@ AllowCreateOnUpdate and AllowUnconditionalUpdate of k8s.io/kubernetes/pkg/regist
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from api.kinds import Kind
-from controller.registry.strategies import core, pods, workloads
+from controller.registry.strategies import batch, core, extras, pods, workloads
 from controller.registry.strategies.base import PrepareUpdate, Strategy
+from controller.registry.strategies.common import spec_and_status
 
 _RBAC = "rbac.authorization.k8s.io"
+_NETWORKING, _STORAGE = "networking.k8s.io", "storage.k8s.io"
 _ROLE = Strategy(create_on_update=True)
+_BALANCED = {"loadBalancer": {}}
 
 _STRATEGIES: dict[tuple[str, str], Strategy] = {
     ("", "events"): core.EVENT,
@@ -20,8 +25,29 @@ _STRATEGIES: dict[tuple[str, str], Strategy] = {
     ("", "pods"): pods.STRATEGY,
     ("", "secrets"): core.SECRET,
     ("", "serviceaccounts"): core.SERVICE_ACCOUNT,
+    ("", "services"): replace(spec_and_status(_BALANCED, counted=()), create_on_update=True, returns_deleted=True),
+    ("", "endpoints"): Strategy(create_on_update=True),
+    ("", "replicationcontrollers"): workloads.REPLICATION_CONTROLLER,
+    ("", "podtemplates"): workloads.POD_TEMPLATE,
+    ("", "resourcequotas"): replace(spec_and_status({}, counted=()), returns_deleted=True),
+    ("", "limitranges"): Strategy(create_on_update=True),
+    ("", "persistentvolumes"): extras.PERSISTENT_VOLUME,
+    ("", "persistentvolumeclaims"): replace(spec_and_status({"phase": "Pending"}, counted=()), returns_deleted=True),
     ("apps", "deployments"): workloads.DEPLOYMENT,
     ("apps", "replicasets"): workloads.REPLICA_SET,
+    ("apps", "statefulsets"): workloads.STATEFUL_SET,
+    ("apps", "daemonsets"): workloads.DAEMON_SET,
+    ("apps", "controllerrevisions"): Strategy(unconditional_update=False),
+    ("batch", "jobs"): batch.JOB,
+    ("batch", "cronjobs"): batch.CRON_JOB,
+    ("autoscaling", "horizontalpodautoscalers"): extras.AUTOSCALER,
+    ("policy", "poddisruptionbudgets"): extras.DISRUPTION_BUDGET,
+    ("scheduling.k8s.io", "priorityclasses"): extras.PRIORITY_CLASS,
+    ("discovery.k8s.io", "endpointslices"): extras.ENDPOINT_SLICE,
+    (_NETWORKING, "ingresses"): spec_and_status(_BALANCED),
+    (_NETWORKING, "ingressclasses"): spec_and_status(None),
+    (_NETWORKING, "networkpolicies"): spec_and_status(None),
+    (_STORAGE, "storageclasses"): Strategy(returns_deleted=True),
     ("coordination.k8s.io", "leases"): Strategy(create_on_update=True, unconditional_update=False),
     (_RBAC, "roles"): _ROLE,
     (_RBAC, "rolebindings"): _ROLE,

@@ -37,7 +37,11 @@ def no_grace(obj: Mapping[str, Any], asked: int | None) -> int | None:
 
 @dataclass(frozen=True)
 class Strategy:
-    """The ways kinds differ. `garbage_collection` "unsupported": nobody owns through them (Events)."""
+    """The ways kinds differ.
+
+    `garbage_collection`, unless a delete says otherwise: "background", "orphan" (kinds older than the collector), or
+    "unsupported": nobody owns through them (Events). `delete_warning` is told to who deletes without saying.
+    """
 
     prepare_create: Prepare = nothing
     prepare_update: PrepareUpdate = nothing_on_update
@@ -47,6 +51,7 @@ class Strategy:
     unconditional_update: bool = True
     returns_deleted: bool = False
     garbage_collection: str = "background"
+    delete_warning: str = ""
 
 
 def keep(new: Object, old: Mapping[str, Any], field: str) -> None:

@@ -11,7 +11,6 @@ from api import kinds
 from api.errors import AlreadyExists, ApiError, BadRequest, Conflict, Gone, NotFound, ServiceUnavailable, Timeout
 from api.objects import Object
 from controller.admission.types import Request, User
-from controller.registry.event_views import inward, outward_object
 from controller.registry.faults import api_error
 from controller.registry.intake import check_name, settle_namespace, take_in
 from controller.registry.known_specs import Known, KnownSpecs
@@ -21,6 +20,7 @@ from controller.registry.pods import Binding, binding_of, bound
 from controller.registry.scale import scale_object
 from controller.registry.system_fields import carry_over, name_it, new_uid, stamp_new
 from controller.registry.types import DeleteOptions, PatchType, Target
+from controller.registry.views import inward, outward_object
 from controller.store.types import (
     Compacted,
     Guard,
