@@ -27,10 +27,11 @@ from controller.server import discovery, openapi_v2, routes
 from controller.server.authorization import Attributes
 from controller.server.call import Call, Services
 from controller.server.cluster_metrics import ClusterMetrics
+from controller.server.deadlines import Deadlines
 from controller.server.health import answer_health
 from controller.server.impersonation import impersonated, impersonates
 from controller.server.join import answer_join
-from controller.server.metrics import RequestMetrics, answer_metrics
+from controller.server.metrics import RequestMetrics, answer_metrics, is_mutating
 from controller.server.negotiation import PLAIN, negotiate
 from controller.server.openapi import answer_openapi
 from controller.server.options import parse_query
@@ -62,6 +63,7 @@ class ApiServer:
         self.metrics = RequestMetrics()
         self.stopping = False
         self._cluster = ClusterMetrics()
+        self._deadlines = Deadlines(REQUEST_SECONDS)
         self._streams: set[asyncio.Task[object]] = set()
         self._jwks = orjson.dumps(services.signer.jwks())
 
@@ -131,28 +133,30 @@ class ApiServer:
             return await handler(services, call)
         if verb == "watch" or target.subresource in routes.LONG_RUNNING:
             return await self._run_long(call, handler)
-        async with asyncio.timeout(REQUEST_SECONDS):
+        with self._deadlines.watch():
             return await handler(services, call)
 
     async def _run_long(self, call: Call, handler: Handler) -> Answer:
         """Watches, logs, tunnels: no deadline, counted apart, ended at shutdown."""
         labels = self.metrics.open(call.verb, call.target)
         try:
-            with self._endless():
+            with self._endless(is_mutating(call.request.method)):
                 return await handler(self.services, call)
         finally:
             self.metrics.shut(labels)
 
     @contextlib.contextmanager
-    def _endless(self) -> Iterator[None]:
-        """The current request does not end by itself; `end_streams` ends it."""
+    def _endless(self, mutating: bool = False) -> Iterator[None]:
+        """The current request does not end by itself: `end_streams` ends it, and it counts against no limit."""
         task = asyncio.current_task()
         assert task is not None
         self._streams.add(task)
+        self.metrics.end(mutating)
         try:
             yield
         finally:
             self._streams.discard(task)
+            self.metrics.running[mutating] += 1
 
     def end_streams(self) -> None:
         """Shutdown: whatever would go on for ever is cancelled."""

@@ -33,6 +33,10 @@ _NO_RESOURCE = ("", "", "", "", "")
 Labels = tuple[str, ...]
 
 
+def is_mutating(method: str) -> bool:
+    return method in _MUTATING
+
+
 class _Durations:
     """One series of the histogram."""
 
@@ -67,7 +71,7 @@ class RequestMetrics(Collector):
 
     def begin(self, method: str) -> bool:
         """Counts a request in; what it returns belongs to `end`."""
-        mutating = method in _MUTATING
+        mutating = is_mutating(method)
         self.running[mutating] += 1
         return mutating
 
