@@ -10,7 +10,7 @@ from __future__ import annotations
 from api.schema.defaults import default
 from api.schema.nodes import Node, merge_schema
 from api.schema.openapi import definition, openapi_v3
-from api.schema.unimplemented import unimplemented
+from api.schema.unimplemented import idle, unimplemented
 from api.schema.walker import Checked, check
 
-__all__ = ["Checked", "Node", "check", "default", "definition", "merge_schema", "openapi_v3", "unimplemented"]
+__all__ = ["Checked", "Node", "check", "default", "definition", "idle", "merge_schema", "openapi_v3", "unimplemented"]

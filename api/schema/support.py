@@ -1,4 +1,4 @@
-"""The table of what wherry does with each field of a pod: acts on it, warns that it does not, or refuses it.
+"""The table of what wherry does with each kind and each field of a pod: acts on it, warns that it does not, refuses it.
 
 Read by `unimplemented` and by the test that walks every leaf of PodSpec (`tests/unit/schema/test_support.py`), which
 fails for a field that is in none of the three. Whoever implements a field moves its name to ACTED_ON; whoever takes in
@@ -86,6 +86,32 @@ ACTED_ON: dict[str, str] = {
     "core.v1.PodSchedulingGate": ALL,
     "meta.v1.LabelSelector": ALL,
     "meta.v1.LabelSelectorRequirement": ALL,
+}
+
+_NO_PODS, _NO_TRAFFIC, _NO_STORAGE = "no pods are made for it", "no traffic goes that way", "no storage is provided"
+IDLE_KINDS: dict[tuple[str, str], str] = {
+    ("", "Service"): "it gets no address and no traffic",
+    ("", "Endpoints"): _NO_TRAFFIC,
+    ("", "ReplicationController"): _NO_PODS,
+    ("", "LimitRange"): "pods are not measured by it",
+    ("", "PersistentVolume"): _NO_STORAGE,
+    ("", "PersistentVolumeClaim"): _NO_STORAGE,
+    ("apps", "StatefulSet"): _NO_PODS,
+    ("apps", "DaemonSet"): _NO_PODS,
+    ("batch", "Job"): _NO_PODS,
+    ("batch", "CronJob"): "no jobs are made for it",
+    ("autoscaling", "HorizontalPodAutoscaler"): "nothing is scaled by it",
+    ("policy", "PodDisruptionBudget"): "evictions do not ask it",
+    ("discovery.k8s.io", "EndpointSlice"): _NO_TRAFFIC,
+    ("networking.k8s.io", "Ingress"): _NO_TRAFFIC,
+    ("networking.k8s.io", "IngressClass"): _NO_TRAFFIC,
+    ("storage.k8s.io", "StorageClass"): _NO_STORAGE,
+}
+"""Kinds that are kept and shown while nothing acts on them: creating one is answered with a warning that says so.
+Whoever makes something act on a kind takes its row out."""
+
+REFUSED_KINDS: dict[tuple[str, str], str] = {
+    ("networking.k8s.io", "NetworkPolicy"): "wherry does not enforce it, and traffic it forbids would pass",
 }
 
 _FILE_OWNER = "files belong to root or fsGroup"

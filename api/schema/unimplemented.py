@@ -14,7 +14,7 @@ from api.errors import FieldError, forbidden
 from api.kinds import Kind
 from api.objects import Object
 from api.schema.facts import Type, fields_of, struct_of
-from api.schema.support import HARMLESS, REFUSED, WARNED
+from api.schema.support import HARMLESS, IDLE_KINDS, REFUSED, REFUSED_KINDS, WARNED
 
 
 class Finding(NamedTuple):
@@ -42,6 +42,14 @@ def unimplemented(kind: Kind, obj: Object) -> tuple[list[str], list[FieldError]]
         f"{finding.path}: wherry does not act on this yet: {finding.why}" for finding in found if not finding.refused
     ]
     refusals = [forbidden(finding.path, f"not implemented yet: {finding.why}") for finding in found if finding.refused]
+    return warnings, refusals
+
+
+def idle(kind: Kind) -> tuple[list[str], list[FieldError]]:
+    """The same for a whole kind, when an object of it is made."""
+    key = (kind.group, kind.kind)
+    warnings = [f"wherry does not act on {kind.kind} objects yet: {IDLE_KINDS[key]}"] if key in IDLE_KINDS else []
+    refusals = [forbidden("kind", f"not implemented yet: {REFUSED_KINDS[key]}")] if key in REFUSED_KINDS else []
     return warnings, refusals
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from api.errors import BadRequest, FieldError, invalid_object
 from api.kinds import Kind
 from api.objects import Object
-from api.schema import check, default, unimplemented
+from api.schema import check, default, idle, unimplemented
 from controller.admission.types import Request
 from controller.registry.types import Target
 
@@ -92,10 +92,14 @@ def check_name(target: Target, obj: Object) -> None:
 
 
 def refuse_unimplemented(request: Request, kind: Kind, obj: Object, old: Object | None) -> list[FieldError]:
-    """Warns of fields nothing acts on yet; returns those whose neglect would do harm. What `old` had is let be."""
+    """Warns of kinds and fields nothing acts on; returns those whose neglect does harm. What `old` had is let be."""
     if old is not None and obj.get("spec") == old.get("spec"):
         return []
-    warnings, refusals = unimplemented(kind, obj)
+    warnings, refusals = idle(kind) if old is None else ([], [])
+    if refusals:
+        return refusals
+    in_fields = unimplemented(kind, obj)
+    warnings, refusals = warnings + in_fields[0], in_fields[1]
     if not warnings and not refusals:
         return []
     told, known = unimplemented(kind, old) if old is not None else ([], [])

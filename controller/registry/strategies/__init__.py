@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from api.kinds import Kind
+from api.objects import Object
 from controller.registry.strategies import batch, core, extras, pods, workloads
 from controller.registry.strategies.base import PrepareUpdate, Strategy
 from controller.registry.strategies.common import spec_and_status
@@ -16,7 +17,7 @@ from controller.registry.strategies.common import spec_and_status
 _RBAC = "rbac.authorization.k8s.io"
 _NETWORKING, _STORAGE = "networking.k8s.io", "storage.k8s.io"
 _ROLE = Strategy(create_on_update=True)
-_BALANCED = {"loadBalancer": {}}
+_BALANCED: Object = {"loadBalancer": {}}
 
 _STRATEGIES: dict[tuple[str, str], Strategy] = {
     ("", "events"): core.EVENT,

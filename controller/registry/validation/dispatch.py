@@ -21,6 +21,7 @@ from controller.registry.validation import (
     limits,
     networking,
     node,
+    plain,
     pods,
     rbac,
     service,
@@ -105,6 +106,9 @@ _RULES: dict[tuple[str, str], Rules] = {
         {"status": workloads.check_replica_set_status},
         _SCALE,
     ),
+    ("apps", "ControllerRevision"): Rules(plain.check_revision, plain.check_revision_update),
+    ("", "PodTemplate"): Rules(plain.check_pod_template, plain.check_pod_template_update),
+    ("", "Endpoints"): Rules(plain.check_endpoints, plain.check_endpoints_update),
     ("batch", "Job"): Rules(batch.check_job, batch.check_job_update, {"status": batch.check_job_status}),
     ("batch", "CronJob"): Rules(batch.check_cron_job, batch.check_cron_job_update, _METADATA_ONLY),
     ("", "Service"): Rules(

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from api.columns import cells, columns_of, human_duration, since
+from api.columns import cells, columns_of
 from api.kinds import KINDS, by_gvk, by_resource
 from api.pod_summary import summarize_pod
+from api.printing import human_duration, since
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 RUNNING = {"state": {"running": {}}, "ready": True}
