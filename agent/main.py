@@ -7,6 +7,7 @@ stops none of them. A part that breaks takes the process down, and whoever super
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import signal
@@ -55,6 +56,8 @@ from api.tls import load_pair
 RENEW_CHECK_SECONDS = 600.0
 NETWORK_RETRY_SECONDS = 2.0
 NOT_READY_CHECK_SECONDS = 0.5
+FIRST_NETWORK_SECONDS = 5.0
+"""So long the first report waits for the pod network: a restarted agent must not call a working node not ready."""
 _log = structlog.get_logger()
 
 
@@ -105,6 +108,7 @@ class Agent:
         self._tls = server_context(identity)
         self.server = AgentServer(self._office(), config.bind_address or "", config.port, self._tls)
         self._network_problem = "container runtime network not ready: waiting for the node's podCIDR"
+        self._network_tried = asyncio.Event()
 
     def _allocatable(self) -> dict[str, str]:
         return allocatable(self._profile, hostinfo.disk_use(self._config.data_dir))
@@ -184,6 +188,7 @@ class Agent:
                 done = cidr if await self._make_network(cidr, self._engine.cni_conf_dir) else done
             if self._engine.cni_conf_dir is None:
                 self._network_problem = ""
+            self._network_tried.set()
             pause = None if done == cidr else NETWORK_RETRY_SECONDS
             try:
                 async with asyncio.timeout(pause):
@@ -206,6 +211,9 @@ class Agent:
     async def _report_status(self) -> None:
         """Keeps the Node's status true; looks more often while the node is not ready."""
         version_known = False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_NETWORK_SECONDS):
+                await self._network_tried.wait()
         while True:
             problem = await self._problem()
             if not problem and not version_known:
