@@ -1,7 +1,13 @@
-"""`wherry cordon`, `uncordon`, `drain`: take a server out of use and back, without losing what runs on it."""
+"""`wherry cordon`, `uncordon`, `drain`: take a server out of use and back, without losing what runs on it.
+
+`wherry node lost` is a person's word that a silent server is off: only then may pods that must never run twice start
+elsewhere (design section 7). It is Kubernetes' out-of-service taint, so other tools can say and see it, too:
+https://kubernetes.io/docs/concepts/cluster-administration/node-shutdown/#non-graceful-node-shutdown.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -9,8 +15,10 @@ import click
 from cli.cluster import Cluster, on_cluster
 from cli.problems import Problem
 
+OUT_OF_SERVICE = {"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}
 MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 _RETRY_SECONDS = 2.0
+_WRITE_TRIES = 10
 
 
 @click.command("cordon")
@@ -43,6 +51,78 @@ def drain_command(node: str, force: bool, delete_emptydir_data: bool, timeout: i
         click.echo(f"node/{node} drained")
 
     on_cluster(drain)
+
+
+@click.group("node")
+def node_command() -> None:
+    """Say that a silent server is off for good, or back."""
+
+
+@node_command.command("lost")
+@click.argument("node")
+def lost(node: str) -> None:
+    """Vouch that NODE is off, so that its fenced pods may start elsewhere.
+
+    Ordinary pods of a silent server are replaced by themselves. Pods that must never run twice wait for your word,
+    because the server may only be cut off and still run them. Switch it off first.
+    """
+    on_cluster(lambda cluster: _declare_lost(cluster, node))
+
+
+@node_command.command("back")
+@click.argument("node")
+def back(node: str) -> None:
+    """Take `lost` back: NODE has returned and may run pods again."""
+
+    async def declare(cluster: Cluster) -> None:
+        await _replace_taints(cluster, node, lambda taints, _: [t for t in taints if not _is_out_of_service(t)])
+        click.echo(f"node/{node} may run pods again")
+
+    on_cluster(declare)
+
+
+async def _declare_lost(cluster: Cluster, node: str) -> None:
+    def add(taints: list[Any], found: Any) -> list[Any]:
+        if _is_ready(found):
+            raise Problem(
+                f"node {node} is Ready: it answers, so it is not lost",
+                f"To move its pods off, say `wherry drain {node}`; else switch it off and try again.",
+            )
+        return taints if any(map(_is_out_of_service, taints)) else [*taints, OUT_OF_SERVICE]
+
+    await _replace_taints(cluster, node, add)
+    click.echo(f"node/{node} is declared lost: all its pods start elsewhere")
+    click.echo(f"When it has returned, say `wherry node back {node}`.")
+
+
+async def _replace_taints(cluster: Cluster, node: str, change: Callable[[list[Any], Any], list[Any]]) -> None:
+    """Writes changed taints with the version they were read at, again when somebody else was quicker."""
+    from api.client import MERGE_PATCH
+    from api.errors import Conflict
+    from api.kinds import by_resource
+
+    kind = by_resource("", "nodes")
+    for _ in range(_WRITE_TRIES):
+        found = await cluster.client.get(kind, "", node)
+        taints = (found.get("spec") or {}).get("taints") or []
+        changed = change(taints, found)
+        version = {"resourceVersion": found["metadata"]["resourceVersion"]}
+        body = {"metadata": version, "spec": {"taints": changed or None}}
+        try:
+            await cluster.client.patch(kind, ("", node, ""), body, MERGE_PATCH)
+            return
+        except Conflict:
+            continue
+    raise Problem(f"node {node} is being changed by others all the time", "Try again.")
+
+
+def _is_out_of_service(taint: Any) -> bool:
+    return bool(taint["key"] == OUT_OF_SERVICE["key"])
+
+
+def _is_ready(node: Any) -> bool:
+    conditions = (node.get("status") or {}).get("conditions") or ()
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
 async def _set_unschedulable(cluster: Cluster, nodes: tuple[str, ...], value: bool) -> None:
