@@ -39,7 +39,7 @@ from controller.store.server import EtcdStartError, ensure_etcd
 from controller.store.types import Guard, Unavailable
 
 GC_THRESHOLDS = (20_000, 20, 50)
-"""The cache grows by objects without cycles: looking for cycles as often as Python does costs a create 5 % of its time."""
+"""The cache grows by objects without cycles: looking as often as Python does costs a create 5 % of its CPU."""
 LEADER_LEASE = "controller"
 LEADER_TTL_SECONDS = 5
 FIRST_RETRY_SECONDS = 0.1
