@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from controller.store import Store, StoreConfig
 from tests.etcd_process import EtcdProcess, opened
+
+pytest_plugins = ["tests.cluster"]
 
 _prefixes = itertools.count(1)
 
@@ -36,3 +39,13 @@ async def store(store_config: StoreConfig) -> AsyncIterator[Store]:
     """An open, running store, empty at first."""
     async with opened(store_config) as running:
         yield running
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """A skipped test fails the run unless ALLOW_SKIP=1: what is not run proves nothing."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.skipped and not os.environ.get("ALLOW_SKIP"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and ALLOW_SKIP is not set: {report.longrepr}"

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
+import ssl
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,18 +46,20 @@ class Authenticator:
         self._admin_token = admin_token
         self._admin = User("admin", str(uuid.uuid5(uuid.NAMESPACE_DNS, "admin")), (MASTERS_GROUP, AUTHENTICATED))
         self._by_header: dict[str, tuple[User, float]] = {}
-        self._by_connection: WeakKeyDictionary[Any, User] = WeakKeyDictionary()
+        self._by_connection: WeakKeyDictionary[Any, tuple[User, float]] = WeakKeyDictionary()
 
     def identify(self, request: web.BaseRequest) -> User:
         """The request's user. Raises Unauthorized for a credential that does not hold."""
         transport = request.transport
         certified = self._by_connection.get(transport)
         if certified is None:
-            certified = user_of_peer(transport) if transport is not None else ANONYMOUS
+            certified = user_of_peer(transport) if transport is not None else (ANONYMOUS, math.inf)
             if transport is not None:
                 self._by_connection[transport] = certified
-        if certified is not ANONYMOUS:
-            return certified
+        if certified[0] is not ANONYMOUS:
+            if certified[1] < time.time():
+                raise Unauthorized(f"Unauthorized: the client certificate of {certified[0].name} has expired; renew it")
+            return certified[0]
         header = request.headers.get("Authorization")
         if header is None:
             return ANONYMOUS
@@ -145,20 +149,22 @@ def service_account_groups(namespace: str) -> tuple[str, str]:
     return ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
 
 
-def user_of_peer(transport: Any) -> User:
-    """The user of a verified client certificate (CN is the name, every O a group), or ANONYMOUS."""
+def user_of_peer(transport: Any) -> tuple[User, float]:
+    """The user of a verified client certificate (CN is the name, every O a group), or ANONYMOUS; and until when: TLS
+    looked at that only when the connection began."""
     certificate = transport.get_extra_info("peercert")
     if not certificate:
-        return ANONYMOUS
+        return ANONYMOUS, math.inf
     name, groups = _subject(certificate.get("subject", ()))
     if not name:
-        return ANONYMOUS
+        return ANONYMOUS, math.inf
     extra = {}
     tls = transport.get_extra_info("ssl_object")
     der = tls.getpeercert(True) if tls is not None else None
     if der:
         extra[_CREDENTIAL] = (f"X509SHA256={hashlib.sha256(der).hexdigest()}",)
-    return User(name, groups=(*groups, AUTHENTICATED), extra=extra)
+    user = User(name, groups=(*groups, AUTHENTICATED), extra=extra)
+    return user, float(ssl.cert_time_to_seconds(certificate["notAfter"]))
 
 
 def _subject(parts: Iterable[Iterable[tuple[str, str]]]) -> tuple[str, list[str]]:

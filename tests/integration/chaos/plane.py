@@ -34,11 +34,12 @@ def free_port() -> int:
 
 @dataclass
 class Plane:
-    """One controller process."""
+    """One controller process. `module`: what is run instead of controller.main, with arguments before ours."""
 
     directory: Path
     options: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    module: tuple[str, ...] = ("controller.main",)
     port: int = field(default_factory=free_port)
     _child: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
@@ -58,7 +59,7 @@ class Plane:
 
     def start(self) -> None:
         """Starts the process; it may take a while until it answers (`ready`)."""
-        line = [sys.executable, "-m", "controller.main", "--data-dir", str(self.directory), "--port", str(self.port)]
+        line = [sys.executable, "-m", *self.module, "--data-dir", str(self.directory), "--port", str(self.port)]
         line += ["--bind-address", "127.0.0.1", *self.options]
         self.directory.mkdir(parents=True, exist_ok=True)
         with (self.directory / "controller.log").open("ab") as log:
