@@ -1,7 +1,7 @@
 """Create: the path of every new object.
 
 Called by the Registry (and by update and patching, where they may create). Order: intake, namespace, system fields,
-ownership, admission, strategy, validation, compare-and-set under the guards that admission asked for.
+ownership, admission, strategy, validation, quota, compare-and-set under the guards that admission and quota asked for.
 """
 
 from __future__ import annotations
@@ -82,11 +82,13 @@ async def create_taken(ground: Ground, request: Request, target: Target, taken: 
     guards = await ground.admit(attributes)
     _finish(request, target, obj, spec_judged=taken.spec_judged)
     if request.dry_run:
+        ground.ledger.check(attributes)
         return outward(view, await _rehearse(ground, target, obj))
     metadata.pop("resourceVersion", None)
     for attempt in range(ATTEMPTS):
         try:
-            return outward(view, await ground.store.create(target.key, obj, guards))
+            async with ground.ledger.charged(attributes) as charges:
+                return outward(view, await ground.store.create(target.key, obj, guards + charges))
         except KeyExists as error:
             if not generated or attempt >= NAME_ATTEMPTS - 1:
                 raise api_error(error, target) from error

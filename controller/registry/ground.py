@@ -16,6 +16,7 @@ from controller.admission.chain import Chain
 from controller.admission.types import Request
 from controller.registry.faults import api_error, translated
 from controller.registry.known_specs import KnownSpecs
+from controller.registry.ledger import Ledger
 from controller.registry.types import Target
 from controller.store import Store
 from controller.store.types import Guard, Record, StoreError
@@ -29,6 +30,7 @@ class Ground:
     store: Store
     chain: Chain
     known: KnownSpecs
+    ledger: Ledger
 
     async def find(self, target: Target) -> Record | None:
         """The object as it is now, or None when it surely does not exist."""

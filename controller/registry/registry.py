@@ -20,6 +20,7 @@ from controller.registry.create import create
 from controller.registry.ground import Ground
 from controller.registry.intake import take_in
 from controller.registry.known_specs import KnownSpecs
+from controller.registry.ledger import Ledger
 from controller.registry.patching import patch_object
 from controller.registry.pods import Binding, binding_of, eviction_options
 from controller.registry.types import DEFAULT_DELETE, DeleteOptions, Deletion, Patch, Target
@@ -45,7 +46,7 @@ class Registry:
 
     def __init__(self, store: Store, settings: RegistrySettings = DEFAULT_SETTINGS) -> None:
         self.store = store
-        self._ground = Ground(store, Chain(store, settings.checks), KnownSpecs())
+        self._ground = Ground(store, Chain(store, settings.checks), KnownSpecs(), Ledger(store))
 
     async def create(self, request: Request, kind: Kind, namespace: str, obj: Object) -> Record:
         """Creates `obj` (which becomes the registry's own: do not use it afterwards)."""

@@ -1,0 +1,109 @@
+"""Pays for new objects out of the namespace's ResourceQuotas, before they are written.
+
+Called by create. A charge raises `status.used` by compare-and-set, and the object commits only while the quota is as
+the charge left it. So no two creates are paid for by the same room, whoever makes them: what used says is never less
+than what there is and what is on its way. A charge whose object was not written after all stays until the quota
+reconciler counts again. Imports admission and the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from weakref import WeakValueDictionary
+
+from api.objects import Object
+from controller.admission.attributes import Attributes
+from controller.admission.quota import (
+    QUOTAS,
+    count,
+    demand_of,
+    is_counted,
+    missing_in,
+    paid,
+    refusal,
+)
+from controller.store import Query, Store
+from controller.store.types import Guard, Key, KeyMissing, Record, VersionMismatch
+
+_RACES = 64
+
+
+class Ledger:
+    """`charged` is entered by one create a namespace at a time: others would only make its charge void."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def charged(self, attributes: Attributes) -> AsyncIterator[tuple[Guard, ...]]:
+        """Within, the object is paid for while the guards hold. Raises Forbidden when a quota is used up, StoreError."""
+        if not self._quotas(attributes):
+            yield ()
+            return
+        turn = self._turns.setdefault(attributes.namespace, asyncio.Lock())
+        async with turn:
+            yield await self._charge(attributes)
+
+    def check(self, attributes: Attributes) -> None:
+        """What a dry run is told: whether the quotas could pay. Raises Forbidden."""
+        for record in self._quotas(attributes):
+            quota = record.parse()
+            _judge(attributes, quota, _used(self._store, quota))
+
+    def _quotas(self, attributes: Attributes) -> list[Record]:
+        if not attributes.namespace:
+            return []
+        return self._store.list(QUOTAS.resource, Query(namespace=attributes.namespace)).records
+
+    async def _charge(self, attributes: Attributes) -> tuple[Guard, ...]:
+        group, plural = attributes.kind.resource
+        if self._store.get(Key(group, plural, attributes.namespace, attributes.name)) is not None:
+            return ()  # the create will find it there, too
+        self.check(attributes)  # before any is charged
+        guards = [await self._charge_one(attributes, record.key) for record in self._quotas(attributes)]
+        return tuple(guard for guard in guards if guard is not None)
+
+    async def _charge_one(self, attributes: Attributes, key: Key) -> Guard | None:
+        """None: this quota has nothing to do with the object, or is gone."""
+        assert attributes.obj is not None
+        for _ in range(_RACES):
+            record = self._store.get(key)
+            if record is None:
+                return None
+            quota = record.parse()
+            demand = demand_of(quota, attributes.kind, attributes.obj)
+            if not demand:
+                return None
+            if not is_counted(quota):
+                await self._store.current()  # count what is surely there, in the same state as the quota
+                if self._store.get(key) != record:
+                    continue
+            used = _used(self._store, quota)
+            _judge(attributes, quota, used)
+            quota["metadata"].pop("resourceVersion", None)
+            quota["status"] = {"hard": quota["spec"]["hard"], "used": paid(quota, used, demand)}
+            try:
+                written = await self._store.update(key, quota, record.version, attributes.request.guards)
+            except (VersionMismatch, KeyMissing):
+                await self._store.current()
+                continue
+            return Guard.unchanged(key, written.version)
+        raise attributes.forbidden(f"quota {key.name} changes too fast to be charged; try again")
+
+
+def _used(store: Store, quota: Object) -> Object:
+    used: Object = quota["status"]["used"] if is_counted(quota) and quota.get("status") else count(store, quota)
+    return used
+
+
+def _judge(attributes: Attributes, quota: Object, used: Object) -> None:
+    assert attributes.obj is not None
+    missing = missing_in(quota, attributes.kind, attributes.obj)
+    if missing:
+        raise attributes.forbidden(f"failed quota: {quota['metadata']['name']}: must specify {missing}")
+    why = refusal(quota, demand_of(quota, attributes.kind, attributes.obj), used)
+    if why:
+        raise attributes.forbidden(why)
