@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
-from api.objects import Object
+from api.objects import Object, name_of
 from controller.admission.attributes import Attributes
 from controller.admission.quota import (
     QUOTAS,
@@ -25,7 +25,7 @@ from controller.admission.quota import (
     refusal,
 )
 from controller.store import Query, Store
-from controller.store.types import Guard, Key, KeyMissing, Record, VersionMismatch
+from controller.store.types import Guard, Key, KeyExists, KeyMissing, Record, VersionMismatch
 
 _RACES = 64
 
@@ -39,7 +39,7 @@ class Ledger:
 
     @asynccontextmanager
     async def charged(self, attributes: Attributes) -> AsyncIterator[tuple[Guard, ...]]:
-        """Within, the object is paid for while the guards hold. Raises Forbidden when a quota is used up, StoreError."""
+        """Within, the object is paid for while the guards hold. Raises Forbidden (a quota is used up), StoreError."""
         if not self._quotas(attributes):
             yield ()
             return
@@ -60,8 +60,9 @@ class Ledger:
 
     async def _charge(self, attributes: Attributes) -> tuple[Guard, ...]:
         group, plural = attributes.kind.resource
-        if self._store.get(Key(group, plural, attributes.namespace, attributes.name)) is not None:
-            return ()  # the create will find it there, too
+        assert attributes.obj is not None
+        if self._store.get(Key(group, plural, attributes.namespace, name_of(attributes.obj))) is not None:
+            raise KeyExists  # before anything is charged
         self.check(attributes)  # before any is charged
         guards = [await self._charge_one(attributes, record.key) for record in self._quotas(attributes)]
         return tuple(guard for guard in guards if guard is not None)
@@ -77,10 +78,6 @@ class Ledger:
             demand = demand_of(quota, attributes.kind, attributes.obj)
             if not demand:
                 return None
-            if not is_counted(quota):
-                await self._store.current()  # count what is surely there, in the same state as the quota
-                if self._store.get(key) != record:
-                    continue
             used = _used(self._store, quota)
             _judge(attributes, quota, used)
             quota["metadata"].pop("resourceVersion", None)
@@ -95,8 +92,12 @@ class Ledger:
 
 
 def _used(store: Store, quota: Object) -> Object:
-    used: Object = quota["status"]["used"] if is_counted(quota) and quota.get("status") else count(store, quota)
-    return used
+    """What status.used says; where it says nothing, what there is. Creates under way are in neither: they were charged
+    to an earlier version of the quota, so they are in the cache already or will not commit."""
+    if is_counted(quota) and quota.get("status"):
+        used: Object = quota["status"].get("used") or {}
+        return used
+    return dict(count(store, quota))
 
 
 def _judge(attributes: Attributes, quota: Object, used: Object) -> None:

@@ -1,0 +1,171 @@
+"""ResourceQuotas against a real etcd: whatever races, a namespace never holds more than its quota pays for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from datetime import UTC, datetime
+
+import pytest
+
+from api import kinds
+from api.errors import AlreadyExists, ApiError, Conflict, Forbidden
+from api.objects import Object
+from controller.reconcilers.actions import Executor
+from controller.reconcilers.quota import ResourceQuotaReconciler
+from controller.reconcilers.views import Views
+from controller.registry import DeleteOptions, Registry
+from controller.registry.recorder import Recorder
+from controller.store import Query, Store, StoreConfig
+from controller.store.types import Key
+from tests.etcd_process import opened
+from tests.integration.registry.conftest import MAPS, PODS, a_map, a_pod, admin
+
+QUOTAS = kinds.by_resource("", "resourcequotas")
+AT_ONCE = DeleteOptions(grace_seconds=0)
+
+
+def a_quota(**hard: str) -> Object:
+    return {"metadata": {"name": "q"}, "spec": {"hard": hard}}
+
+
+def used(store: Store) -> Object | None:
+    record = store.get(Key("", "resourcequotas", "shop", "q"))
+    assert record is not None
+    found: Object | None = record.parse()["status"].get("used")
+    return found
+
+
+def pods_in(store: Store) -> int:
+    return len(store.list(PODS.resource, Query(namespace="shop")).records)
+
+
+class Counting:
+    """The quota reconciler, a step at a time and without its rest."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._ticks = 0.0
+        self._reconciler = ResourceQuotaReconciler(Views(registry.store), self._clock)
+        self._executor = Executor(registry, admin(), Recorder(registry, admin(), "test"), "test")
+
+    def _clock(self) -> datetime:
+        self._ticks += 10.0
+        return datetime.fromtimestamp(self._ticks, UTC)
+
+    async def step(self) -> None:
+        observed = self._reconciler.observe(("shop", "q"), None)
+        assert observed is not None
+        decision = self._reconciler.decide(observed)
+        for action in (*decision.actions, decision.status):
+            if action is not None:
+                await self._executor.perform(action)
+
+    async def settle(self) -> None:
+        await self.step()
+        await self.step()
+
+
+async def try_pod(registry: Registry, name: str) -> bool:
+    try:
+        await registry.create(admin(), PODS, "shop", a_pod(name))
+    except Forbidden as refused:
+        assert "exceeded quota: q, requested: pods=1, used: pods=7, limited: pods=7" in refused.message
+        return False
+    return True
+
+
+async def test_a_pod_beyond_the_quota_is_refused_and_what_is_there_is_charged(registry: Registry) -> None:
+    await registry.create(admin(), QUOTAS, "shop", a_quota(pods="1"))
+    await registry.create(admin(), PODS, "shop", a_pod("x"))
+    assert used(registry.store) == {"pods": "1"}
+    with pytest.raises(Forbidden) as refused:
+        await registry.create(admin(), PODS, "shop", a_pod("y"))
+    assert refused.value.message == (
+        'pods "y" is forbidden: exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1'
+    )
+    with pytest.raises(Forbidden):
+        await registry.create(admin(dry_run=True), PODS, "shop", a_pod("y"))
+    await registry.create(admin(), MAPS, "shop", a_map())
+
+
+async def test_a_name_that_is_taken_costs_nothing(registry: Registry) -> None:
+    await registry.create(admin(), QUOTAS, "shop", a_quota(pods="5"))
+    await registry.create(admin(), PODS, "shop", a_pod("x"))
+    with pytest.raises(AlreadyExists):
+        await registry.create(admin(), PODS, "shop", a_pod("x"))
+    assert used(registry.store) == {"pods": "1"}
+
+
+async def test_objects_from_before_the_quota_count(registry: Registry) -> None:
+    await registry.create(admin(), MAPS, "shop", a_map("before"))
+    await registry.create(admin(), QUOTAS, "shop", a_quota(configmaps="2"))
+    await registry.create(admin(), MAPS, "shop", a_map("x"))
+    with pytest.raises(Forbidden):
+        await registry.create(admin(), MAPS, "shop", a_map("y"))
+
+
+async def test_what_goes_makes_room_once_it_is_counted(registry: Registry) -> None:
+    counting = Counting(registry)
+    await registry.create(admin(), QUOTAS, "shop", a_quota(pods="1"))
+    await registry.create(admin(), PODS, "shop", a_pod("x"))
+    await registry.delete(admin(), PODS, "shop", "x", AT_ONCE)
+    await counting.settle()
+    assert used(registry.store) == {"pods": "0"}
+    await registry.create(admin(), PODS, "shop", a_pod("y"))
+
+
+async def test_creates_of_two_servers_and_a_counting_leader_never_exceed_the_quota(
+    registry: Registry, store_config: StoreConfig
+) -> None:
+    await registry.create(admin(), QUOTAS, "shop", a_quota(pods="7"))
+    async with opened(store_config) as other_store:
+        registries = (registry, Registry(other_store))
+        made = await _race(registries)
+        assert sum(made) >= 7
+        await Counting(registry).settle()
+        assert pods_in(registry.store) == 7
+        assert used(registry.store) == {"pods": "7"}
+
+
+async def _race(registries: tuple[Registry, ...]) -> list[bool]:
+    """Creates and deletes pods by both servers while a leader counts all the time; who was created."""
+    done = asyncio.Event()
+    rng = random.Random(5)
+
+    async def count_all_the_time() -> None:
+        counting = Counting(registries[0])
+        while not done.is_set():
+            with contextlib.suppress(Conflict):  # a charge came in between: it counts again
+                await counting.step()
+            assert pods_in(registries[0].store) <= 7
+            await asyncio.sleep(0.005)
+
+    async def churn(worker: int) -> list[bool]:
+        found = []
+        for turn in range(12):
+            mine = rng.choice(registries)
+            found.append(await try_pod_again(mine, f"p{worker}-{turn}"))
+            if found[-1] and turn < 11 and rng.random() < 0.5:
+                await mine.delete(admin(), PODS, "shop", f"p{worker}-{turn}", AT_ONCE)
+        return found
+
+    counter = asyncio.create_task(count_all_the_time())
+    results = await asyncio.gather(*(churn(worker) for worker in range(6)))
+    done.set()
+    await counter
+    for index in range(40):  # what a void charge still holds is given back by the next count
+        await Counting(registries[0]).settle()
+        await try_pod_again(registries[index % 2], f"last{index}")
+    return [made for found in results for made in found]
+
+
+async def try_pod_again(registry: Registry, name: str) -> bool:
+    """A server that lost every race says 503; the client asks again."""
+    for _ in range(20):
+        try:
+            return await try_pod(registry, name)
+        except ApiError as error:
+            if not error.retryable:
+                raise
+    return False
