@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 
 import pytest
@@ -12,17 +13,21 @@ import pytest
 from api import kinds
 from api.errors import AlreadyExists, ApiError, Conflict, Forbidden
 from api.objects import Object
+from controller.admission.attributes import Attributes, Operation
 from controller.reconcilers.actions import Executor
+from controller.reconcilers.loop import Decision
 from controller.reconcilers.quota import ResourceQuotaReconciler
 from controller.reconcilers.views import Views
 from controller.registry import DeleteOptions, Registry
+from controller.registry.ledger import Ledger
 from controller.registry.recorder import Recorder
 from controller.store import Query, Store, StoreConfig
-from controller.store.types import Key
+from controller.store.types import Guard, GuardFailed, Key
 from tests.etcd_process import opened
 from tests.integration.registry.conftest import MAPS, PODS, a_map, a_pod, admin
 
 QUOTAS = kinds.by_resource("", "resourcequotas")
+POD_KEY = Key("", "pods", "shop", "x")
 AT_ONCE = DeleteOptions(grace_seconds=0)
 
 
@@ -53,10 +58,15 @@ class Counting:
         self._ticks += 10.0
         return datetime.fromtimestamp(self._ticks, UTC)
 
-    async def step(self) -> None:
+    def decide(self) -> Decision:
         observed = self._reconciler.observe(("shop", "q"), None)
         assert observed is not None
-        decision = self._reconciler.decide(observed)
+        return self._reconciler.decide(observed)
+
+    async def step(self) -> None:
+        await self.perform(self.decide())
+
+    async def perform(self, decision: Decision) -> None:
         for action in (*decision.actions, decision.status):
             if action is not None:
                 await self._executor.perform(action)
@@ -115,6 +125,35 @@ async def test_what_goes_makes_room_once_it_is_counted(registry: Registry) -> No
     await registry.create(admin(), PODS, "shop", a_pod("y"))
 
 
+def a_charge(registry: Registry) -> AbstractAsyncContextManager[tuple[Guard, ...]]:
+    """The charge for a pod that somebody is about to write."""
+    pod = a_pod("x", namespace="shop")
+    return Ledger(registry.store).charged(Attributes(admin(), Operation.CREATE, PODS, "shop", "x", pod))
+
+
+async def test_a_create_does_not_commit_on_a_charge_that_was_counted_away(registry: Registry) -> None:
+    await registry.create(admin(), QUOTAS, "shop", a_quota(pods="1"))
+    async with a_charge(registry) as guards:
+        await Counting(registry).settle()  # the leader sees no pod yet
+        assert used(registry.store) == {"pods": "0"}
+        with pytest.raises(GuardFailed):
+            await registry.store.create(POD_KEY, a_pod("x", namespace="shop", uid="u"), guards)
+
+
+async def test_a_create_that_commits_between_count_and_correction_stays_charged(registry: Registry) -> None:
+    counting = Counting(registry)
+    await registry.create(admin(), QUOTAS, "shop", a_quota(pods="1"))
+    async with a_charge(registry) as guards:
+        decision = counting.decide()  # counted without the pod
+        await registry.store.create(POD_KEY, a_pod("x", namespace="shop", uid="u"), guards)
+    await counting.perform(decision)
+    assert used(registry.store) in (None, {"pods": "1"})
+    with pytest.raises(Forbidden):
+        await registry.create(admin(), PODS, "shop", a_pod("y"))
+    await counting.settle()
+    assert used(registry.store) == {"pods": "1"}
+
+
 async def test_creates_of_two_servers_and_a_counting_leader_never_exceed_the_quota(
     registry: Registry, store_config: StoreConfig
 ) -> None:
@@ -130,34 +169,34 @@ async def test_creates_of_two_servers_and_a_counting_leader_never_exceed_the_quo
 
 async def _race(registries: tuple[Registry, ...]) -> list[bool]:
     """Creates and deletes pods by both servers while a leader counts all the time; who was created."""
-    done = asyncio.Event()
+    made: list[bool] = []
     rng = random.Random(5)
 
     async def count_all_the_time() -> None:
         counting = Counting(registries[0])
-        while not done.is_set():
+        while True:
             with contextlib.suppress(Conflict):  # a charge came in between: it counts again
                 await counting.step()
             assert pods_in(registries[0].store) <= 7
             await asyncio.sleep(0.005)
 
-    async def churn(worker: int) -> list[bool]:
-        found = []
+    async def churn(worker: int) -> None:
         for turn in range(12):
             mine = rng.choice(registries)
-            found.append(await try_pod_again(mine, f"p{worker}-{turn}"))
-            if found[-1] and turn < 11 and rng.random() < 0.5:
+            made.append(await try_pod_again(mine, f"p{worker}-{turn}"))
+            if made[-1] and rng.random() < 0.5:
                 await mine.delete(admin(), PODS, "shop", f"p{worker}-{turn}", AT_ONCE)
-        return found
 
-    counter = asyncio.create_task(count_all_the_time())
-    results = await asyncio.gather(*(churn(worker) for worker in range(6)))
-    done.set()
-    await counter
-    for index in range(40):  # what a void charge still holds is given back by the next count
+    async with asyncio.TaskGroup() as tasks:
+        counter = tasks.create_task(count_all_the_time())
+        async with asyncio.TaskGroup() as workers:
+            for worker in range(6):
+                workers.create_task(churn(worker))
+        counter.cancel()
+    for index in range(7):  # what a void charge still holds is given back by the next count
         await Counting(registries[0]).settle()
         await try_pod_again(registries[index % 2], f"last{index}")
-    return [made for found in results for made in found]
+    return made
 
 
 async def try_pod_again(registry: Registry, name: str) -> bool:
