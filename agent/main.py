@@ -25,7 +25,6 @@ from agent import hostinfo
 from agent.access import Access
 from agent.config import AgentConfig, parse_arguments
 from agent.events import WARNING, EventRecorder
-from agent.heap import keep_small
 from agent.identity import Applicant, Identity, JoinRefused, obtain_identity, renew_identity
 from agent.logkeeper import LiveLog, LogKeeper, LogLimits
 from agent.metrics import AgentMetrics
@@ -160,7 +159,6 @@ class Agent:
                 group.create_task(self._keep_logs())
                 group.create_task(self._be_a_node())
                 group.create_task(self._renew())
-                group.create_task(keep_small())
                 if self._engine.containerd is not None:
                     group.create_task(self._engine.containerd.run())
         finally:

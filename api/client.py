@@ -38,6 +38,8 @@ CONNECT_TIMEOUT_SECONDS = 10.0
 WATCH_SECONDS = 300
 WATCH_SILENCE_SECONDS = WATCH_SECONDS + 30.0
 LIST_PAGE = 500
+REQUEST_CONNECTIONS = 8
+"""Plain requests share so many connections: each costs a TLS handshake and 128 KiB. Streams have one each."""
 RETRY_FIRST_SECONDS = 0.05
 RETRY_LAST_SECONDS = 5.0
 
@@ -101,7 +103,7 @@ class Client:
         self.credentials = credentials
         self._timeout = timeout
         self._tls: ssl.SSLContext | None = None
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[int, aiohttp.ClientSession] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -111,9 +113,9 @@ class Client:
 
     async def close(self) -> None:
         """Closes every connection; the next request would open new ones."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
+            await session.close()
 
     async def renew(self, credentials: Credentials) -> None:
         """Goes on with other credentials (a rotated certificate); open connections end and watches resume."""
@@ -178,7 +180,8 @@ class Client:
         sent = {"Accept": "application/json", **({"Content-Type": "application/json"} if body is not None else {})}
         options: dict[str, Any] = {"params": params, "data": body, "headers": {**sent, **(headers or {})}}
         with _mapped(self.server):
-            async with self._connected().request(method, self.server + path, **options) as response:
+            session = self._connected(REQUEST_CONNECTIONS)
+            async with session.request(method, self.server + path, **options) as response:
                 content = await response.read()
                 if response.status >= 300:
                     raise _refusal(response.status, content)
@@ -196,7 +199,7 @@ class Client:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECONDS, sock_read=silence_seconds)
         options: dict[str, Any] = {"params": params, "headers": headers, "timeout": timeout}
         with _mapped(self.server):
-            async with self._connected().request(method, self.server + path, **options) as response:
+            async with self._connected(0).request(method, self.server + path, **options) as response:
                 if response.status >= 300:
                     raise _refusal(response.status, await response.read())
                 yield response
@@ -238,19 +241,22 @@ class Client:
             self._tls = self.credentials.client_context()
         return self._tls
 
-    def _connected(self) -> aiohttp.ClientSession:
-        if self._session is None:
+    def _connected(self, limit: int) -> aiohttp.ClientSession:
+        """The session with at most `limit` connections (0: as many as are asked for)."""
+        if limit not in self._sessions:
             tls = self._context() if self.server.startswith("https") else True
-            connector = aiohttp.TCPConnector(ssl=tls, limit=0, keepalive_timeout=60, socket_factory=keepalive_socket)
+            connector = aiohttp.TCPConnector(
+                ssl=tls, limit=limit, keepalive_timeout=60, socket_factory=keepalive_socket
+            )
             token = self.credentials.token
-            self._session = aiohttp.ClientSession(
+            self._sessions[limit] = aiohttp.ClientSession(
                 connector=connector,
                 headers={"Authorization": f"Bearer {token}"} if token else None,
                 timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=CONNECT_TIMEOUT_SECONDS),
                 auto_decompress=True,
                 read_bufsize=2**18,
             )
-        return self._session
+        return self._sessions[limit]
 
 
 class _mapped:
