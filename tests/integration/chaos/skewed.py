@@ -1,8 +1,8 @@
 """A controller whose wall clock is wrong: `python -m tests.integration.chaos.skewed FILE ARGUMENTS...`.
 
 FILE holds the seconds to add to the clock and is read at each look, so a test sets the clock of a running process
-without touching the machine's. Only what our own modules ask is skewed (time.time, datetime.now): monotonic clocks
-go on as when a clock is set, gRPC's deadlines must agree with its C core, OpenSSL's looks are in tests/unit/pki.
+without touching the machine's. Only what our own modules ask is skewed (time.time, datetime.now): monotonic clocks go
+on as they do when a clock is set, gRPC's deadlines must agree with its C core, OpenSSL's looks are in tests/unit/pki.
 """
 
 from __future__ import annotations
