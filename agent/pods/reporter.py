@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from agent.pods.phase import FINAL_PHASES
 from api import errors
 from api.client import STRATEGIC_PATCH, Client
 from api.kinds import by_resource
@@ -186,6 +187,8 @@ def _matters(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     """Whether somebody may be waiting for this change."""
     if before.get("phase") != after.get("phase") and (before.get("phase") or "Pending") != after.get("phase"):
         return True
+    if after.get("phase") in FINAL_PHASES:
+        return True  # the last news of a pod: nothing follows that it could wait for
     ready = [_ready(status) for status in (before, after)]
     return ready[0] != ready[1] or _essence(before) != _essence(after)
 
