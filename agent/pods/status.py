@@ -80,10 +80,11 @@ def wire_time(moment: float) -> str:
 
 
 def _phase(pod: Object, statuses: Object, observed: Observed) -> str:
-    """A pod becomes Succeeded or Failed only when nothing of it runs any more, not even a sidecar."""
+    """A pod becomes Succeeded or Failed only when nothing of it is left running: no sidecar, no sandbox."""
     views = observed.containers.values()
-    alive = any(view.current is not None and view.current.state in ("running", "unknown") for view in views)
-    over = observed.ending is not None and not alive and not _sandbox_ready(observed)
+    running = any(view.current is not None and view.current.state in ("running", "unknown") for view in views)
+    alive = running or _sandbox_ready(observed)
+    over = observed.ending is not None and not alive
     known = (pod.get("status") or {}).get("phase") or "Pending"
     if observed.ending is not None and observed.ending.reason and known not in FINAL_PHASES:
         return "Failed" if over else known

@@ -19,7 +19,7 @@ from agent.pods import lifecycle
 from agent.pods.checkpoints import save_checkpoint
 from agent.pods.lifecycle import Step, Wait, next_step
 from agent.pods.memory import PodMemory
-from agent.pods.observed import Ending
+from agent.pods.observed import Ending, Observed
 from agent.pods.performing import Performer
 from agent.pods.phase import FINAL_PHASES
 from agent.pods.probed import ProbeKeeper
@@ -303,14 +303,20 @@ class PodWorker:
     def _report(self) -> None:
         if self._removed or self._final_before or not self._heard or self._is_restarting():
             return
-        now = self._shop.clock()
+        now, observed = self._shop.clock(), self.memory.observed()
         if self._rejection is not None:
             status = rejected_status(self.memory.seen_pod(), self._rejection, now)
         else:
-            status = pod_status(self.memory.seen_pod(), self.memory.observed(), now, self._shop.host)
+            status = pod_status(self.memory.seen_pod(), observed, now, self._shop.host)
         self.memory.reported = status
-        going = self.memory.ending is not None and self.memory.ending.remove
-        self._reporter.offer(status, ending=going)
+        self._reporter.offer(status, ending=self._is_going(observed))
+
+    def _is_going(self, observed: Observed) -> bool:
+        """The pod's last containers have ended or are being stopped: its final status follows soon."""
+        if self.memory.ending is not None:
+            return self.memory.ending.remove
+        ready = observed.sandbox is not None and observed.sandbox.state == "ready"
+        return ready and lifecycle.is_finished(self.pod, observed)
 
     def _is_restarting(self) -> bool:
         """A container was stopped by the agent to be started again at once: its end is no news."""

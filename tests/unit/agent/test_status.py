@@ -66,13 +66,20 @@ def test_waiting_init_containers_keep_the_pod_pending() -> None:
     assert done["phase"] == "Running" and done["initContainerStatuses"][0]["ready"]
 
 
-def test_a_finished_pod_succeeded_or_failed() -> None:
-    pod = a_pod(a_container("c"), a_container("d"), policy="Never")
+def stopped(pod: Object, **views: ContainerView) -> Observed:
+    """The same, with the sandbox stopped."""
+    return replace(seen(pod, **views), sandbox=a_sandbox(state="notready"))
+
+
+def test_a_finished_pod_succeeded_or_failed_once_its_sandbox_is_stopped() -> None:
+    pod = {**a_pod(a_container("c"), a_container("d"), policy="Never"), "status": {"phase": "Running"}}
     good = ContainerView(current=exited("d", 0))
-    failed = shown(pod, seen(pod, c=ContainerView(current=exited("c", 3)), d=good))
+    bad = ContainerView(current=exited("c", 3))
+    assert shown(pod, seen(pod, c=bad, d=good))["phase"] == "Running"
+    failed = shown(pod, stopped(pod, c=bad, d=good))
     assert failed["phase"] == "Failed"
     assert verdicts(failed)["Ready"] == ("False", "PodFailed")
-    fine = shown(pod, seen(pod, c=ContainerView(current=exited("c", 0)), d=good))
+    fine = shown(pod, stopped(pod, c=ContainerView(current=exited("c", 0)), d=good))
     assert fine["phase"] == "Succeeded"
     assert verdicts(fine)["Initialized"] == ("True", "PodCompleted")
     assert verdicts(fine)["Ready"] == ("False", "PodCompleted")
@@ -127,8 +134,8 @@ def test_a_pod_is_not_final_while_a_sidecar_runs() -> None:
     pod = {**a_pod(inits=(a_container("s", restartPolicy="Always"),), policy="Never"), "status": {"phase": "Running"}}
     done = ContainerView(current=exited(code=0))
     assert shown(pod, seen(pod, s=running("s"), c=done))["phase"] == "Running"
-    stopped = ContainerView(current=exited("s", 143))
-    assert shown(pod, seen(pod, s=stopped, c=done))["phase"] == "Succeeded"
+    ended = ContainerView(current=exited("s", 143))
+    assert shown(pod, stopped(pod, s=ended, c=done))["phase"] == "Succeeded"
 
 
 def test_a_final_phase_is_never_left() -> None:
@@ -138,16 +145,14 @@ def test_a_final_phase_is_never_left() -> None:
 
 def test_a_deleted_pod_that_has_stopped_is_final() -> None:
     pod = a_pod()
-    stopped = replace(
-        seen(pod, c=ContainerView(current=exited(code=143))), ending=Ending(1), sandbox=a_sandbox(state="notready")
-    )
-    assert shown(pod, stopped)["phase"] == "Failed"
+    over = replace(stopped(pod, c=ContainerView(current=exited(code=143))), ending=Ending(1))
+    assert shown(pod, over)["phase"] == "Failed"
 
 
 def test_a_container_that_could_not_be_started_shows_the_runtime_words() -> None:
     pod = a_pod(policy="Never")
     start_error = exited(code=128, message="no such file", started_at=0.0)
-    made = shown(pod, seen(pod, c=ContainerView(current=replace(start_error, reason="StartError"))))
+    made = shown(pod, stopped(pod, c=ContainerView(current=replace(start_error, reason="StartError"))))
     ended = made["containerStatuses"][0]["state"]["terminated"]
     assert (ended["reason"], ended["message"], ended["startedAt"]) == (
         "StartError", "no such file", "1970-01-01T00:00:00Z",
