@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -160,7 +161,8 @@ class Lab:
             time.sleep(0.1)
 
     def ready_nodes(self) -> set[str]:
-        return asyncio.run(_ready_nodes(self.kubeconfig))
+        with ThreadPoolExecutor(1) as thread:  # a loop of its own: a test may be running one already
+            return thread.submit(lambda: asyncio.run(_ready_nodes(self.kubeconfig))).result()
 
     def namespace_run(self, node: str, *argv: str) -> subprocess.CompletedProcess[str]:
         """Runs a command on a node's network."""
