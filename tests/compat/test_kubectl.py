@@ -9,17 +9,23 @@ import select
 import subprocess
 import time
 import urllib.request
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tests.cluster import BUSYBOX, CLIENTS, Cluster, deployment, eventually, free_port, pod
+from tests.cluster import CLIENTS, Cluster, deployment, eventually, free_port, pod
+from tests.images import BUSYBOX
 
 
 def started(cluster: Cluster, *argv: str) -> subprocess.Popen[str]:
     command = [str(CLIENTS / "kubectl"), "-n", cluster.namespace, *argv]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster.environment)
+
+
+def describes(cluster: Cluster, name: str, sentence: str) -> bool:
+    return sentence in cluster.kubectl("describe", "pod", name)
 
 
 def ready(cluster: Cluster, *objects: dict[str, Any]) -> None:
@@ -96,7 +102,7 @@ def test_describe_says_in_one_sentence_why_a_pod_does_not_start(cluster: Cluster
         "nowhere": "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector",
     }
     for name, sentence in sentences.items():
-        eventually(lambda n=name, s=sentence: s in cluster.kubectl("describe", "pod", n), 20, f"{name}: {sentence}")
+        eventually(partial(describes, cluster, name, sentence), 20, f"{name}: {sentence}")
 
 
 def test_logs_exec_and_attach_reach_a_container(cluster: Cluster) -> None:
