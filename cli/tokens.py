@@ -1,4 +1,8 @@
-"""`wherry token create`: a join token for further servers. The Secret behind it is Kubernetes' bootstrap token."""
+"""`wherry token create`: a join token for further servers, or a service account's token for a program.
+
+The Secret behind a join token is Kubernetes' bootstrap token. Nothing is stored of a service account's token; it
+ends with its time or its account.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +16,23 @@ from cli.problems import Problem
 
 @click.group("token")
 def token_command() -> None:
-    """Make tokens with which servers join."""
+    """Make tokens with which servers join and programs show who they are."""
 
 
 @token_command.command("create")
 @click.option("--ttl", default="24h", show_default=True, help="How long it can be used: 30m, 24h, 7d.")
-@click.option("--description", default="", help="A note for whoever lists the tokens.")
-def create(ttl: str, description: str) -> None:
+@click.option("--description", default="", help="A note for whoever lists the join tokens.")
+@click.option("--service-account", metavar="NAMESPACE/NAME", help="A token of this account instead, for a program.")
+def create(ttl: str, description: str, service_account: str | None) -> None:
     """Print a token for `wherry agent --server URL --token TOKEN`."""
     lifetime = parse_duration(ttl)
-    click.echo(on_cluster(lambda cluster: create_token(cluster, lifetime, description)))
+    if service_account is None:
+        click.echo(on_cluster(lambda cluster: create_token(cluster, lifetime, description)))
+        return
+    namespace, _, name = service_account.partition("/")
+    if not namespace or not name or "/" in name:
+        raise Problem(f"{service_account!r} names no service account", "Write NAMESPACE/NAME.")
+    click.echo(on_cluster(lambda cluster: request_token(cluster, namespace, name, lifetime)))
 
 
 async def create_token(cluster: Cluster, lifetime: timedelta, description: str = "") -> str:
@@ -34,6 +45,16 @@ async def create_token(cluster: Cluster, lifetime: timedelta, description: str =
     secret = render_secret(token, datetime.now(UTC) + lifetime, description)
     await cluster.client.create(kinds.by_resource("", "secrets"), secret)
     return render_join_token(ca_digest(cluster.client.credentials.ca.encode()), token)
+
+
+async def request_token(cluster: Cluster, namespace: str, name: str, lifetime: timedelta) -> str:
+    """A token of a service account, good for `lifetime` (at least ten minutes) or until the account is deleted."""
+    import json
+
+    spec = {"expirationSeconds": int(lifetime.total_seconds())}
+    path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
+    reply = await cluster.client.request("POST", path, body=json.dumps({"spec": spec}).encode())
+    return str(json.loads(reply.body)["status"]["token"])
 
 
 def parse_duration(text: str) -> timedelta:

@@ -27,6 +27,7 @@ from controller.server import discovery, openapi_v2, routes
 from controller.server.authorization import Attributes
 from controller.server.call import Call, Services
 from controller.server.cluster_metrics import ClusterMetrics
+from controller.server.connect import as_metrics, reads_metrics
 from controller.server.deadlines import Deadlines
 from controller.server.health import answer_health
 from controller.server.impersonation import impersonated, impersonates
@@ -38,6 +39,7 @@ from controller.server.options import parse_query
 from controller.server.reply import Answer, Reply, reply_error, reply_object, reply_text
 from controller.server.session import NODES_PREFIX, answer_session
 from controller.server.target import Target, parse_target, verb_of
+from controller.server.targets import TARGETS_PREFIX, answer_targets
 from controller.server.version import version_info
 from controller.server.write import Handler
 from controller.store.types import StoreError
@@ -122,7 +124,9 @@ class ApiServer:
         if impersonates(request.headers):
             user = impersonated(services.authorizer, user, request.headers)
         if MASTERS_GROUP not in user.groups:
-            services.authorizer.require(_attributes(user, target, verb, params))
+            attributes = _attributes(user, target, verb, params)
+            if not (reads_metrics(request, target) and services.authorizer.authorize(as_metrics(attributes)).allowed):
+                services.authorizer.require(attributes)
         self._refuse_overload()
         if handler is None or target.kind is None:
             return _unserved(target)
@@ -182,10 +186,16 @@ class ApiServer:
                 return await answer_session(services, request, user, path)
         if impersonates(request.headers):
             user = impersonated(services.authorizer, user, request.headers)
-        services.authorizer.require(Attributes(user, request.method.lower(), path=path))
+        listed = path.startswith(TARGETS_PREFIX)
+        if not listed:
+            services.authorizer.require(Attributes(user, request.method.lower(), path=path))
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed("the server does not allow this method on the requested resource", {})
-        answer = await self._answer_get(request, path, parse_query(query) if query else {})
+        answer: Answer | None
+        if listed:
+            answer = await answer_targets(services, user, path)
+        else:
+            answer = await self._answer_get(request, path, parse_query(query) if query else {})
         return answer if answer is not None else reply_text(NOT_FOUND_TEXT, 404)
 
     async def _answer_get(self, request: web.BaseRequest, path: str, params: dict[str, str]) -> Answer | None:

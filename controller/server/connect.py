@@ -18,8 +18,10 @@ from yarl import URL
 from api.errors import BadRequest, ServiceUnavailable, error_from_status
 from api.objects import Object
 from controller.server.agents import Backend
+from controller.server.authorization import Attributes
 from controller.server.call import Call, Services, existing, read_body
 from controller.server.reply import Answer, Reply
+from controller.server.target import Target
 from controller.server.tunnel import Upgrade, tunnel
 
 _LOG_PARAMETERS = (
@@ -41,6 +43,7 @@ _HOP_BY_HOP = frozenset(
     ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding")
 ) | {"upgrade", "host", "content-length", "authorization"}
 REFUSAL_BYTES = 1 << 16
+_METRICS_PATHS = frozenset(("/metrics", "/metrics/cadvisor", "/metrics/resource"))
 _TRUE = ("1", "true", "True", "t", "T")
 
 
@@ -134,6 +137,24 @@ def upgrade_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]
             kept.append((name, value))
             upgrades = upgrades or lower == "upgrade"
     return kept if upgrades else None
+
+
+def reads_metrics(request: web.BaseRequest, target: Target) -> bool:
+    """Whether a request only reads an agent's metrics, for which the right to nodes/metrics is enough, as at the agent.
+
+    An upgrade is not: what follows it in the tunnel is seen by nobody.
+    """
+    return (
+        target.subresource == "proxy"
+        and target.rest in _METRICS_PATHS
+        and (target.group, target.resource) == ("", "nodes")
+        and request.method in ("GET", "HEAD")
+        and "Upgrade" not in request.headers
+    )
+
+
+def as_metrics(attributes: Attributes) -> Attributes:
+    return attributes._replace(subresource="metrics")
 
 
 async def proxy(services: Services, call: Call) -> Answer:
