@@ -15,6 +15,7 @@ from aiohttp import web
 
 from controller.pki.files import Pki
 from controller.server.app import ApiServer
+from controller.server.handshake import accepting
 
 BACKLOG = 1024
 KEEPALIVE_SECONDS = 3630.0
@@ -77,13 +78,11 @@ class Listener:
             max_field_size=MAX_HEADER_BYTES,
         )
         self._server = await asyncio.get_running_loop().create_server(
-            self._http,
+            accepting(self._context, self._http),
             self._address.host or None,
             self._address.port,
-            ssl=self._context,
             backlog=BACKLOG,
             reuse_address=True,
-            ssl_handshake_timeout=30.0,
         )
         return self
 
