@@ -30,7 +30,10 @@ def scale_object(obj: Object) -> Object:
     """The Scale of a workload; its selector is the text form that autoscalers list pods with."""
     metadata, spec = obj["metadata"], obj.get("spec") or {}
     status: Object = {"replicas": (obj.get("status") or {}).get("replicas", 0)}
-    selector = str(selectors.from_object(spec.get("selector") or {}))
+    given = spec.get("selector") or {}
+    if obj.get("kind") == "ReplicationController":  # older than label selectors: a plain map of labels
+        given = {"matchLabels": given}
+    selector = str(selectors.from_object(given))
     if selector:
         status["selector"] = selector
     return {

@@ -65,6 +65,14 @@ def test_orphan_keeps_the_owner_until_its_dependents_are_set_free() -> None:
         assert plan.obj["metadata"]["finalizers"] == [ORPHAN]
 
 
+def test_kinds_older_than_the_collector_orphan_unless_told_otherwise() -> None:
+    jobs = strategy_of(kinds.by_resource("batch", "jobs"))
+    assert plan_deletion(jobs, a_map(), DeleteOptions(), NOW).obj["metadata"]["finalizers"] == [ORPHAN]
+    assert plan_deletion(jobs, a_map(), DeleteOptions(propagation="Background"), NOW).step is Step.REMOVE
+    held = plan_deletion(jobs, a_map(finalizers=[FOREGROUND]), DeleteOptions(), NOW)
+    assert held.obj["metadata"]["finalizers"] == [FOREGROUND]
+
+
 def test_a_later_policy_replaces_the_earlier_finalizer() -> None:
     first = plan_deletion(PLAIN, a_map(finalizers=["ex.io/f"]), DeleteOptions(propagation="Foreground"), NOW)
     then = plan_deletion(PLAIN, clone(first.obj), DeleteOptions(propagation="Background"), NOW)

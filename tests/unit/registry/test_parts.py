@@ -172,6 +172,8 @@ def test_a_scale_shows_replicas_and_the_selector_as_text() -> None:
     assert shown["metadata"] == {"name": "x", "namespace": "shop", "uid": "u", "resourceVersion": "7"}
     assert shown["spec"] == {"replicas": 3}
     assert shown["status"] == {"replicas": 2, "selector": "app=web"}
+    controller = {**workload, "kind": "ReplicationController", "spec": {"selector": {"app": "web"}}}
+    assert scale_object(controller)["status"] == {"replicas": 2, "selector": "app=web"}
 
 
 def test_an_event_of_the_new_group_is_kept_as_the_old_one_and_shown_as_either() -> None:

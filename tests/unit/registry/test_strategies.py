@@ -160,3 +160,71 @@ def test_string_data_of_a_secret_is_merged_over_data_and_not_kept() -> None:
     strategy_of(SECRETS).prepare_create(secret)
     assert secret["data"] == {"a": "bmV3", "b": "Yg=="}
     assert "stringData" not in secret
+
+
+def fresh(group: str, plural: str, **parts: Any) -> Object:
+    """A new object of a kind, as its strategy leaves it."""
+    obj = an_object(**parts)
+    strategy_of(kinds.by_resource(group, plural)).prepare_create(obj)
+    return obj
+
+
+@pytest.mark.parametrize(
+    ("group", "plural", "status", "generation"),
+    [
+        ("", "services", {"loadBalancer": {}}, None),
+        ("", "resourcequotas", {}, None),
+        ("", "replicationcontrollers", {"replicas": 0}, 1),
+        ("", "persistentvolumeclaims", {"phase": "Pending"}, None),
+        ("apps", "statefulsets", {"replicas": 0, "availableReplicas": 0}, 1),
+        ("batch", "cronjobs", {}, 1),
+        ("autoscaling", "horizontalpodautoscalers", {"desiredReplicas": 0, "currentMetrics": None}, None),
+        ("networking.k8s.io", "ingresses", {"loadBalancer": {}}, 1),
+    ],
+)
+def test_a_new_object_starts_with_its_kinds_status(
+    group: str, plural: str, status: Object, generation: int | None
+) -> None:
+    obj = fresh(group, plural, spec={}, status={"replicas": 9, "phase": "Bound"})
+    assert (obj["status"], obj["metadata"].get("generation")) == (status, generation)
+
+
+@pytest.mark.parametrize("plural", ["priorityclasses", "endpointslices"])
+def test_kinds_without_status_count_generations_too(plural: str) -> None:
+    group = "scheduling.k8s.io" if plural == "priorityclasses" else "discovery.k8s.io"
+    obj = fresh(group, plural)
+    assert obj["metadata"]["generation"] == 1 and "status" not in obj
+
+
+def test_a_job_selects_its_pods_by_its_own_uid() -> None:
+    job = fresh("batch", "jobs", spec={"template": {"metadata": {"labels": {"mine": "1"}}}})
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    assert labels["batch.kubernetes.io/controller-uid"] == "u" and labels["job-name"] == "x" and labels["mine"] == "1"
+    assert job["spec"]["selector"] == {"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}}
+    assert job["metadata"]["labels"] == labels
+
+
+def test_a_job_may_choose_its_pods_itself() -> None:
+    job = fresh("batch", "jobs", spec={"manualSelector": True, "template": {}})
+    assert job["spec"] == {"manualSelector": True, "template": {}}
+
+
+def test_a_daemon_set_numbers_its_templates_whatever_it_is_told() -> None:
+    sets = kinds.by_resource("apps", "daemonsets")
+    old = fresh("apps", "daemonsets", spec={"template": {"a": 1}})
+    note = "deprecated.daemonset.template.generation"
+    assert old["metadata"]["annotations"] == {note: "1"}
+    new = an_object(spec={"template": {"a": 2}})
+    new["metadata"]["annotations"] = {note: "9"}
+    prepare_update_of(sets, "")(new, old)
+    assert (new["metadata"]["annotations"], new["metadata"]["generation"]) == ({note: "2"}, 2)
+
+
+def test_a_slice_counts_its_content_and_its_labels() -> None:
+    slices = kinds.by_resource("discovery.k8s.io", "endpointslices")
+    old = fresh("discovery.k8s.io", "endpointslices", ports=[])
+    for change, generation in (({"annotations": {"a": "b"}}, 1), ({"labels": {"a": "b"}}, 2)):
+        new = an_object(ports=[])
+        new["metadata"] |= change
+        prepare_update_of(slices, "")(new, old)
+        assert new["metadata"]["generation"] == generation

@@ -194,3 +194,94 @@ def test_a_role_binding_lists_its_subjects_by_kind() -> None:
     }
     kind = by_resource("rbac.authorization.k8s.io", "rolebindings")
     assert cells(kind, binding, NOW) == ["b", "Role/r", "<unknown>", "u, v", "", "ns/s"]
+
+
+def row(group: str, plural: str, **parts: Any) -> list[Any]:
+    """The cells of an object made just now, without its name and age."""
+    obj = {"metadata": {"name": "x", "creationTimestamp": NOW.isoformat(), **parts.pop("metadata", {})}, **parts}
+    return [cell for cell in cells(by_resource(group, plural), obj, NOW)[1:] if cell != "0s"]
+
+
+def test_services_show_ports_and_where_they_are_reached() -> None:
+    ports = [{"port": 80, "nodePort": 30080, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}]
+    balanced = {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}, {"hostname": "h"}]}}
+    spec = {"type": "LoadBalancer", "clusterIP": "10.0.0.1", "ports": ports}
+    assert row("", "services", spec=spec) == [
+        "LoadBalancer",
+        "10.0.0.1",
+        "<pending>",
+        "80:30080/TCP,53/UDP",
+        "<none>",
+    ]
+    assert row("", "services", spec=spec, status=balanced)[2] == "192.0.2.1,h"
+    assert row("", "services", spec={"type": "ExternalName", "externalName": "e"})[1:3] == ["<none>", "e"]
+
+
+def test_slices_and_endpoints_show_the_first_three() -> None:
+    addresses = [{"ip": f"10.0.0.{number}"} for number in range(5)]
+    endpoints = {"addresses": addresses, "ports": [{"port": 80}]}
+    assert row("", "endpoints", subsets=[endpoints]) == ["10.0.0.0:80,10.0.0.1:80,10.0.0.2:80 + 2 more..."]
+    assert row("discovery.k8s.io", "endpointslices", addressType="IPv4") == ["IPv4", "<unset>", "<unset>"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "status", "expected"),
+    [
+        ({"completions": 3, "parallelism": 1}, {"succeeded": 1}, ["Running", "1/3", ""]),
+        ({"parallelism": 4}, {}, ["Running", "0/1 of 4", ""]),
+        (
+            {"completions": 1},
+            {
+                "succeeded": 1,
+                "conditions": [{"type": "Complete", "status": "True"}],
+                "startTime": (NOW - timedelta(seconds=90)).isoformat(),
+                "completionTime": (NOW - timedelta(seconds=60)).isoformat(),
+            },
+            ["Complete", "1/1", "30s"],
+        ),
+    ],
+)
+def test_a_job_tells_how_far_it_is(spec: dict[str, Any], status: dict[str, Any], expected: list[str]) -> None:
+    assert row("batch", "jobs", spec=spec, status=status)[:3] == expected
+
+
+def test_both_versions_of_an_autoscaler_print_the_same() -> None:
+    used = {"currentReplicas": 2, "currentCPUUtilizationPercentage": 7}
+    one = {"maxReplicas": 3, "minReplicas": 1, "targetCPUUtilizationPercentage": 80}
+    one["scaleTargetRef"] = target = {"kind": "Deployment", "name": "d"}  # type: ignore[assignment]
+    metric = {"type": "Resource", "resource": {"name": "cpu", "target": {"averageUtilization": 80}}}
+    current = {"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": 7}}}
+    two = {"maxReplicas": 3, "minReplicas": 1, "metrics": [metric], "scaleTargetRef": target}
+    expected = ["Deployment/d", "cpu: 7%/80%", "1", 3, 2]
+    version_one = by_gvk("autoscaling", "v1", "HorizontalPodAutoscaler")
+    assert version_one is not None
+    assert cells(version_one, {"spec": one, "status": used}, NOW)[1:6] == expected
+    status = {"currentReplicas": 2, "currentMetrics": [current]}
+    assert row("autoscaling", "horizontalpodautoscalers", spec=two, status=status) == expected
+
+
+def test_a_quota_shows_what_is_used_of_each_bound() -> None:
+    status = {"hard": {"pods": "2", "limits.cpu": "1", "cpu": "3"}, "used": {"pods": "1", "cpu": "500m"}}
+    assert row("", "resourcequotas", status=status) == ["cpu: 500m/3, pods: 1/2", "limits.cpu: 0/1"]
+
+
+def test_volumes_and_claims_show_what_they_are_bound_to() -> None:
+    spec = {
+        "capacity": {"storage": "1Gi"},
+        "accessModes": ["ReadWriteMany", "ReadWriteOnce"],
+        "persistentVolumeReclaimPolicy": "Retain",
+        "claimRef": {"namespace": "shop", "name": "c"},
+        "volumeMode": "Filesystem",
+    }
+    bound = ["1Gi", "RWO,RWX", "Retain", "Bound", "shop/c", "", "<unset>", "", "Filesystem"]
+    assert row("", "persistentvolumes", spec=spec, status={"phase": "Bound"}) == bound
+    claim = row("", "persistentvolumeclaims", spec={}, status={"phase": "Pending", "capacity": {"storage": "1Gi"}})
+    assert claim == ["Pending", "", "", "", "", "<unset>", "<unset>"]
+
+
+def test_a_revision_names_whose_it_is() -> None:
+    owner = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "s", "controller": True}
+    assert row("apps", "controllerrevisions", metadata={"ownerReferences": [owner]}, revision=3) == [
+        "statefulset.apps/s",
+        3,
+    ]

@@ -1,0 +1,74 @@
+"""An autoscaler read and written back as autoscaling/v1 is the one that was stored as v2."""
+
+from __future__ import annotations
+
+from api.kinds import by_gvk, by_resource
+from api.objects import Object
+from api.schema import unimplemented
+from api.schema.unimplemented import idle
+from controller.registry.autoscaler_views import to_v1, to_v2
+from controller.registry.views import inward
+
+
+def test_the_cpu_target_has_a_field_and_the_rest_an_annotation() -> None:
+    shown = to_v1(stored())
+    assert shown["apiVersion"] == "autoscaling/v1"
+    assert shown["spec"] == {"maxReplicas": 3, "targetCPUUtilizationPercentage": 50}
+    assert shown["status"] == {"desiredReplicas": 1, "currentReplicas": 0, "currentCPUUtilizationPercentage": 20}
+    assert set(shown["metadata"]["annotations"]) == {
+        "mine",
+        "autoscaling.alpha.kubernetes.io/metrics",
+        "autoscaling.alpha.kubernetes.io/behavior",
+        "autoscaling.alpha.kubernetes.io/conditions",
+    }
+
+
+def test_nothing_is_lost_on_the_way_there_and_back() -> None:
+    before = stored()
+    back = to_v2(to_v1(before))
+    back["status"].pop("currentReplicas")
+    assert back == before == stored()
+
+
+def test_annotations_that_a_person_broke_count_as_absent() -> None:
+    shown = to_v1(stored())
+    shown["metadata"]["annotations"]["autoscaling.alpha.kubernetes.io/metrics"] = "{"
+    assert [metric["type"] for metric in to_v2(shown)["spec"]["metrics"]] == ["Resource"]
+
+
+def test_an_autoscaler_that_names_no_target_gets_the_usual_one() -> None:
+    view = by_gvk("autoscaling", "v1", "HorizontalPodAutoscaler")
+    assert view is not None
+    kept = inward(view, {"metadata": {"name": "x"}, "spec": {"maxReplicas": 3}})
+    assert kept["spec"]["metrics"][0]["resource"]["target"] == {"type": "Utilization", "averageUtilization": 80}
+
+
+def test_kinds_that_nothing_acts_on_say_so_and_those_that_guard_something_are_refused() -> None:
+    warnings, refusals = idle(by_resource("apps", "statefulsets"))
+    assert warnings == ["wherry does not act on StatefulSet objects yet: no pods are made for it"] and not refusals
+    warnings, refusals = idle(by_resource("networking.k8s.io", "networkpolicies"))
+    assert not warnings and refusals[0].field == "kind"
+    assert idle(by_resource("apps", "deployments")) == unimplemented(by_resource("", "secrets"), {}) == ([], [])
+
+
+def stored() -> Object:
+    target = {"type": "Utilization", "averageUtilization": 50}
+    return {
+        "apiVersion": "autoscaling/v2",
+        "metadata": {"name": "x", "annotations": {"mine": "1"}},
+        "spec": {
+            "maxReplicas": 3,
+            "metrics": [
+                {"type": "Resource", "resource": {"name": "cpu", "target": target}},
+                {"type": "Resource", "resource": {"name": "memory", "target": target}},
+            ],
+            "behavior": {"scaleDown": {"selectPolicy": "Max"}},
+        },
+        "status": {
+            "desiredReplicas": 1,
+            "currentMetrics": [
+                {"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": 20}}}
+            ],
+            "conditions": [{"type": "AbleToScale", "status": "True"}],
+        },
+    }
