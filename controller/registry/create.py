@@ -87,6 +87,8 @@ async def create_taken(ground: Ground, request: Request, target: Target, taken: 
     metadata.pop("resourceVersion", None)
     for attempt in range(ATTEMPTS):
         try:
+            if not ground.ledger.covers(target.namespace):
+                return outward(view, await ground.store.create(target.key, obj, guards))
             async with ground.ledger.charged(attributes) as charges:
                 return outward(view, await ground.store.create(target.key, obj, guards + charges))
         except KeyExists as error:

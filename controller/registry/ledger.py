@@ -37,25 +37,24 @@ class Ledger:
         self._store = store
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
+    def covers(self, namespace: str) -> bool:
+        """Whether there is anything to pay: asked for every create, so it costs next to nothing."""
+        return bool(namespace and self._store.list(QUOTAS.resource, Query(namespace=namespace)).records)
+
     @asynccontextmanager
     async def charged(self, attributes: Attributes) -> AsyncIterator[tuple[Guard, ...]]:
         """Within, the object is paid for while the guards hold. Raises Forbidden (a quota is used up), StoreError."""
-        if not self._quotas(attributes):
-            yield ()
-            return
         turn = self._turns.setdefault(attributes.namespace, asyncio.Lock())
         async with turn:
             yield await self._charge(attributes)
 
     def check(self, attributes: Attributes) -> None:
         """What a dry run is told: whether the quotas could pay. Raises Forbidden."""
-        for record in self._quotas(attributes):
+        for record in self._quotas(attributes) if attributes.namespace else ():
             quota = record.parse()
             _judge(attributes, quota, _used(self._store, quota))
 
     def _quotas(self, attributes: Attributes) -> list[Record]:
-        if not attributes.namespace:
-            return []
         return self._store.list(QUOTAS.resource, Query(namespace=attributes.namespace)).records
 
     async def _charge(self, attributes: Attributes) -> tuple[Guard, ...]:
