@@ -74,6 +74,8 @@ def _cadvisor(measured: Measurement, machine: hostinfo.Machine, root: str) -> It
     for (name, text, whole), attribute in zip(gauges, fields, strict=True):
         samples = [(node, float(whole))] + [(labels, float(getattr(use.stats, attribute))) for use, labels in uses]
         yield Family(f"container_{name}", "gauge", text), samples
+    text = "Number of bytes that can be consumed by the container on this filesystem."
+    yield Family("container_fs_limit_bytes", "gauge", text), [(node, float(disk.capacity_bytes))]
     yield from _counters(uses)
     yield from _network(measured, node)
     yield Family("machine_cpu_cores", "gauge", "Number of logical CPU cores."), [({}, float(machine.cores))]

@@ -1,7 +1,7 @@
 """The agent's own figures for Prometheus, under the kubelet's names.
 
-Called by the server (`render`, off the event loop) and by main. Counters are kept by prometheus-client in a registry of
-the agent's own; gauges are counted when asked for.
+Called by the server (`render`, off the event loop) and by main. What happens is counted where it happens (`counters`);
+gauges are counted when asked for, in a registry of the agent's own.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Gauge, PlatformCollector, ProcessCollector, generate_latest
 
+from agent import counters
+from agent.node import KUBELET_VERSION
 from agent.pods.worker import PodWorker
 
 
@@ -24,6 +26,9 @@ class AgentMetrics:
         self._beat_age = beat_age
         name = Gauge("kubelet_node_name", "The node's name. The count is always 1.", ["node"], registry=self._registry)
         name.labels(node_name).set(1)
+        text = "A metric with a constant '1' value, labeled by version"
+        build = Gauge("kubernetes_build_info", text, ["git_version"], registry=self._registry)
+        build.labels(KUBELET_VERSION).set(1)
         self._pods = Gauge(
             "kubelet_running_pods", "Number of pods that have a running pod sandbox", registry=self._registry
         )
@@ -48,5 +53,5 @@ class AgentMetrics:
         for state in ("created", "running", "exited", "unknown"):
             self._containers.labels(state).set(states[state])
         self._age.set(self._beat_age())
-        exposition: bytes = generate_latest(self._registry)
+        exposition: bytes = generate_latest(self._registry) + generate_latest(counters.REGISTRY)
         return exposition

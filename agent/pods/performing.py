@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
+from agent import counters
 from agent.events import NORMAL, WARNING
 from agent.pods import backoff, lifecycle, spec
 from agent.pods.configs import POD_UID, Attempt, container_config, sandbox_config
@@ -87,6 +88,7 @@ class Performer:
             self.tell(WARNING, "FailedCreatePodSandBox", f"Failed to create pod sandbox: {fault.message}")
             memory.sandbox_not_before = self._shop.clock() + SANDBOX_RETRY_SECONDS
             return
+        counters.pods_started.inc()
         self._owns(sandbox_id)
         memory.take_sandbox(await runtime.sandbox_status(sandbox_id))
         if attempt:
@@ -192,9 +194,11 @@ class Performer:
         status = await runtime.container_status(container_id)
         memory.take_container(status)
         if fault is not None:
+            counters.container_start_failures.inc()
             self.tell(WARNING, "Failed", f"Error: {fault.message}", name)
             memory.change(name, waiting=Waiting("RunContainerError", fault.message))
             return
+        counters.containers_started.inc()
         self.tell(NORMAL, "Started", "Container started", name)
         if (self._container(name).get("lifecycle") or {}).get("postStart") and status.state == "running":
             memory.change(name, hook_pending=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from agent import counters
 from agent.events import NORMAL, WARNING
 from agent.pods import lifecycle
 from agent.pods.checkpoints import save_checkpoint
@@ -60,6 +61,7 @@ class PodWorker:
         self._wake = asyncio.Event()
         self._hurry = asyncio.Event()
         self._removed = False
+        self._seen_at = shop.clock()
         self._heard = not remembered
         self._rejection: Rejection | None = None
         self._final_before = _phase(pod) in FINAL_PHASES
@@ -303,11 +305,13 @@ class PodWorker:
     def _report(self) -> None:
         if self._removed or self._final_before or not self._heard or self._is_restarting():
             return
-        now, observed = self._shop.clock(), self.memory.observed()
+        now, observed, before = self._shop.clock(), self.memory.observed(), self.memory.seen_pod()
         if self._rejection is not None:
-            status = rejected_status(self.memory.seen_pod(), self._rejection, now)
+            status = rejected_status(before, self._rejection, now)
         else:
-            status = pod_status(self.memory.seen_pod(), observed, now, self._shop.host)
+            status = pod_status(before, observed, now, self._shop.host)
+            if status.get("phase") == "Running" and _phase(before) in ("", "Pending"):
+                counters.pod_runs(now - self._seen_at)
         self.memory.reported = status
         self._reporter.offer(status, ending=self._is_going(observed))
 

@@ -6,13 +6,17 @@ maps every status code to one of `errors`. Method paths and messages are those o
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import grpc
 import grpc.aio
 
+from agent import counters
 from agent.runtime.errors import (
     AlreadyExists,
     Failed,
@@ -29,6 +33,7 @@ _RUNTIME = "/runtime.v1.RuntimeService/"
 _IMAGE = "/runtime.v1.ImageService/"
 _EVENTS = "/containerd.services.events.v1.Events/"
 _MESSAGE_LIMIT_BYTES = 32 << 20
+_WORD_START = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 LOOK_SECONDS = 20.0
 MAKE_SECONDS = 120.0
@@ -57,6 +62,12 @@ class Call:
     reply: str
     seconds: float = LOOK_SECONDS
     events: bool = False
+
+    @cached_property
+    def operation(self) -> str:
+        """Its name in metrics, as the kubelet's: `run_podsandbox`, `create_container`."""
+        verb = self.path.rpartition("/")[2].replace("PodSandbox", "Podsandbox")
+        return _WORD_START.sub("_", verb).lower()
 
 
 def _call(service: str, verb: str, seconds: float = LOOK_SECONDS) -> Call:
@@ -119,13 +130,17 @@ class CriChannel:
             )
             self._stubs[call.path] = stub
         metadata = (("containerd-namespace", "k8s.io"),) if call.events else None
+        started = time.perf_counter()
         try:
             return await stub(request, timeout=seconds or call.seconds, metadata=metadata)
         except grpc.aio.AioRpcError as error:
+            counters.runtime_failed(call.operation)
             fault = fault_of(error, pull=call is PULL_IMAGE)
             if isinstance(fault, (Failed, ImagePullFailed)) and call is not STATUS and not await self.ready():
                 fault = Unavailable(fault.message)
             raise fault from error
+        finally:
+            counters.runtime_called(call.operation, time.perf_counter() - started)
 
     async def ready(self) -> bool:
         """Whether CRI serves: for a while after its start containerd refuses every call as if the call were wrong."""

@@ -1,6 +1,7 @@
 """Figures of the control loops, named as those of Kubernetes' work queues.
 
-Imported by the loop and its queue. Source of the names: k8s.io/component-base/metrics/prometheus/workqueue.
+Imported by the loop and its queue, which says at exposition what is being worked on.
+Source of the names: k8s.io/component-base/metrics/prometheus/workqueue.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ _DEPTH = Gauge("workqueue_depth", "Keys that wait", ["name"])
 _RETRIES = Counter("workqueue_retries_total", "Keys added again after an error", ["name"])
 _WAIT = Histogram("workqueue_queue_duration_seconds", "How long keys wait", ["name"], buckets=_BUCKETS)
 _WORK = Histogram("workqueue_work_duration_seconds", "How long reconciling a key takes", ["name"], buckets=_BUCKETS)
-_RUNNING = Gauge("workqueue_unfinished_keys", "Keys being reconciled", ["name"])
+_UNFINISHED = Gauge("workqueue_unfinished_work_seconds", "Seconds spent on keys being reconciled now", ["name"])
+_LONGEST = Gauge("workqueue_longest_running_processor_seconds", "Seconds the longest reconcile runs", ["name"])
 _ERRORS = Counter("wherry_reconcile_errors_total", "Reconciles that ended in an error", ["name"])
 _ACTIONS = Counter("wherry_reconcile_actions_total", "Actions performed", ["name"])
 
@@ -30,7 +32,8 @@ class LoopMetrics:
     retries: Counter
     wait: Histogram
     work: Histogram
-    running: Gauge
+    unfinished: Gauge
+    longest: Gauge
     errors: Counter
     actions: Counter
 
@@ -42,7 +45,8 @@ class LoopMetrics:
             retries=_RETRIES.labels(name),
             wait=_WAIT.labels(name),
             work=_WORK.labels(name),
-            running=_RUNNING.labels(name),
+            unfinished=_UNFINISHED.labels(name),
+            longest=_LONGEST.labels(name),
             errors=_ERRORS.labels(name),
             actions=_ACTIONS.labels(name),
         )

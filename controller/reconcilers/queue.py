@@ -7,6 +7,7 @@ runs again afterwards; of several delays the earliest wins; a held key does not 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Hashable
 
@@ -18,11 +19,14 @@ class WorkQueue:
         self.metrics = LoopMetrics.of(name)
         self._ready: deque[Hashable] = deque()
         self._queued_at: dict[Hashable, float] = {}
-        self._running: set[Hashable] = set()
+        self._running: dict[Hashable, float] = {}
+        """Since when each key is worked on, by time.monotonic(), for the metrics."""
         self._dirty: set[Hashable] = set()
         self._held_until: dict[Hashable, float] = {}
         self._timers: dict[Hashable, asyncio.TimerHandle] = {}
         self._waiters: deque[asyncio.Future[None]] = deque()
+        self.metrics.unfinished.set_function(lambda: sum(self._ages()))
+        self.metrics.longest.set_function(lambda: max(self._ages(), default=0.0))
 
     def __len__(self) -> int:
         return len(self._ready)
@@ -65,12 +69,12 @@ class WorkQueue:
         self.metrics.wait.observe(self._now() - self._queued_at.pop(key))
         self.metrics.depth.set(len(self._ready))
         self._held_until.pop(key, None)
-        self._running.add(key)
+        self._running[key] = time.monotonic()
         return key
 
     def done(self, key: Hashable, hold_seconds: float = 0.0) -> None:
         """Ends the work on a key; it may not run again for `hold_seconds`."""
-        self._running.discard(key)
+        self._running.pop(key, None)
         if hold_seconds > 0:
             self._held_until[key] = self._now() + hold_seconds
         if key in self._dirty:
@@ -85,6 +89,7 @@ class WorkQueue:
             timer.cancel()
 
     def close(self) -> None:
+        self._running.clear()
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -114,6 +119,11 @@ class WorkQueue:
     def _due(self, key: Hashable) -> None:
         self._timers.pop(key, None)
         self.add(key)
+
+    def _ages(self) -> list[float]:
+        """How long each key is being worked on; asked by the exposition's thread."""
+        now = time.monotonic()
+        return [now - since for since in list(self._running.values())]
 
     @staticmethod
     def _now() -> float:

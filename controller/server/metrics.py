@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from controller.server.cluster_metrics import ClusterMetrics, snapshot
 from controller.server.reply import Reply
 from controller.server.target import Target
+from controller.server.version import version_info
 from controller.store import Store
 
 BUCKETS = (0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60)
@@ -136,6 +137,12 @@ class RequestMetrics(Collector):
         for labels, count in list(self._open.items()):
             streams.add_metric(labels, count)
         yield streams
+        version = version_info()
+        build = GaugeMetricFamily(
+            "kubernetes_build_info", "The value is always 1.", labels=("major", "minor", "git_version", "platform")
+        )
+        build.add_metric((version["major"], version["minor"], version["gitVersion"], version["platform"]), 1)
+        yield build
 
 
 def _labels_of(verb: str, target: Target | None) -> Labels:

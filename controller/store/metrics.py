@@ -16,7 +16,7 @@ _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 _requests = Histogram("etcd_request_duration_seconds", "Requests to etcd.", ["operation"], buckets=_SECONDS)
 _objects = Gauge("apiserver_storage_objects", "Objects in the store.", ["resource"])
-_watchers = Gauge("apiserver_longrunning_watchers", "Watchers of the store.", ["resource"])
+_watchers = Gauge("wherry_store_watchers", "Watchers of the store.", ["resource"])
 _outcomes = Counter("wherry_store_writes_total", "Writes by outcome.", ["outcome"])
 _alarms = Gauge("wherry_etcd_alarm", "1 while etcd raises this alarm.", ["alarm"])
 
