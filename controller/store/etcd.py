@@ -60,6 +60,9 @@ from controller.store.border import (
 )
 
 MESSAGE_LIMIT_BYTES = 64 * 1024**2
+_NO_LIMIT = -1
+"""For replies: a commit that was refused in part carries the values that are there, and cutting it off would make a
+done commit look refused. Listings keep their replies small by themselves (paging.py)."""
 DEFRAGMENT_SECONDS = 120.0
 _CREATE_SECONDS = 5.0
 _PROBE_SIZES = (2048, 1024, 512, 256, 128, 64, 32, 16)
@@ -69,7 +72,7 @@ _USED_FIELD = 9
 # `fragment = true` in WatchCreateRequest: the stubs are older than this field 8, protobuf carries it all the same.
 _FRAGMENT_WANTED = b"\x40\x01"
 _OPTIONS = (
-    ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
+    ("grpc.max_receive_message_length", _NO_LIMIT),
     ("grpc.max_send_message_length", MESSAGE_LIMIT_BYTES),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),

@@ -14,13 +14,13 @@ from contextlib import aclosing
 import structlog
 
 from controller.store import metrics
-from controller.store.border import Change, EtcdError, HistoryCompacted, Unreachable, WatchBatch
+from controller.store.border import Change, EtcdError, HistoryCompacted, WatchBatch
 from controller.store.cache import Cache
 from controller.store.etcd import Etcd
 from controller.store.keys import Keyspace
+from controller.store.paging import FIRST_KEYS, keys_for_next
 
 REPLAYED_REVISIONS = 15_000
-_PAGE_KEYS = 500
 _BACKOFF_FIRST_SECONDS = 0.05
 _BACKOFF_LAST_SECONDS = 1.0
 _APPLY_SLICE = 2_000
@@ -126,7 +126,7 @@ class Feed:
         try:
             revision = await self._etcd.revision()
             entries = await self._listing(revision)
-        except (Unreachable, HistoryCompacted):
+        except EtcdError:
             return False
         _log.warning("history was lost; the cache was read anew", revision=revision)
         metrics.relists.inc()
@@ -137,9 +137,10 @@ class Feed:
     async def _listing(self, revision: int) -> Entries:
         entries: Entries = []
         start = self._keyspace.start
-        more = True
+        more, keys = True, FIRST_KEYS
         while more:
-            page, more = await self._etcd.page(start, self._keyspace.end, revision, _PAGE_KEYS)
+            page, more = await self._etcd.page(start, self._keyspace.end, revision, keys)
+            keys = keys_for_next(page)
             entries += ((stored.name, stored.value, stored.mod_revision) for stored in page)
             if page:
                 start = page[-1].name + b"\0"

@@ -33,6 +33,8 @@ _WASTE_SHARE = 0.5
 _WASTE_BYTES = 64 * 1024**2
 _IDLE_COMMITS_A_SECOND = 2.0
 _ROOM_SHARE = 0.9
+_GROWTH = 1.1
+_GROWTH_BYTES = 8 * 1024**2
 
 _log = structlog.get_logger()
 
@@ -66,6 +68,7 @@ class Maintenance:
         self._keep_seconds, self._quota_bytes = limits
         self._interval_seconds = self._keep_seconds / ROUNDS_A_KEEP
         self._commits = 0
+        self._seen_bytes = 0
         self._alarms: frozenset[str] = frozenset()
 
     @property
@@ -81,8 +84,8 @@ class Maintenance:
         while True:
             await asyncio.sleep(min(LOOK_SECONDS, interval))
             try:
-                await self.look()
-                if time.monotonic() >= next_round or self._committer.full:
+                health = await self.look()
+                if time.monotonic() >= next_round or self._committer.full or self._grew(health):
                     next_round = time.monotonic() + interval
                     await self.round(time.time())
             except EtcdError as error:
@@ -97,9 +100,11 @@ class Maintenance:
         alarms = await self._etcd.alarms()
         if alarms - self._alarms:
             _log.error("etcd raises an alarm", alarms=sorted(alarms))
+        if NO_SPACE in alarms and NO_SPACE not in self._alarms:
+            self._quota_bytes = min(self._quota_bytes, health.size_bytes)  # a given etcd's own quota is about that
         self._alarms = alarms
         metrics.set_alarms(alarms)
-        full = health.used_bytes >= self._quota_bytes
+        full = health.used_bytes >= self._quota_bytes or NO_SPACE in alarms
         if full and not self._committer.full:
             _log.error("etcd is full; only deletions are taken", used_bytes=health.used_bytes)
         self._committer.full = full
@@ -108,6 +113,7 @@ class Maintenance:
     async def round(self, now: float) -> None:
         """Compacts, gives pages back, ends alarms: what is due. Raises EtcdError."""
         health = await self.look()
+        self._seen_bytes = health.used_bytes
         idle = self._is_idle()
         if self._committer.full or NO_SPACE in self._alarms:
             await self._make_room()
@@ -115,6 +121,11 @@ class Maintenance:
         crowded = health.used_bytes > self._quota_bytes * QUOTA_SHARE
         if await self._compact(now, 0 if crowded else self._keep_seconds) and (idle or self._etcd.members > 1):
             await self._defragment()
+
+    def _grew(self, health: Health) -> bool:
+        """Whether so much was written since the last round that a given etcd may be past its quota: it counts only the
+        puts of a round against that."""
+        return health.used_bytes > self._seen_bytes * _GROWTH + _GROWTH_BYTES
 
     def _is_idle(self) -> bool:
         """Whether hardly anything was written since the last round."""

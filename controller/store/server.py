@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import os
 import platform
+import shutil
 import signal
 import stat
 import tempfile
@@ -35,6 +36,7 @@ PROBE_SECONDS = 1.0
 ADOPTED_PROBE_INTERVAL_SECONDS = 1.0
 BACKOFF_FIRST_SECONDS = 0.2
 BACKOFF_LAST_SECONDS = 10.0
+LEAST_FREE_BYTES = 8 * 1024**2
 _SOCKET_PATH_LIMIT = 100
 _PR_SET_PDEATHSIG = 1
 _SOCKETS = ("client:1", "peer:1")
@@ -161,8 +163,7 @@ class EtcdEndpoint:
             ended = self._child is not None and self._child.returncode is not None
             if ended or loop.time() > deadline:
                 await self.stop()
-                log_path = self.data_dir / "etcd" / "etcd.log"
-                raise EtcdStartError(f"etcd did not come up in {self.data_dir}; its last words are in {log_path}")
+                raise EtcdStartError(_why_not(self.data_dir))
             await asyncio.sleep(0.05)
 
     def _own(self) -> bool:
@@ -227,6 +228,14 @@ async def _end(child: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         child.kill()
         await child.wait()
+
+
+def _why_not(data_dir: Path) -> str:
+    """What kept etcd from starting, as far as we can see it."""
+    free = shutil.disk_usage(data_dir / "etcd").free
+    if free < LEAST_FREE_BYTES:
+        return f"etcd did not come up: the disk of {data_dir / 'etcd'} is full ({free} bytes are left); make room on it"
+    return f"etcd did not come up in {data_dir}; its last words are in {data_dir / 'etcd' / 'etcd.log'}"
 
 
 async def ensure_etcd(data_dir: Path) -> EtcdEndpoint:

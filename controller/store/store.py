@@ -23,6 +23,7 @@ from controller.store.history import History
 from controller.store.keys import Keyspace
 from controller.store.leadership import Candidacy, Leadership
 from controller.store.maintenance import Maintenance
+from controller.store.paging import FIRST_KEYS, keys_for_next
 from controller.store.query import Page, Query
 from controller.store.types import (
     Compacted,
@@ -39,7 +40,6 @@ from controller.store.watchers import Watcher
 EVERYTHING = Query()
 _PODS = ("", "pods")
 _NODE_NAME = "spec.nodeName"
-_PAGE_KEYS = 500
 
 Selection = tuple[list[Record], bool]
 
@@ -267,9 +267,10 @@ class Store:
             after = self._keyspace.name(Key(*resource, *query.after)) + b"\0"
             start = max(start, after)
         found: list[Record] = []
-        more = True
+        more, keys = True, FIRST_KEYS
         while more:
-            stored, more = await self._etcd.page(start, end, revision, min(query.limit or _PAGE_KEYS, _PAGE_KEYS))
+            stored, more = await self._etcd.page(start, end, revision, min(query.limit or keys, keys))
+            keys = keys_for_next(stored)
             for place_in_page, entry in enumerate(stored, 1):
                 key = self._keyspace.key(entry.name)
                 record = self._readable(key, entry.name, entry.value, entry.mod_revision) if key else None
