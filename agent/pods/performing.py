@@ -22,7 +22,7 @@ from agent.pods.images import ImageFault, pull_secret_names
 from agent.pods.memory import PodMemory
 from agent.pods.observed import FAILED_HOOK, Waiting
 from agent.pods.termination import Stopper, run_hook
-from agent.pods.words import write_termination_file
+from agent.pods.words import started_words, write_termination_file
 from agent.pods.workshop import Workshop
 from agent.probing import Target
 from agent.runtime.errors import AlreadyExists, NotFound, RuntimeFault
@@ -199,7 +199,7 @@ class Performer:
             memory.change(name, waiting=Waiting("RunContainerError", fault.message))
             return
         counters.containers_started.inc()
-        self.tell(NORMAL, "Started", "Container started", name)
+        self.tell(NORMAL, "Started", started_words(memory.view(name).previous), name)
         if (self._container(name).get("lifecycle") or {}).get("postStart") and status.state == "running":
             memory.change(name, hook_pending=True)
 

@@ -1,4 +1,4 @@
-"""A container's last words: the termination message file, or the end of its log.
+"""A container's last words: the termination message file, or the end of its log; and what is said when the next starts.
 
 Called when a container ended (read) and before it is created (write). Rules:
 kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure. Blocking, small files only.
@@ -7,11 +7,13 @@ kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure. B
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from agent.logs import last_lines
+from agent.runtime.protocol import ContainerStatus
 
 MOST_BYTES = 4096
 MOST_LOG_BYTES = 2048
@@ -31,6 +33,15 @@ def last_words(container: Mapping[str, Any], file: Path, log: Path, exit_code: i
     if text or exit_code == 0 or container.get("terminationMessagePolicy") != "FallbackToLogsOnError":
         return text
     return last_lines(log, MOST_LOG_LINES, MOST_LOG_BYTES).decode("utf-8", "replace")
+
+
+def started_words(before: ContainerStatus | None) -> str:
+    """The message of a Started event; Kubernetes says the same each time, here it says why it was started again."""
+    if before is None or before.state != "exited":
+        return "Container started"
+    number = before.exit_code - 128
+    killed = f", {signal.Signals(number).name}" if number in signal.valid_signals() else ""
+    return f"Container started again: the one before ended with exit code {before.exit_code}{killed} ({before.reason})"
 
 
 def _head(file: Path) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from agent.pods.observed import ContainerView, Ending, Observed, Waiting
 from agent.pods.status import Host, Rejection, pod_status, rejected_status
+from agent.pods.words import started_words
 from api.objects import Object
 from tests.unit.agent.builders import NOW, a_container, a_pod, a_sandbox, exited, running, seen, status
 
@@ -173,3 +174,9 @@ def test_a_sidecar_counts_for_readiness() -> None:
     assert verdicts(made)["ContainersReady"] == ("False", "ContainersNotReady")
     assert made["phase"] == "Running"
     assert status("s").name == "s"
+
+
+def test_a_container_started_again_says_how_the_one_before_ended() -> None:
+    assert started_words(None) == "Container started"
+    assert started_words(exited(code=137)).endswith("exit code 137, SIGKILL (Error)")
+    assert started_words(exited(code=0)).endswith("exit code 0 (Completed)")
