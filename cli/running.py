@@ -24,9 +24,11 @@ from cli.volumes import ensure_volume
 
 PODS = by_resource("", "pods")
 CONTAINER = "main"
+STOP_GRACE_SECONDS = 10
+"""What `docker stop` gives."""
 HOPELESS = (
     "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError",
-    "CreateContainerError", "RunContainerError", "CrashLoopBackOff",
+    "CreateContainerError", "RunContainerError", "StartError", "ContainerCannotRun",
 )  # fmt: skip
 _SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 _PORT = re.compile(
@@ -72,6 +74,8 @@ def render_pod(namespace: str, image: str, command: tuple[str, ...], options: di
         "env": [_variable(text) for text in options["env"]],
         "ports": [_port(text) for text in options["ports"]],
     }
+    if command[:1] == ("--",):
+        command = command[1:]
     if command:
         container["args"] = list(command)
     if options["workdir"]:
@@ -83,6 +87,7 @@ def render_pod(namespace: str, image: str, command: tuple[str, ...], options: di
         container["resources"] = {"limits": limits}
     name = options["name"] or _made_up_name(image)
     spec: Object = {"restartPolicy": DOCKER_RESTART[options["restart"]], "containers": [container]}
+    spec["terminationGracePeriodSeconds"] = STOP_GRACE_SECONDS
     spec["automountServiceAccountToken"] = False
     spec["enableServiceLinks"] = False
     if options["node"]:
@@ -170,16 +175,16 @@ async def _wait_until_started(cluster: Cluster, pod: Object) -> None:
         if not event.object:
             continue
         status = event.object.get("status") or {}
+        told = _tell_obstacle(status, told)
         if status.get("phase") in ("Running", "Succeeded", "Failed"):
             return
-        told = _tell_obstacle(status, told)
 
 
 def _tell_obstacle(status: Object, told: str) -> str:
     for container in status.get("containerStatuses") or ():
-        waiting = (container.get("state") or {}).get("waiting") or {}
-        if waiting.get("reason") in HOPELESS:
-            raise Problem(f"it cannot start ({waiting['reason']}): {waiting.get('message', 'no reason given')}")
+        for facts in (container.get("state") or {}).values():
+            if facts.get("reason") in HOPELESS:
+                raise Problem(f"it cannot start ({facts['reason']}): {facts.get('message', 'no reason given')}")
     for condition in status.get("conditions") or ():
         message = condition.get("message") or ""
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False" and message != told:

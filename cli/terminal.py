@@ -8,6 +8,7 @@ with a terminal Ctrl-D does, without one the process sees no end of input.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import os
 import shutil
@@ -18,6 +19,7 @@ import tty
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 import orjson
@@ -76,11 +78,23 @@ async def _connected(client: Client, streams: Streams) -> AsyncIterator[aiohttp.
                 client.server + streams.path, params=streams.query(), protocols=(PROTOCOL,), ssl=tls, max_msg_size=0
             )
         except aiohttp.WSServerHandshakeError as error:
-            # The handshake hides the server's words; the same request without an upgrade brings them.
-            await client.request("GET", streams.path, dict(streams.query()))
+            await _raise_refusal(client, streams)
             raise Problem(f"the server did not open the stream ({error.status})") from error
         async with socket:
             yield socket
+
+
+async def _raise_refusal(client: Client, streams: Streams) -> None:
+    """The handshake hides the server's words; the same request read as plain HTTP brings them. Raises ApiError."""
+    headers = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": base64.b64encode(os.urandom(16)).decode(),
+        "Sec-WebSocket-Protocol": PROTOCOL,
+    }
+    path = f"{streams.path}?{urlencode(streams.query())}"
+    await client.request("GET", path, headers=headers)
 
 
 async def _copy(socket: aiohttp.ClientWebSocketResponse, streams: Streams) -> int:
