@@ -65,7 +65,8 @@ class Heartbeat:
 
     async def _open(self) -> Tunnel:
         headers = {"Connection": "Upgrade", "Upgrade": UPGRADE}
-        return await self._client.upgrade("GET", f"/wherry/v1/nodes/{self._node_name}/session", headers)
+        async with asyncio.timeout(SILENCE_SECONDS):  # an attempt made while the link was away retries too rarely
+            return await self._client.upgrade("GET", f"/wherry/v1/nodes/{self._node_name}/session", headers)
 
     async def _beat(self, tunnel: Tunnel) -> None:
         while True:

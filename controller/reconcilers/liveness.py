@@ -7,11 +7,13 @@ woken when a judgement changes. Imports asyncio only. Invariants (design section
   heartbeats that arrived meanwhile could not be counted; who was not heard at all since the start gets a second TTL,
   for an agent needs as long to find a controller that was away;
 - while more than half of the nodes vanished within one TTL the brake holds: then more likely we are the ones cut off.
+  It holds one TTL longer, because those that return do not all do so at the same moment.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -43,6 +45,7 @@ class Liveness:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._silent: set[str] = set()
         self._listeners: list[Callable[[str], None]] = []
+        self._brake = Brake(ttl_seconds)
         self._leading = False
         self._started = 0.0
         self._fair_since = 0.0
@@ -77,12 +80,13 @@ class Liveness:
         return Judgement(False, wait)
 
     def braked(self, nodes: Collection[str]) -> bool:
-        """Whether more than half of `nodes` (those that should heartbeat) vanished within one TTL of each other.
+        """Whether more than half of `nodes` (those that should heartbeat) vanished within one TTL of each other, or
+        did so a TTL ago.
 
         A node counts as vanishing from half a TTL of silence on: of those cut off together the first to run out of time
         must not be judged before the others show the same.
         """
-        return vanished_together([self._seen(node) for node in nodes], self._clock(), self.ttl_seconds)
+        return self._brake.holds([self._seen(node) for node in nodes], self._clock())
 
     def forget(self, node: str) -> None:
         """The node was deleted."""
@@ -147,6 +151,21 @@ class Liveness:
     def _notify(self, node: str) -> None:
         for listener in self._listeners:
             listener(node)
+
+
+class Brake:
+    """Holds while more than half of the nodes are away, and one window longer. Has to be asked while it holds, at
+    least once a window."""
+
+    def __init__(self, window_seconds: float) -> None:
+        self._window = window_seconds
+        self._release_at = -math.inf
+
+    def holds(self, last_seen: Collection[float], now: float) -> bool:
+        """`last_seen`: when each of the nodes was heard last, on the clock of `now`."""
+        if vanished_together(last_seen, now, self._window):
+            self._release_at = now + self._window
+        return now < self._release_at
 
 
 def vanished_together(last_seen: Collection[float], now: float, window_seconds: float) -> bool:

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from api.objects import Object, name_of
-from controller.reconcilers.liveness import Liveness, vanished_together
+from controller.reconcilers.liveness import Brake, Liveness
 from controller.reconcilers.loop import Decision, Enqueue, Failure, Source, Watch
 from controller.reconcilers.node_lifecycle import (
     BRAKED_RETRY_SECONDS,
@@ -55,6 +55,7 @@ class NodeHealth:
         self._grace = grace_seconds
         self._probes: dict[str, _Probe] = {}
         self._beating: set[str] = set()
+        self._brake = Brake(grace_seconds)
         self._brakes: dict[bool, tuple[float, bool]] = {}
 
     def by_heartbeat(self, node: Object) -> bool:
@@ -82,7 +83,7 @@ class NodeHealth:
         if by_heartbeat:
             braked = self.liveness.braked(self._beating)
         else:
-            braked = vanished_together([probe.since for probe in self._probes.values()], _now(), self._grace)
+            braked = self._brake.holds([probe.since for probe in self._probes.values()], _now())
         self._brakes[by_heartbeat] = (_now(), braked)
         return braked
 
