@@ -112,9 +112,7 @@ async def test_a_given_etcd_at_its_quota_is_said_and_made_room_in(tmp_path: Path
             acknowledged, refusal = await write_until_refused(plane)
             assert refusal.status == 503 and "full" in refusal.message, refusal.body
             assert refusal.headers["retry-after"] == "1"
-            await asyncio.sleep(TTL_SECONDS + 2)
             await check_kept(plane, acknowledged)
-            await check_unharmed(fleet, before)
             plane.kill()
             plane.start()
             await answering(plane)
