@@ -69,6 +69,8 @@ class Attempt:
     image: ImageStatus
     environment: Mapping[str, str]
     mounts: tuple[Mount, ...]
+    target_id: str = ""
+    """The running container whose processes a debug container is to see."""
 
 
 def sandbox_config(pod: Object, attempt: int, node: Node) -> SandboxConfig:
@@ -121,6 +123,7 @@ def container_config(pod: Object, attempt: Attempt, node: Node) -> ContainerConf
         tty=bool(container.get("tty")),
         resources=_resources(pod, container, node),
         security=_security(pod, attempt, node),
+        target_id=attempt.target_id,
     )
 
 

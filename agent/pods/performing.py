@@ -214,7 +214,17 @@ class Performer:
         values = environment(pod, container, found, self.facts())
         mounts = await self._shop.volumes.container_mounts(pod, container, values)
         own = await asyncio.to_thread(self._own_files, container, number, [mount.container_path for mount in mounts])
-        return Attempt(container, number, image, values, (*mounts, *own))
+        return Attempt(container, number, image, values, (*mounts, *own), self._target(container))
+
+    def _target(self, container: Object) -> str:
+        """The container that a debug container is to look at. Raises ConfigFault when it does not run."""
+        name = container.get("targetContainerName")
+        if not name:
+            return ""
+        current = self._memory.view(name).current
+        if current is None or current.state != "running":
+            raise ConfigFault(f'unable to find target container "{name}"')
+        return current.id
 
     def _own_files(self, container: Object, number: int, taken: list[str]) -> list[Mount]:
         """The hosts file and the termination message file, unless the pod mounts something else there."""

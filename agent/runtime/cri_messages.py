@@ -92,12 +92,15 @@ def _sandbox_security(config: p.SandboxConfig) -> Any:
     )
 
 
-def _namespaces(shared: p.Namespaces) -> Any:
+def _namespaces(shared: p.Namespaces, target_id: str = "") -> Any:
     pid = pb.NODE if shared.host_pid else pb.POD if shared.share_process else pb.CONTAINER
+    if target_id and pid == pb.CONTAINER:
+        pid = pb.TARGET
     return pb.NamespaceOption(
         network=pb.NODE if shared.host_network else pb.POD,
         pid=pid,
         ipc=pb.NODE if shared.host_ipc else pb.POD,
+        target_id=target_id,
     )
 
 
@@ -133,7 +136,7 @@ def container_message(config: p.ContainerConfig, namespaces: p.Namespaces) -> An
         tty=config.tty,
         linux=pb.LinuxContainerConfig(
             resources=_resources(config.resources),
-            security_context=_container_security(config.security, namespaces),
+            security_context=_container_security(config.security, _namespaces(namespaces, config.target_id)),
         ),
     )
 
@@ -158,7 +161,7 @@ def _resources(resources: p.Resources) -> Any:
     )
 
 
-def _container_security(security: p.ContainerSecurity, namespaces: p.Namespaces) -> Any:
+def _container_security(security: p.ContainerSecurity, namespaces: Any) -> Any:
     masked = _MASKED_PATHS if security.masked_paths is None else security.masked_paths
     readonly = _READONLY_PATHS if security.readonly_paths is None else security.readonly_paths
     return pb.LinuxContainerSecurityContext(
@@ -166,7 +169,7 @@ def _container_security(security: p.ContainerSecurity, namespaces: p.Namespaces)
             add_capabilities=security.add_capabilities, drop_capabilities=security.drop_capabilities
         ),
         privileged=security.privileged,
-        namespace_options=_namespaces(namespaces),
+        namespace_options=namespaces,
         run_as_user=_int64(security.run_as_user),
         run_as_group=_int64(security.run_as_group),
         run_as_username=security.run_as_username if security.run_as_user is None else "",

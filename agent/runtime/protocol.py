@@ -150,7 +150,7 @@ class ContainerConfig:
     """All that a container is made from. `image` is a name or an image id that the node already has.
 
     `command` replaces the image's entrypoint, `args` its arguments; both empty: what the image says. `log_path` is
-    relative to the sandbox's log_directory.
+    relative to the sandbox's log_directory. `target_id` names a running container whose processes this one is to see.
     """
 
     name: str
@@ -170,6 +170,7 @@ class ContainerConfig:
     tty: bool = False
     resources: Resources = Resources()
     security: ContainerSecurity = ContainerSecurity()
+    target_id: str = ""
 
 
 @dataclass(frozen=True)
