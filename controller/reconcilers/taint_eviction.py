@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from api.objects import Object, controller_of, format_time, labels_of, metadata, name_of
+from api.fencing import is_fenced
+from api.objects import Object, controller_of, format_time, metadata, name_of
 from controller.reconcilers.actions import Action, Delete, Note, Together, Write
 from controller.reconcilers.loop import NOTHING, Decision, Failure, Source, Watch
 from controller.reconcilers.node_lifecycle import BRAKED_RETRY_SECONDS, NODES, PODS
@@ -30,7 +31,7 @@ from controller.reconcilers.tolerations import (
     stay_until,
     without_defaulted,
 )
-from controller.reconcilers.views import FENCED_LABEL, Views, condition_of, seconds_of
+from controller.reconcilers.views import Views, condition_of, seconds_of
 from controller.store.types import Event, EventType, Key
 
 _FINISHED = ("Succeeded", "Failed")
@@ -142,15 +143,6 @@ def _delete(pod: Object, forced: bool) -> Delete:
     note = Note(pod, "Normal", "TaintManagerEviction", text)
     grace = 0 if forced else None
     return Delete(PODS, meta["namespace"], meta["name"], meta["uid"], grace_seconds=grace, note=note)
-
-
-def is_fenced(pod: Mapping[str, Any]) -> bool:
-    """Whether the pod must never run twice: by label, by identity, or because it holds a claim (design section 7)."""
-    if labels_of(pod).get(FENCED_LABEL) == "true":
-        return True
-    if (controller_of(pod) or {}).get("kind") == "StatefulSet":
-        return True
-    return any("persistentVolumeClaim" in volume for volume in (pod.get("spec") or {}).get("volumes") or ())
 
 
 class TaintEviction:

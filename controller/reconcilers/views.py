@@ -15,12 +15,12 @@ from typing import Any
 
 import orjson
 
+from api.fencing import FENCED_LABEL
 from api.objects import Object, parse_time
 from controller.store import Store
 from controller.store.types import Key, Record
 
 PODS = ("", "pods")
-FENCED_LABEL = "wherry/fenced"
 AMBIGUOUS = b"?"
 _OWNERS = b'"ownerReferences":[{'
 _SWEEP_AT = 2000

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from api.fencing import is_fenced
 from api.objects import Object
 from api.quantity import parse_quantity
 from controller.registry.strategies.base import Strategy, bump_generation_if, keep, keep_metadata
@@ -52,9 +53,12 @@ def grace_seconds(pod: Mapping[str, Any], asked: int | None) -> int | None:
     """How long a pod may take to go: what was asked, else its own period; at once when nothing of it can be running.
 
     A pod without a node has nobody who could confirm its end, and one whose containers ended has nothing to wait for.
+    A fenced pod whose own period is 0 is given a second, so that its node confirms the end: it must never run twice.
     """
     spec = pod["spec"]
     period = asked if asked is not None else spec.get("terminationGracePeriodSeconds", 0)
+    if period == 0 and asked is None and is_fenced(pod):
+        period = 1
     if not spec.get("nodeName"):
         period = 0
     if (pod.get("status") or {}).get("phase") in ("Failed", "Succeeded"):

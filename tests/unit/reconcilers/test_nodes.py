@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from api.fencing import is_fenced
 from api.objects import Object, format_time
 from controller.reconcilers import node_lifecycle, taint_eviction
 from controller.reconcilers.actions import Delete, Note, Together, Write
 from controller.reconcilers.loop import NOTHING, Decision
 from controller.reconcilers.node_lifecycle import HEARTBEATS, NODES, PODS, Health
-from controller.reconcilers.taint_eviction import PlacedPod, is_fenced
+from controller.reconcilers.taint_eviction import PlacedPod
 from controller.reconcilers.tolerations import Taint, Toleration, read_tolerations, stay_until, without_defaulted
 from tests.unit.reconcilers.facts import EARLIER, NOW, NOW_TEXT, condition, node, pod_object
 

@@ -112,6 +112,12 @@ def test_a_pod_gets_time_to_end_only_where_something_may_run(
     assert grace_seconds({"spec": spec, "status": {"phase": phase}}, asked) == expected
 
 
+def test_a_fenced_pods_end_is_confirmed_by_its_node_unless_a_person_forces_it() -> None:
+    pod = {"metadata": {"labels": {"wherry/fenced": "true"}}, "spec": {"nodeName": "n"}, "status": {"phase": "Running"}}
+    assert grace_seconds(pod, None) == 1
+    assert grace_seconds(pod, 0) == 0
+
+
 def test_a_deployment_counts_changed_annotations_as_a_new_generation() -> None:
     old = {"metadata": {"generation": 1}, "spec": {}, "status": {"replicas": 1}}
     new: Object = {"metadata": {"generation": 1, "annotations": {"why": "because"}}, "spec": {}}
