@@ -1,7 +1,7 @@
 """A cluster of three nodes for the stories: deploy/lab.py, the busybox image loaded, kubectl and wherry at hand.
 
 One for the whole session, shared by tests/compat and tests/e2e; each test works in a namespace of its own. All of it is
-removed at the end, also after a failure.
+removed at the end, also when the run is killed.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import shutil
+import pty
+import select
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,37 @@ import pytest
 
 from deploy.lab import Lab
 from tests.images import BUSYBOX, write_busybox_image
+from tests.lab_guard import guarded
 
 NODES = 3
 COMMAND_SECONDS = 90
 CLIENTS = Path(__file__).parent.parent / ".cache" / "bin"
 _namespaces = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """Our side of a command's terminal."""
+
+    descriptor: int
+    process: subprocess.Popen[bytes]
+
+    def type(self, text: str) -> None:
+        os.write(self.descriptor, text.encode())
+
+    def read_until(self, wanted: str, seconds: float = 30.0) -> str:
+        """What was shown up to and with `wanted`; fails with it after the deadline."""
+        shown = ""
+        deadline = time.monotonic() + seconds
+        while wanted not in shown:
+            if time.monotonic() > deadline:
+                pytest.fail(f"the terminal shows no {wanted!r} within {seconds} s: {shown!r}")
+            if select.select([self.descriptor], [], [], 0.5)[0]:
+                try:
+                    shown += os.read(self.descriptor, 4096).decode(errors="replace")
+                except OSError:  # how a terminal says that its other side is closed
+                    pytest.fail(f"the terminal closed without {wanted!r}: {shown!r}")
+        return shown
 
 
 @dataclass(frozen=True)
@@ -57,20 +85,66 @@ class Cluster:
         return done
 
     def kubectl(self, *argv: str, stdin: str | None = None) -> str:
-        return self.run(str(CLIENTS / "kubectl"), "-n", self.namespace, *argv, stdin=stdin).stdout
+        return self.run(*self.kubectl_command(*argv), stdin=stdin).stdout
 
     def refused(self, *argv: str, stdin: str | None = None) -> str:
         """What kubectl says when it has to fail."""
-        done = self.run(str(CLIENTS / "kubectl"), "-n", self.namespace, *argv, stdin=stdin, check=False)
+        done = self.run(*self.kubectl_command(*argv), stdin=stdin, check=False)
         assert done.returncode != 0, f"kubectl {' '.join(argv)} should fail: {done.stdout}"
         return done.stderr
 
+    @contextmanager
+    def started(self, *argv: str) -> Iterator[subprocess.Popen[str]]:
+        """kubectl with pipes, running inside the block."""
+        pipe = subprocess.PIPE
+        command = self.kubectl_command(*argv)
+        with subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=self.environment
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    @contextmanager
+    def terminal(self, *argv: str) -> Iterator[Terminal]:
+        """A command on a terminal of its own, running inside the block."""
+        ours, theirs = pty.openpty()
+        with subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, env=self.environment) as process:
+            os.close(theirs)
+            try:
+                yield Terminal(ours, process)
+            finally:
+                process.kill()
+                os.close(ours)
+
+    def kubectl_terminal(self, *argv: str) -> AbstractContextManager[Terminal]:
+        return self.terminal(*self.kubectl_command(*argv))
+
+    def kubectl_command(self, *argv: str) -> list[str]:
+        return [str(CLIENTS / "kubectl"), "-n", self.namespace, *argv]
+
     def helm(self, *argv: str) -> str:
-        return self.run(str(CLIENTS / "helm"), "-n", self.namespace, *argv).stdout
+        return self.run(*self.helm_command(*argv)).stdout
+
+    def helm_command(self, *argv: str) -> list[str]:
+        return [str(CLIENTS / "helm"), "-n", self.namespace, *argv]
 
     def wherry(self, *argv: str, stdin: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return self.run(*self._wherry(argv), stdin=stdin, check=check)
+
+    def wherry_terminal(self, *argv: str) -> AbstractContextManager[Terminal]:
+        return self.terminal(*self._wherry(argv))
+
+    def _wherry(self, argv: tuple[str, ...]) -> list[str]:
         command = [sys.executable, "-m", "cli.main", "--kubeconfig", str(self.lab.kubeconfig), "-n", self.namespace]
-        return self.run(*command, *argv, stdin=stdin, check=check)
+        return [*command, *argv]
+
+    def ready(self, *pods: dict[str, Any]) -> None:
+        """Applies pods and waits until they are Ready."""
+        self.apply(*pods)
+        names = [f"pod/{each['metadata']['name']}" for each in pods]
+        self.kubectl("wait", *names, "--for=condition=Ready", "--timeout=60s")
 
     def get(self, *argv: str) -> Any:
         return json.loads(self.kubectl("get", *argv, "-o", "json"))
@@ -133,18 +207,20 @@ def free_port() -> int:
 def lab() -> Iterator[Lab]:
     assert (CLIENTS / "kubectl").exists(), "run deploy/clients.sh first: it fetches kubectl and helm"
     directory = Path(tempfile.mkdtemp(prefix="wherry-stories-"))
-    built = Lab(directory, tag="t", port=free_port(), subnet=98)
-    try:
-        built.up(NODES)
-        image = write_busybox_image(directory / "busybox.tar")
-        Cluster(built).wherry("image", "load", str(image))
-        yield built
-    finally:
-        if sys.exc_info()[0] is not None:
-            for log in sorted((directory / "logs").glob("*.log")):
-                print(f"--- {log.name}\n{log.read_text()[-2000:]}")
-        built.down()
-        shutil.rmtree(directory, ignore_errors=True)
+    with guarded(directory):
+        built = Lab(directory / "lab", tag="t", port=free_port(), subnet=98)
+        try:
+            built.up(NODES)
+            Cluster(built).wherry("image", "load", str(write_busybox_image(directory / "busybox.tar")))
+            yield built
+        finally:
+            if sys.exc_info()[0] is not None:
+                _print_logs(built)
+
+
+def _print_logs(lab: Lab) -> None:
+    for log in sorted((lab.directory / "logs").glob("*.log")):
+        print(f"--- {log.name}\n{log.read_text()[-2000:]}")
 
 
 @pytest.fixture
