@@ -215,6 +215,7 @@ class Agent:
             async with asyncio.timeout(FIRST_NETWORK_SECONDS):
                 await self._network_tried.wait()
         while True:
+            self.keeper.doubted.clear()
             problem = await self._problem()
             if not problem and not version_known:
                 version = await self._engine.runtime.version()
@@ -224,7 +225,11 @@ class Agent:
                 await self.keeper.report(await self._readings(problem), time.monotonic())
             except errors.ApiError as error:
                 _log.info("node status not sent", error=error.message)
-            await asyncio.sleep(NOT_READY_CHECK_SECONDS if problem else STATUS_SECONDS)
+            await asyncio.sleep(NOT_READY_CHECK_SECONDS)
+            if not problem:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(STATUS_SECONDS - NOT_READY_CHECK_SECONDS):
+                        await self.keeper.doubted.wait()
 
     async def _problem(self) -> str:
         """Why the node is not ready; "" when it is."""

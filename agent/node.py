@@ -209,6 +209,9 @@ class NodeKeeper:
         self.node: Object = {}
         self.known = asyncio.Event()
         self.changed = asyncio.Event()
+        self.doubted = asyncio.Event()
+        """Somebody else wrote into our status (a controller that did not hear us): time to report again."""
+        self._reported: Object = {}
         self._reported_at = 0.0
 
     async def register(self) -> Object:
@@ -244,6 +247,8 @@ class NodeKeeper:
             elif event.type != "SYNCED":
                 self.node = event.object
                 self.known.set()
+                if self._reported and differs(self.node.get("status") or {}, self._reported):
+                    self.doubted.set()
             self.changed.set()
 
     async def report(self, readings: Readings, monotonic: float) -> None:
@@ -255,7 +260,7 @@ class NodeKeeper:
         # Addresses are replaced as a whole, or an old one would stay; conditions of others are left alone.
         body = {"status": {**status, "addresses": [{"$patch": "replace"}, *status["addresses"]]}}
         self.node = await self._client.patch(NODES, ("", self.profile.name, "status"), body, STRATEGIC_PATCH)
-        self._reported_at = monotonic
+        self._reported, self._reported_at = status, monotonic
 
     @property
     def pod_cidr(self) -> str:

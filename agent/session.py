@@ -1,8 +1,9 @@
 """The node's heartbeat: a frame each second over one upgraded connection, and the Lease every 10 s.
 
 Called by main as tasks. A frame is a 4-byte big-endian length and JSON: {"nonce": n} out, {"nonce": n, "granted": bool}
-back. A session that breaks or falls silent is opened anew at once. The Lease is what a Kubernetes node would renew; it
-tells other tools, and a controller that never had a session, that this node lives.
+back. A session that breaks or falls silent is opened anew at once; after a silence the client's other connections are
+given up, too, because they lie in ever longer retries of the time when the link was away. The Lease is what a
+Kubernetes node would renew; it tells other tools, and a controller that never had a session, that this node lives.
 """
 
 from __future__ import annotations
@@ -47,11 +48,13 @@ class Heartbeat:
 
     async def run(self) -> None:
         """Beats until cancelled."""
-        lost = False
+        lost = silent = False
         while True:
             try:
                 tunnel = await self._open()
-                lost = False
+                if silent:
+                    await self._client.close()
+                lost = silent = False
                 try:
                     await self._beat(tunnel)
                 finally:
@@ -60,6 +63,7 @@ class Heartbeat:
                 if not lost:
                     _log.warning("heartbeat session lost", error=str(error) or type(error).__name__)
                 lost = True
+                silent = silent or isinstance(error, TimeoutError | errors.Timeout)
                 self.granted = False
                 await asyncio.sleep(RETRY_SECONDS)
 

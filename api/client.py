@@ -269,6 +269,9 @@ class _mapped:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and not task.cancelling():
+            raise Unreachable(f"cannot reach {self._server}: the client closed its connections") from error
         if isinstance(error, TimeoutError):
             raise errors.Timeout(f"{self._server} did not answer in time") from error
         if isinstance(error, aiohttp.ClientError | OSError | asyncio.IncompleteReadError):

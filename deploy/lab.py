@@ -2,7 +2,7 @@
 
 A user's tool (`deploy/lab.sh`) and the tests' harness (`Lab`). The controller runs in the machine's own namespace, the
 nodes hang on a bridge. A node can be killed (agent, containerd, containers, by SIGKILL), frozen (SIGSTOP), or cut off
-(its port leaves the bridge: no carrier change, no closed connection). `down` leaves nothing behind.
+(its bridge port drops everything, both ways: no carrier change, no closed connection). `down` leaves nothing behind.
 What the lab started is in DIR/lab.json, so every command can be given from another shell.
 """
 
@@ -28,6 +28,8 @@ from agent.runtime.teardown import kill_node, stop_containerd
 DEFAULT_DIR = Path("/var/lib/wherry-lab")
 READY_SECONDS = 120.0
 STOP_SECONDS = 20.0
+_DISABLED, _FORWARDING = "0", "3"
+"""States of a bridge port (linux/if_bridge.h)."""
 
 
 class LabError(Exception):
@@ -139,10 +141,15 @@ class Lab:
 
     def cut(self, node: str) -> None:
         """The node's packets vanish; nothing is closed, no carrier is lost."""
-        _ip("link", "set", self._port(node), "nomaster")
+        self._set_port(node, _DISABLED)
 
     def join(self, node: str) -> None:
-        _ip("link", "set", self._port(node), "master", self.bridge)
+        self._set_port(node, _FORWARDING)
+
+    def _set_port(self, node: str, state: str) -> None:
+        done = _run("bridge", "link", "set", "dev", self._port(node), "state", state)
+        if done.returncode:
+            raise LabError(f"bridge link set {self._port(node)}: {done.stderr.strip()}")
 
     def freeze(self, node: str) -> None:
         self._signal_agent(node, signal.SIGSTOP)
@@ -172,7 +179,7 @@ class Lab:
         ready = self.ready_nodes() if self.state.controller else set()
         lines = [f"server {self.server}", f"export KUBECONFIG={self.kubeconfig}"]
         for node in self.state.nodes:
-            cut = not Path(f"/sys/class/net/{self._port(node)}/master").exists()
+            cut = Path(f"/sys/class/net/{self._port(node)}/brport/state").read_text().strip() == _DISABLED
             facts = ["Ready" if node in ready else "not Ready", *(["cut off"] if cut else [])]
             lines.append(f"{node}  {', '.join(facts)}  {self.node_dir(node)}")
         return "\n".join(lines)

@@ -143,7 +143,9 @@ def _wanted(observed: Observed, conditions: Sequence[Object], ready: str | None)
     lost = _READY_TAINTS.get(ready)
     if lost is not None:
         yield lost, NO_SCHEDULE
-        if not observed.braked or (lost, NO_EXECUTE) in map(_identity, _present_taints(observed.node)):
+        kept = (lost, NO_EXECUTE) in map(_identity, _present_taints(observed.node))
+        returning = ready == "Unknown" and observed.health is Health.ALIVE  # it is heard, its report is on its way
+        if kept or not (observed.braked or returning):
             yield lost, NO_EXECUTE
 
 

@@ -18,7 +18,7 @@ from api.fencing import is_fenced
 from api.objects import Object, controller_of, format_time, metadata, name_of
 from controller.reconcilers.actions import Action, Delete, Note, Together, Write
 from controller.reconcilers.loop import NOTHING, Decision, Failure, Source, Watch
-from controller.reconcilers.node_lifecycle import BRAKED_RETRY_SECONDS, NODES, PODS
+from controller.reconcilers.node_lifecycle import BRAKED_RETRY_SECONDS, NODES, PODS, Health
 from controller.reconcilers.node_watch import NodeHealth
 from controller.reconcilers.replicaset import REPLICA_SETS
 from controller.reconcilers.tolerations import (
@@ -170,7 +170,7 @@ class TaintEviction:
             return Observed(key, (), (), now)
         unreachable = any(taint.key == UNREACHABLE for taint in taints)
         by_heartbeat = self._health.by_heartbeat(node)
-        lost = unreachable and by_heartbeat
+        lost = unreachable and by_heartbeat and self._health.judge(node)[0] is Health.SILENT
         return Observed(
             node=key,
             taints=taints,

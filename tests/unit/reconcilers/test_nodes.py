@@ -117,6 +117,11 @@ def test_a_node_that_is_back_but_has_not_reported_stays_closed() -> None:
     assert node_lifecycle.decide(see(back)) == NOTHING
 
 
+def test_a_node_that_is_heard_again_and_has_not_reported_is_not_evicted() -> None:
+    held = node(ready="Unknown", taints=LOST[:1])  # the brake held while it was silent
+    assert node_lifecycle.decide(see(held)) == NOTHING
+
+
 @pytest.mark.parametrize(
     ("obj", "expected"),
     [
