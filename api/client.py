@@ -104,6 +104,7 @@ class Client:
         self._timeout = timeout
         self._tls: ssl.SSLContext | None = None
         self._sessions: dict[int, aiohttp.ClientSession] = {}
+        self._being_read: set[aiohttp.ClientResponse] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -114,6 +115,8 @@ class Client:
     async def close(self) -> None:
         """Closes every connection; the next request would open new ones."""
         sessions, self._sessions = self._sessions, {}
+        for response in self._being_read:  # aiohttp would leave their readers waiting for ever
+            response.content.set_exception(aiohttp.ClientConnectionError("the client closed its connections"))
         for session in sessions.values():
             await session.close()
 
@@ -181,7 +184,7 @@ class Client:
         options: dict[str, Any] = {"params": params, "data": body, "headers": {**sent, **(headers or {})}}
         with _mapped(self.server):
             session = self._connected(REQUEST_CONNECTIONS)
-            async with session.request(method, self.server + path, **options) as response:
+            async with session.request(method, self.server + path, **options) as response, self._reading(response):
                 content = await response.read()
                 if response.status >= 300:
                     raise _refusal(response.status, content)
@@ -199,7 +202,8 @@ class Client:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECONDS, sock_read=silence_seconds)
         options: dict[str, Any] = {"params": params, "headers": headers, "timeout": timeout}
         with _mapped(self.server):
-            async with self._connected(0).request(method, self.server + path, **options) as response:
+            session = self._connected(0)
+            async with session.request(method, self.server + path, **options) as response, self._reading(response):
                 if response.status >= 300:
                     raise _refusal(response.status, await response.read())
                 yield response
@@ -240,6 +244,14 @@ class Client:
         if self._tls is None:
             self._tls = self.credentials.client_context()
         return self._tls
+
+    @asynccontextmanager
+    async def _reading(self, response: aiohttp.ClientResponse) -> AsyncIterator[None]:
+        self._being_read.add(response)
+        try:
+            yield
+        finally:
+            self._being_read.discard(response)
 
     def _connected(self, limit: int) -> aiohttp.ClientSession:
         """The session with at most `limit` connections (0: as many as are asked for)."""
