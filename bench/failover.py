@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.e2e.lab_scene import Scene, lab_up, scene
+from tests.lab_guard import guarded
 
 FIRST_SECONDS, ALL_SECONDS = 5.0, 8.0
 GIVE_UP_SECONDS = 60.0
@@ -90,12 +91,9 @@ def report(found: Sequence[Failover]) -> str:
 
 
 async def _measure(options: argparse.Namespace, directory: Path) -> list[Failover]:
-    lab = await asyncio.to_thread(lab_up, directory, options.nodes, "fob", options.port, options.subnet)
-    try:
-        async with scene(lab, "web") as here:
-            return await trials(here, options.trials, options.pods)
-    finally:
-        await asyncio.to_thread(lab.down)
+    lab = await asyncio.to_thread(lab_up, directory, options.nodes, "b")
+    async with scene(lab, "web") as here:
+        return await trials(here, options.trials, options.pods)
 
 
 def main() -> None:
@@ -103,11 +101,10 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--pods", type=int, default=30)
     parser.add_argument("--nodes", type=int, default=3)
-    parser.add_argument("--port", type=int, default=29543)
-    parser.add_argument("--subnet", type=int, default=89)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="wherry-failover-") as scratch:
-        found = asyncio.run(_measure(options, Path(scratch) / "lab"))
+    scratch = Path(tempfile.mkdtemp(prefix="wherry-failover-"))
+    with guarded(scratch):
+        found = asyncio.run(_measure(options, scratch / "lab"))
     print(report(found))
 
 

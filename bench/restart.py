@@ -20,6 +20,7 @@ from agent.runtime.containerd import containerd_paths
 from api.objects import Object, uid_of
 from bench.failover import percentile
 from tests.e2e.lab_scene import Scene, lab_up, scene
+from tests.lab_guard import guarded
 
 BUDGET_SECONDS = 0.4
 GIVE_UP_SECONDS = 30.0
@@ -59,20 +60,18 @@ async def restarts(here: Scene, pods: int) -> list[float]:
 
 
 async def _measure(pods: int, directory: Path) -> list[float]:
-    lab = await asyncio.to_thread(lab_up, directory, 1, "rsb", 29643, 90)
-    try:
-        async with scene(lab, "web") as here:
-            return await restarts(here, pods)
-    finally:
-        await asyncio.to_thread(lab.down)
+    lab = await asyncio.to_thread(lab_up, directory, 1, "r")
+    async with scene(lab, "web") as here:
+        return await restarts(here, pods)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measures how soon a killed container runs again.")
     parser.add_argument("--pods", type=int, default=20)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="wherry-restart-") as scratch:
-        found = asyncio.run(_measure(options.pods, Path(scratch) / "lab"))
+    scratch = Path(tempfile.mkdtemp(prefix="wherry-restart-"))
+    with guarded(scratch):
+        found = asyncio.run(_measure(options.pods, scratch / "lab"))
     print(
         f"container killed -> seen running again: p50 {statistics.median(found) * 1e3:.0f} ms, "
         f"p90 {percentile(found, 0.9) * 1e3:.0f} ms, worst {max(found) * 1e3:.0f} ms "

@@ -78,6 +78,8 @@ class Lab:
         """Starts the controller and `count` nodes and waits until all are Ready. Raises LabError."""
         if self.state.controller:
             raise LabError(f"a lab is up already in {self.directory}; `lab.sh down` ends it")
+        if Path("/sys/class/net", self.bridge).exists():
+            raise LabError(f"another lab has the tag {self.state.tag!r}: there is a bridge {self.bridge}")
         for name in ("controller", "logs"):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
         self.state.nodes = [f"{self.state.tag}{number}" for number in range(1, count + 1)]
@@ -93,7 +95,9 @@ class Lab:
         self.wait_ready(self.state.nodes)
 
     def down(self) -> None:
-        """Ends everything and deletes the lab's directory. Idempotent."""
+        """Ends everything and deletes the lab's directory. Idempotent; what another lab made is not touched."""
+        if not (self.directory / "lab.json").exists():
+            return
         for node in self.state.nodes:
             self._signal_agent(node, signal.SIGCONT)
         self._stop([*self.state.agents.values(), self.state.controller])

@@ -8,6 +8,7 @@ was read, so that they include what a user would wait. The runtime is asked by C
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ from api.kinds import by_resource
 from api.objects import Object, uid_of
 from api.tls import load_kubeconfig
 from deploy.lab import Lab
+from tests.cluster import free_port
 from tests.images import BUSYBOX, write_busybox_image
 
 PODS = by_resource("", "pods")
@@ -36,9 +38,12 @@ DEPLOYMENTS = by_resource("apps", "deployments")
 START_SECONDS = 120.0
 
 
-def lab_up(directory: Path, nodes: int, tag: str, port: int, subnet: int) -> Lab:
-    """A lab whose nodes hold the busybox image."""
-    lab = Lab(directory, tag=tag, port=port, subnet=subnet)
+def lab_up(directory: Path, nodes: int, letter: str) -> Lab:
+    """A lab whose nodes hold the busybox image. Its names and network are this process's own, so that runs do not meet;
+    `letter` tells a process's labs apart."""
+    process = os.getpid()
+    subnet = 100 + (process + ord(letter)) % 150
+    lab = Lab(directory, tag=f"{letter}{process % 100_000}", port=free_port(), subnet=subnet)
     try:
         lab.up(nodes)
         wherry(lab, "image", "load", str(write_busybox_image(directory / "busybox.tar")))
@@ -57,10 +62,10 @@ def wherry(lab: Lab, *words: str, check: bool = True) -> subprocess.CompletedPro
 
 
 def deployment(name: str, replicas: int, labels: dict[str, str] | None = None) -> Object:
-    """Pods that sleep and go at once when told to. Zero requests: as many as we like fit on a small machine."""
+    """Pods that sleep and go soon when told to. No requests: as many as we like fit on a small machine."""
     meta = {"app": name, **(labels or {})}
     container = {"name": "main", "image": BUSYBOX, "command": ["sleep", "100000"]}
-    spec = {"terminationGracePeriodSeconds": 0, "containers": [container]}
+    spec = {"terminationGracePeriodSeconds": 1, "containers": [container]}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -140,10 +145,10 @@ class Scene:
     seen: PodsSeen
 
     async def deploy(self, replicas: int, labels: dict[str, str] | None = None) -> None:
-        """Makes the Deployment anew, so that its pods are spread evenly, and waits until all run."""
+        """Makes the Deployment anew, so that its pods are spread evenly, and waits until all run, and nothing else."""
         await self.remove()
         await self.client.create(DEPLOYMENTS, deployment(self.app, replicas, labels))
-        await self.all_running(replicas)
+        await self.settled(replicas, START_SECONDS)
 
     async def remove(self) -> None:
         """Deletes the Deployment and waits until pods and containers are gone."""
@@ -152,12 +157,6 @@ class Scene:
         except NotFound:
             return
         await self.seen.until(lambda: not self.seen.pods, START_SECONDS, "all pods gone")
-
-    async def all_running(self, replicas: int, seconds: float = START_SECONDS) -> None:
-        seen = self.seen
-        await seen.until(
-            lambda: len(seen.running()) == replicas == len(seen.pods), seconds, f"exactly {replicas} pods run"
-        )
 
     async def taints(self, node: str) -> set[str]:
         found = (await self.client.get(NODES, "", node))["spec"].get("taints") or ()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import statistics
 import tempfile
@@ -25,11 +24,13 @@ from api.objects import name_of
 from bench.failover import ALL_SECONDS, FIRST_SECONDS, bring_back, report, trials
 from bench.restart import BUDGET_SECONDS, restarts
 from deploy.lab import Lab
-from tests.cluster import free_port
 from tests.e2e.lab_scene import Scene, lab_up, scene, wherry
+from tests.lab_guard import guarded
 
 FULL = os.environ.get("WHERRY_FULL") == "1"
 TRIALS = 20 if FULL else 3
+SLACK_SECONDS = 0.0 if FULL else 1.0
+"""A few trials on a machine that does other things as well have no median worth the name."""
 AWAY_SECONDS = 60.0 if FULL else 15.0
 """How long a controller is away; several times the TTL of 4 s."""
 LONG_SILENCE_SECONDS = 12.0
@@ -40,33 +41,31 @@ pytestmark = pytest.mark.root
 
 
 @contextmanager
-def fresh_lab(nodes: int, tag: str, subnet: int) -> Iterator[Lab]:
-    directory = Path(tempfile.mkdtemp(prefix=f"wherry-{tag}-"))
-    lab = lab_up(directory / "lab", nodes, tag, free_port(), subnet)
-    try:
-        yield lab
-    finally:
-        lab.down()
-        shutil.rmtree(directory, ignore_errors=True)
+def fresh_lab(nodes: int, letter: str) -> Iterator[Lab]:
+    directory = Path(tempfile.mkdtemp(prefix="wherry-failover-"))
+    with guarded(directory):
+        yield lab_up(directory / "lab", nodes, letter)
 
 
 @pytest.fixture(scope="module")
 def three_nodes() -> Iterator[Lab]:
-    with fresh_lab(3, "fot", 91) as lab:
+    with fresh_lab(3, "f") as lab:
         yield lab
 
 
 @pytest.fixture(scope="module")
 def one_machine() -> Iterator[Lab]:
-    with fresh_lab(1, "foo", 92) as lab:
+    with fresh_lab(1, "o") as lab:
         yield lab
 
 
 @pytest.fixture
 async def here(three_nodes: Lab) -> AsyncIterator[Scene]:
     async with scene(three_nodes, "web") as started:
-        yield started
-    mend(three_nodes)
+        try:
+            yield started
+        finally:
+            await asyncio.to_thread(mend, three_nodes)
 
 
 @pytest.fixture
@@ -97,8 +96,8 @@ async def replaced_elsewhere(here: Scene, node: str, pods: int) -> None:
 
 async def test_pods_of_a_lost_server_run_elsewhere_in_time_and_none_is_doubled_when_it_returns(here: Scene) -> None:
     found = await trials(here, TRIALS, 30)
-    assert statistics.median(one.first for one in found) <= FIRST_SECONDS, report(found)
-    assert statistics.median(one.all for one in found) <= ALL_SECONDS, report(found)
+    assert statistics.median(one.first for one in found) <= FIRST_SECONDS + SLACK_SECONDS, report(found)
+    assert statistics.median(one.all for one in found) <= ALL_SECONDS + SLACK_SECONDS, report(found)
 
 
 async def test_a_server_that_was_only_cut_off_ends_its_copies_when_it_is_back(here: Scene) -> None:
