@@ -1,18 +1,18 @@
-"""A remote process on this terminal: WebSocket `v4.channel.k8s.io` on one side, stdin and stdout on the other.
+"""A remote process on this terminal: Kubernetes' exec and attach on one side, stdin and stdout on the other.
 
-Called by `exec`, `run` and `attach`-like commands. Channels: 0 stdin, 1 stdout, 2 stderr, 3 result (a Status), 4 size.
-https://kubernetes.io/docs/reference/kubernetes-api (pods/exec, pods/attach). The protocol cannot close stdin alone;
-with a terminal Ctrl-D does, without one the process sees no end of input.
+Called by `exec`, `run` and `attach`-like commands. Five streams over SPDY: stdin, stdout, stderr, resize, and error,
+which brings the result (a Status). The process sees the end of our input, as `exec -i ... < file` needs.
+https://kubernetes.io/docs/reference/kubernetes-api (pods/exec, pods/attach).
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import os
 import shutil
 import signal
+import stat
 import sys
 import termios
 import tty
@@ -21,17 +21,16 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-import aiohttp
 import orjson
 
 from api.client import Client
 from api.errors import error_from_status
 from cli.problems import Problem
+from cli.spdy import UPGRADE, Spdy
 
-PROTOCOL = "v4.channel.k8s.io"
-STDIN, STDOUT, STDERR, RESULT, RESIZE = range(5)
+PROTOCOL = {"X-Stream-Protocol-Version": "v4.channel.k8s.io", "Content-Length": "0"}
+STDIN, STDOUT, STDERR, RESULT, RESIZE = "stdin", "stdout", "stderr", "error", "resize"
 _CHUNK = 32 * 1024
-_CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -52,78 +51,71 @@ class Streams:
         query += [("command", word) for word in self.command]
         return [*query, ("container", self.container)] if self.container else query
 
+    def opened(self) -> list[str]:
+        """The streams to open; the server begins when all that the query announces are there."""
+        stderr = self.output and not self.tty
+        wanted = {STDIN: self.stdin, STDOUT: self.output, STDERR: stderr, RESIZE: self.tty}
+        return [RESULT, *(name for name, on in wanted.items() if on)]
+
 
 async def run_streams(client: Client, streams: Streams) -> int:
-    """Connects and copies until the process ends. Returns its exit code; raises ApiError or Problem."""
-    async with _connected(client, streams) as socket:
+    """Connects and copies until the process ends. Returns its exit code; raises ApiError, Problem.
+
+    What was attached to (no command) has its result elsewhere: 0 when the stream just ends.
+    """
+    async with _connected(client, streams) as connection:
         with _raw_terminal(streams.tty and streams.stdin):
-            return await _copy(socket, streams)
+            code = await _copy(connection, streams)
+    if code is None and streams.command:
+        raise Problem("the connection ended before the command's result came", "It may run on, or have been cut off.")
+    return code or 0
 
 
 async def feed_stdin(client: Client, path: str, container: str) -> None:
     """Attaches to a container's input alone, passes ours on, and leaves when ours ends."""
-    async with _connected(client, Streams(path, container, stdin=True, output=False)) as socket:
-        await _send_stdin(socket)
+    async with _connected(client, Streams(path, container, stdin=True, output=False)) as connection:
+        await _send_stdin(connection)
+        async for _ in connection.received():
+            return
 
 
 @contextlib.asynccontextmanager
-async def _connected(client: Client, streams: Streams) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-    tls = client.credentials.client_context()
-    token = client.credentials.token
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
-    async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
-        try:
-            socket = await session.ws_connect(
-                client.server + streams.path, params=streams.query(), protocols=(PROTOCOL,), ssl=tls, max_msg_size=0
-            )
-        except aiohttp.WSServerHandshakeError as error:
-            await _raise_refusal(client, streams)
-            raise Problem(f"the server did not open the stream ({error.status})") from error
-        async with socket:
-            yield socket
-
-
-async def _raise_refusal(client: Client, streams: Streams) -> None:
-    """The handshake hides the server's words; the same request read as plain HTTP brings them. Raises ApiError."""
-    headers = {
-        "Connection": "Upgrade",
-        "Upgrade": "websocket",
-        "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": base64.b64encode(os.urandom(16)).decode(),
-        "Sec-WebSocket-Protocol": PROTOCOL,
-    }
+async def _connected(client: Client, streams: Streams) -> AsyncIterator[Spdy]:
     path = f"{streams.path}?{urlencode(streams.query())}"
-    await client.request("GET", path, headers=headers)
+    tunnel = await client.upgrade("POST", path, {**UPGRADE, **PROTOCOL})
+    connection = Spdy(tunnel.reader, tunnel.writer)
+    try:
+        for name in streams.opened():
+            connection.open(name, {"streamtype": name})
+        yield connection
+    finally:
+        tunnel.writer.transport.abort()  # input that nobody reads any more is not worth waiting for
 
 
-async def _copy(socket: aiohttp.ClientWebSocketResponse, streams: Streams) -> int:
+async def _copy(connection: Spdy, streams: Streams) -> int | None:
     senders: list[asyncio.Task[None]] = []
     async with asyncio.TaskGroup() as tasks:
         if streams.stdin:
-            senders.append(tasks.create_task(_send_stdin(socket)))
+            senders.append(tasks.create_task(_send_stdin(connection)))
         if streams.tty:
-            senders.append(tasks.create_task(_send_sizes(socket)))
+            senders.append(tasks.create_task(_send_sizes(connection)))
         try:
-            return await _receive(socket)
+            return await _receive(connection)
         finally:
             for sender in senders:
                 sender.cancel()
 
 
-async def _receive(socket: aiohttp.ClientWebSocketResponse) -> int:
-    result: Any = None
-    async for message in socket:
-        if message.type is not aiohttp.WSMsgType.BINARY or not message.data:
-            continue
-        channel, data = message.data[0], message.data[1:]
-        if channel == STDOUT:
+async def _receive(connection: Spdy) -> int | None:
+    """Copies output until the result comes, which is last; the connection may outlive it."""
+    async for name, data in connection.received():
+        if name == STDOUT:
             _write(sys.stdout.fileno(), data)
-        elif channel == STDERR:
+        elif name == STDERR:
             _write(sys.stderr.fileno(), data)
-        elif channel == RESULT and data:
-            result = orjson.loads(data)
-    return _exit_code(result)
+        elif name == RESULT:
+            return _exit_code(orjson.loads(data))
+    return None
 
 
 def _write(descriptor: int, data: bytes) -> None:
@@ -132,8 +124,8 @@ def _write(descriptor: int, data: bytes) -> None:
 
 
 def _exit_code(result: Any) -> int:
-    """The exit code that a Status tells; no Status means the stream just ended."""
-    if not isinstance(result, dict) or result.get("status") == "Success":
+    """The exit code that a Status tells. Raises ApiError when the process could not even be started."""
+    if result.get("status") == "Success":
         return 0
     for cause in (result.get("details") or {}).get("causes") or ():
         if cause.get("reason") == "ExitCode":
@@ -141,14 +133,28 @@ def _exit_code(result: Any) -> int:
     raise error_from_status(result)
 
 
-async def _send_stdin(socket: aiohttp.ClientWebSocketResponse) -> None:
-    reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    while data := await reader.read(_CHUNK):
-        await socket.send_bytes(bytes([STDIN]) + data)
+async def _send_stdin(connection: Spdy) -> None:
+    with contextlib.suppress(ConnectionError):  # the process has ended; its result says the rest
+        async for data in _own_input():
+            await connection.send(STDIN, data)
+        connection.finish(STDIN)
 
 
-async def _send_sizes(socket: aiohttp.ClientWebSocketResponse) -> None:
+async def _own_input() -> AsyncIterator[bytes]:
+    """What comes in, as it comes. Files never let one wait, and cannot be waited for."""
+    mode = os.fstat(sys.stdin.fileno()).st_mode
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or sys.stdin.isatty():
+        reader = asyncio.StreamReader()
+        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        while data := await reader.read(_CHUNK):
+            yield data
+    else:
+        while data := os.read(sys.stdin.fileno(), _CHUNK):
+            yield data
+            await asyncio.sleep(0)  # what the process answers is read in between
+
+
+async def _send_sizes(connection: Spdy) -> None:
     changed = asyncio.Event()
     changed.set()
     asyncio.get_running_loop().add_signal_handler(signal.SIGWINCH, changed.set)
@@ -157,8 +163,7 @@ async def _send_sizes(socket: aiohttp.ClientWebSocketResponse) -> None:
             await changed.wait()
             changed.clear()
             size = shutil.get_terminal_size()
-            message = orjson.dumps({"Width": size.columns, "Height": size.lines})
-            await socket.send_bytes(bytes([RESIZE]) + message)
+            await connection.send(RESIZE, orjson.dumps({"Width": size.columns, "Height": size.lines}) + b"\n")
     finally:
         asyncio.get_running_loop().remove_signal_handler(signal.SIGWINCH)
 
