@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import subprocess
+import tarfile
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from cli.problems import Problem
 from cli.rootmount import rooted
 
 ARCHIVE_TYPE = "application/x-tar"
+GZIP_MAGIC = b"\x1f\x8b"
 RECIPES = ("Containerfile", "Dockerfile")
 LOAD_SECONDS = 600.0
 
@@ -49,7 +52,11 @@ def build(tag: str, directory: Path, recipe: Path | None, node: str | None) -> N
 @click.option("--node", help="Load it into this node only; default all.")
 def load(archive: Path, node: str | None) -> None:
     """Load images from an archive of `docker save` or `buildah push`."""
+    if not tarfile.is_tarfile(archive):
+        raise Problem(f"{archive}: not an image archive", "`docker save` and `buildah push` write such files.")
     content = archive.read_bytes()
+    if content.startswith(GZIP_MAGIC):
+        content = gzip.decompress(content)
     on_cluster(lambda cluster: _load(cluster, content, node))
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -124,7 +125,7 @@ def check_machine(given: dict[str, str | None]) -> None:
 
 
 def write_plan(data_dir: Path, port: int, node_name: str | None, given: dict[str, str | None]) -> None:
-    """Writes run/cluster.json: the command lines that the supervisor keeps running."""
+    """Writes run/cluster.json: the node's name, and the command lines that the supervisor keeps running."""
     for part in ("run", "logs"):
         (data_dir / part).mkdir(parents=True, exist_ok=True)
     data_dir.chmod(0o700)
@@ -133,14 +134,18 @@ def write_plan(data_dir: Path, port: int, node_name: str | None, given: dict[str
     if given["etcd_endpoints"]:
         controller += ["--etcd-endpoints", given["etcd_endpoints"]]
     agent = [*python, "agent.main", "--server", f"https://127.0.0.1:{port}", "--data-dir", str(data_dir)]
-    if node_name:
-        agent += ["--node-name", node_name]
+    node = (node_name or socket.gethostname()).lower()
+    agent += ["--node-name", node]
     if given["container_runtime_endpoint"]:
         agent += ["--container-runtime-endpoint", given["container_runtime_endpoint"]]
     kubeconfig = str(data_dir / "admin.kubeconfig")
     token = [*python, "cli.main", "--kubeconfig", kubeconfig, "token", "create", "--ttl", "1h"]
-    plan = {"controller": controller, "agent": agent, "token": token}
-    (data_dir / "run" / "cluster.json").write_text(json.dumps(plan, indent=2) + "\n")
+    plan = {"node": node, "controller": controller, "agent": agent, "token": token}
+    _plan_file(data_dir).write_text(json.dumps(plan, indent=2) + "\n")
+
+
+def _plan_file(data_dir: Path) -> Path:
+    return data_dir / "run" / "cluster.json"
 
 
 def start_supervisor(data_dir: Path) -> int:
@@ -170,16 +175,18 @@ def supervisor_pid(data_dir: Path) -> int:
 
 
 def wait_until_ready(data_dir: Path, pid: int) -> str:
-    """Waits for a Ready node, saying for what. Returns the node's name; raises Problem with the last log lines."""
+    """Waits until this machine's node is Ready, saying for what. Returns its name; raises Problem with the last log
+    lines."""
     import asyncio
 
+    name = str(json.loads(_plan_file(data_dir).read_text())["node"])
     deadline = time.monotonic() + READY_SECONDS
     told = ""
     while time.monotonic() < deadline:
         if not _is_alive(pid):
             raise Problem("the cluster stopped while starting", last_lines(data_dir))
-        stage, name = asyncio.run(_look(data_dir))
-        if name:
+        stage = asyncio.run(_awaited(data_dir, name))
+        if not stage:
             return name
         if stage != told:
             click.echo(f"Waiting for {stage} ...")
@@ -188,25 +195,30 @@ def wait_until_ready(data_dir: Path, pid: int) -> str:
     raise Problem(f"still waiting for {told} after {READY_SECONDS:.0f} s", last_lines(data_dir))
 
 
-async def _look(data_dir: Path) -> tuple[str, str]:
-    """(what is awaited, the name of a Ready node or "")."""
+async def _awaited(data_dir: Path, node: str) -> str:
+    """What `up` still waits for; "" when this machine's node is Ready.
+
+    The agent itself is asked, too: after a restart the node's status is that of the time before for some seconds.
+    """
     from api import kinds
     from api.client import Client
     from api.errors import ApiError
-    from api.objects import name_of
     from api.tls import load_kubeconfig
 
     try:
         target = load_kubeconfig(data_dir / "admin.kubeconfig")
         async with Client(target.server, target.credentials, timeout=5) as client:
-            nodes = (await client.list(kinds.by_resource("", "nodes")))["items"]
+            await client.request("GET", "/readyz")
+            try:
+                found = await client.get(kinds.by_resource("", "nodes"), "", node)
+                await client.request("GET", f"/api/v1/nodes/{node}/proxy/healthz")
+            except ApiError:
+                return "the node to be Ready"
     except (OSError, ValueError, ApiError):
-        return "the controller", ""
-    for node in nodes:
-        conditions = (node.get("status") or {}).get("conditions") or ()
-        if any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions):
-            return "", name_of(node)
-    return "the node to be Ready", ""
+        return "the controller"
+    conditions = (found.get("status") or {}).get("conditions") or ()
+    ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+    return "" if ready else "the node to be Ready"
 
 
 def _is_alive(pid: int) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FIELD_MANAGER = "wherry"
 SUFFIXES = (".yaml", ".yml", ".json")
 DELETE_WAIT_SECONDS = 120.0
+_WRONG_TYPE = re.compile(r"cannot unmarshal (\S+) into Go (?:struct field \w+\.(\S+)|value) of type (\S+)")
 _UNKNOWN_FIELD = re.compile(r'(?:unknown|duplicate) field "([^"]+)"')
 
 filenames = click.option(
@@ -164,6 +165,9 @@ def located(manifest: Manifest, error: ApiError) -> list[str]:
     causes = [cause for cause in error.details.get("causes") or () if cause.get("field")]
     if causes:
         return [f"{_at(manifest, c['field'])}: {c['field']}: {c.get('message', '')}" for c in causes]
+    if wrong := _WRONG_TYPE.search(error.message):
+        given, field, wanted = wrong.groups()
+        return [f"{_at(manifest, field or '')}: {field or 'this'}: has to be {wanted}, not {given}"]
     fields = _UNKNOWN_FIELD.findall(error.message)
     return [f"{_at(manifest, fields[0] if fields else '')}: {error.message}"]
 

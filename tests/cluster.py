@@ -208,7 +208,8 @@ def lab() -> Iterator[Lab]:
     assert (CLIENTS / "kubectl").exists(), "run deploy/clients.sh first: it fetches kubectl and helm"
     directory = Path(tempfile.mkdtemp(prefix="wherry-stories-"))
     with guarded(directory):
-        built = Lab(directory / "lab", tag="t", port=free_port(), subnet=98)
+        own = os.getpid() % 100  # runs side by side do not meet
+        built = Lab(directory / "lab", tag=f"t{own}-", port=free_port(), subnet=100 + own)
         try:
             built.up(NODES)
             Cluster(built).wherry("image", "load", str(write_busybox_image(directory / "busybox.tar")))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,8 +86,8 @@ async def _remove_empty_portmap_chains() -> None:
         rules = (await run_program(command, ["-t", "nat", "-S"])).output.splitlines()
         if any(rule.startswith("-N CNI-DN-") for rule in rules):
             continue
-        jumps = [rule.split() for rule in rules if rule.startswith("-A") and rule.split()[-1] in _PORTMAP_CHAINS]
-        for jump in jumps:
+        added = [shlex.split(rule) for rule in rules if rule.startswith("-A")]  # their comments are quoted
+        for jump in (words for words in added if words[-1] in _PORTMAP_CHAINS):
             await run_program(command, ["-t", "nat", "-D", *jump[1:]])
         for chain in (chain for chain in _PORTMAP_CHAINS if f"-N {chain}" in rules):
             await run_program(command, ["-t", "nat", "-F", chain])

@@ -1,0 +1,115 @@
+"""`wherry up` and `down` on one machine, played in a network namespace of its own, so that nothing of it can stay."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import eventually, free_port
+from tests.images import BUSYBOX, write_busybox_image
+
+NAMESPACE = f"wherry-up{os.getpid() % 1000}"
+COMMAND_SECONDS = 150
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One server: its network namespace and the directory that `up` is given."""
+
+    data_dir: Path
+    port: int
+
+    def run(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        command = ["nsenter", f"--net=/run/netns/{NAMESPACE}", *argv]
+        environment = {**os.environ, "HOME": str(self.data_dir.parent)}
+        environment.pop("KUBECONFIG", None)
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, timeout=COMMAND_SECONDS, check=False
+        )
+        assert not check or done.returncode == 0, f"{' '.join(argv)}: {done.stdout}{done.stderr}"
+        return done
+
+    def wherry(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        kubeconfig = ("--kubeconfig", str(self.data_dir / "admin.kubeconfig"))
+        return self.run(sys.executable, "-m", "cli.main", *kubeconfig, *argv, check=check)
+
+    def up(self) -> str:
+        return self.wherry("up", "--detach", "--data-dir", str(self.data_dir), "--port", str(self.port)).stdout
+
+    def down(self, *flags: str) -> str:
+        return self.wherry("down", "--data-dir", str(self.data_dir), *flags).stdout
+
+    def rules(self) -> str:
+        """Links, firewall rules and tables of the namespace."""
+        rules = [self.run("ip", "-br", "link").stdout]
+        rules += [self.run(tool, "-S").stdout + self.run(tool, "-t", "nat", "-S").stdout for tool in ("iptables",)]
+        return "".join(rules)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    subprocess.run(["ip", "netns", "add", NAMESPACE], check=True)
+    subprocess.run(["ip", "-n", NAMESPACE, "link", "set", "lo", "up"], check=True)
+    made = Machine(tmp_path / "machine", free_port())
+    try:
+        yield made
+    finally:
+        made.down("--purge")
+        subprocess.run(["ip", "netns", "del", NAMESPACE], check=True)
+
+
+def processes_of(machine: Machine) -> list[str]:
+    """Command lines of this machine's processes that name the data directory or its containers' runtime."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(machine.data_dir) in words and str(os.getpid()) != entry.parent.name:
+            found.append(words)
+    return found
+
+
+def test_a_machine_goes_up_keeps_its_data_and_goes_down_without_a_trace(machine: Machine, tmp_path: Path) -> None:
+    before = machine.rules()
+    told = machine.up()
+    assert "is Ready" in told
+    assert f"export KUBECONFIG={machine.data_dir}/admin.kubeconfig" in told
+    assert (machine.data_dir / "admin.kubeconfig").stat().st_mode & 0o777 == 0o600
+    assert "already running" in machine.up()
+    machine.wherry("image", "load", str(write_busybox_image(tmp_path / "busybox.tar")))
+    keep = ("-v", "data:/data", BUSYBOX, "--", "sh", "-c")
+    machine.wherry("run", "--rm", *keep, "echo kept > /data/f")
+    serve = "mkdir /w; echo a page > /w/index.html; exec httpd -f -p 80 -h /w"
+    machine.wherry(
+        "run", "-d", "--name", "web", "--restart", "always", "-p", "8080:80", BUSYBOX, "--", "sh", "-c", serve
+    )
+    fetch = ("busybox", "wget", "-qO-", "http://127.0.0.1:8080/")
+    eventually(lambda: machine.run(*fetch, check=False).stdout == "a page\n", 10, "the page is served")
+    machine.down()
+    assert processes_of(machine) == []
+    machine.up()
+    assert machine.wherry("run", "--rm", *keep, "cat /data/f").stdout == "kept\n"
+    eventually(lambda: machine.run(*fetch, check=False).stdout == "a page\n", 20, "what ran before runs again")
+    machine.down("--purge")
+    assert not machine.data_dir.exists()
+    assert processes_of(machine) == []
+    assert machine.rules() == before
+
+
+def test_what_keeps_a_cluster_from_starting_is_said_in_words(machine: Machine) -> None:
+    missing = machine.run("env", "PATH=/nowhere", sys.executable, "-m", "cli.main", "up", "--data-dir",
+                          str(machine.data_dir), check=False)  # fmt: skip
+    assert missing.returncode == 1
+    assert "this machine lacks: etcd-server, containerd, runc, iptables" in missing.stderr
+    assert "apt-get install" in missing.stderr
+    away = machine.wherry("get", "pods", check=False)
+    assert away.returncode == 1
+    assert "Traceback" not in away.stderr
