@@ -17,6 +17,14 @@ from api.quantity import bytes_of, millicores
 from api.selectors import from_object
 
 _AFFINITY = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
+_SAFE_SYSCTLS = frozenset(
+    ("kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.tcp_syncookies", "net.ipv4.ping_group_range")
+) | {
+    *("net.ipv4.ip_unprivileged_port_start", "net.ipv4.ip_local_reserved_ports", "net.ipv4.tcp_keepalive_time"),
+    *("net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl", "net.ipv4.tcp_keepalive_probes"),
+    *("net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem"),
+}
+"""Those that change nothing outside the pod: kubernetes.io/docs/tasks/administer-cluster/sysctl-cluster."""
 _PORTS = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
 
 
@@ -36,7 +44,16 @@ def admit(pod: Object, others: Iterable[Object], node: NodeFacts) -> Rejection |
         return Rejection("NodeAffinity", _AFFINITY)
     if _ports(pod) & {port for other in present for port in _ports(other)}:
         return Rejection("NodePorts", _PORTS)
-    return _fits(pod, present, node)
+    return _forbidden_sysctl(pod) or _fits(pod, present, node)
+
+
+def _forbidden_sysctl(pod: Object) -> Rejection | None:
+    """Sysctls that other pods or the node would feel are allowed to nobody."""
+    given = (pod["spec"].get("securityContext") or {}).get("sysctls") or ()
+    for name in (entry["name"].replace("/", ".") for entry in given):
+        if name not in _SAFE_SYSCTLS:
+            return Rejection("SysctlForbidden", f'forbidden sysctl: "{name}" not allowlisted')
+    return None
 
 
 def _selected(pod: Object, labels: Mapping[str, str]) -> bool:

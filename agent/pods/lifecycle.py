@@ -141,10 +141,16 @@ def next_step(pod: Object, observed: Observed, now: float) -> Step:
         return _ending(observed, observed.ending.grace_seconds)
     if is_finished(pod, observed):
         return _alive_or_ready(observed, grace_seconds(pod)) or Wait()
-    if now >= observed.deadline:
+    if now >= observed.deadline and _was_tried(observed):
         return Expire()
     step = _preparing(pod, observed, now) or _advancing(pod, observed, now)
     return Wait(min(step.until, observed.deadline)) if isinstance(step, Wait) else step
+
+
+def _was_tried(observed: Observed) -> bool:
+    """Something was attempted for the pod: as with the kubelet, its first start comes before its end by time."""
+    tried = any(view.current is not None or view.waiting is not None for view in observed.containers.values())
+    return tried or observed.volumes_not_before > 0 or observed.sandbox_not_before > 0
 
 
 def is_finished(pod: Object, observed: Observed) -> bool:

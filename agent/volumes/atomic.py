@@ -34,7 +34,7 @@ def write_payload(directory: Path, payload: Payload, group: int | None = None) -
     for path, file in payload.items():
         _write(fresh, path, file)
     if group is not None:
-        give_to_group(fresh, group)
+        give_to_group(fresh, group, readonly=True)
     old = os.readlink(directory / _CURRENT) if (directory / _CURRENT).is_symlink() else ""
     (directory / _NEXT).unlink(missing_ok=True)
     os.symlink(version, directory / _NEXT)
