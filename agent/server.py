@@ -37,9 +37,10 @@ from agent.probing import Prober
 from agent.runtime.errors import RuntimeFault
 from agent.runtime.protocol import StreamOptions
 from agent.stats import Meter, summary
-from agent.tunnel import Unanswered, tunnel
+from agent.tunnel import tunnel
 from agent.volumes.named import NamedVolumes
 from api import errors
+from api.tunnel import Unanswered
 
 SHUTDOWN_SECONDS = 0.2
 RUN_SECONDS = 60.0

