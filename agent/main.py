@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import logging
 import signal
 import ssl
 import sys
@@ -50,6 +49,7 @@ from agent.stats import Meter
 from agent.volumes.volumes import Volumes
 from api import errors
 from api.client import Client
+from api.logs import configure_logs
 from api.objects import labels_of
 from api.tls import load_pair
 
@@ -340,16 +340,7 @@ async def _until_signalled(config: AgentConfig) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     config = parse_arguments(sys.argv[1:] if arguments is None else arguments)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    configure_logs()
     return asyncio.run(_until_signalled(config))
 
 

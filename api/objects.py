@@ -58,6 +58,20 @@ def controller_of(obj: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return None
 
 
+def condition_of(status: Mapping[str, Any], type: str) -> Mapping[str, Any] | None:
+    """The condition of that type in a status, or None."""
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == type:
+            return dict(condition)
+    return None
+
+
+def is_ready(obj: Mapping[str, Any]) -> bool:
+    """Whether a pod's or node's status says Ready=True."""
+    condition = condition_of(obj.get("status") or {}, "Ready")
+    return condition is not None and condition.get("status") == "True"
+
+
 def format_time(moment: datetime) -> str:
     """metav1.Time on the wire: UTC, whole seconds, `Z`."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

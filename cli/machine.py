@@ -203,6 +203,7 @@ async def _awaited(data_dir: Path, node: str) -> str:
     from api import kinds
     from api.client import Client
     from api.errors import ApiError
+    from api.objects import is_ready
     from api.tls import load_kubeconfig
 
     try:
@@ -216,9 +217,7 @@ async def _awaited(data_dir: Path, node: str) -> str:
                 return "the node to be Ready"
     except (OSError, ValueError, ApiError):
         return "the controller"
-    conditions = (found.get("status") or {}).get("conditions") or ()
-    ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
-    return "" if ready else "the node to be Ready"
+    return "" if is_ready(found) else "the node to be Ready"
 
 
 def _is_alive(pid: int) -> bool:

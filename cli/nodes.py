@@ -82,8 +82,10 @@ def back(node: str) -> None:
 
 
 async def _declare_lost(cluster: Cluster, node: str) -> None:
+    from api.objects import is_ready
+
     def add(taints: list[Any], found: Any) -> list[Any]:
-        if _is_ready(found):
+        if is_ready(found):
             raise Problem(
                 f"node {node} is Ready: it answers, so it is not lost",
                 f"To move its pods off, say `wherry drain {node}`; else switch it off and try again.",
@@ -118,11 +120,6 @@ async def _replace_taints(cluster: Cluster, node: str, change: Callable[[list[An
 
 def _is_out_of_service(taint: Any) -> bool:
     return bool(taint["key"] == OUT_OF_SERVICE["key"])
-
-
-def _is_ready(node: Any) -> bool:
-    conditions = (node.get("status") or {}).get("conditions") or ()
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
 async def _set_unschedulable(cluster: Cluster, nodes: tuple[str, ...], value: bool) -> None:

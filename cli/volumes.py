@@ -77,16 +77,10 @@ async def ensure_volume(cluster: Cluster, name: str, node: str | None) -> tuple[
 
 async def ready_nodes(cluster: Cluster) -> list[str]:
     from api.kinds import by_resource
-    from api.objects import name_of
+    from api.objects import is_ready, name_of
 
     nodes = (await cluster.client.list(by_resource("", "nodes")))["items"]
-    return [
-        name_of(node)
-        for node in nodes
-        if any(
-            c["type"] == "Ready" and c["status"] == "True" for c in (node.get("status") or {}).get("conditions") or ()
-        )
-    ]
+    return [name_of(node) for node in nodes if is_ready(node)]
 
 
 async def _volumes(cluster: Cluster) -> list[tuple[str, Any]]:

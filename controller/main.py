@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import logging
 import signal
 import ssl
 import sys
@@ -21,6 +20,7 @@ from typing import Any
 import structlog
 
 from api.errors import ApiError
+from api.logs import configure_logs
 from controller.config import ControllerConfig, parse_arguments
 from controller.instance import claim_instance
 from controller.pki.files import Pki, PkiError, Serving, ensure_pki
@@ -221,23 +221,9 @@ async def _until_lost(lost: asyncio.Event, work: list[Coroutine[Any, Any, None]]
             task.cancel()
 
 
-def _log_lines() -> None:
-    """One JSON object a line; an error with its frames, but never with their variables, which may be secrets."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-
-
 def main(argv: list[str] | None = None) -> None:
     config = parse_arguments(sys.argv[1:] if argv is None else argv)
-    _log_lines()
+    configure_logs()
     try:
         asyncio.run(run(config))
     except KeyboardInterrupt:

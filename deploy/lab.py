@@ -258,7 +258,7 @@ async def _ready_nodes(kubeconfig: Path) -> set[str]:
     from api import kinds
     from api.client import Client
     from api.errors import ApiError
-    from api.objects import name_of
+    from api.objects import is_ready, name_of
     from api.tls import load_kubeconfig
 
     try:
@@ -267,13 +267,7 @@ async def _ready_nodes(kubeconfig: Path) -> set[str]:
             nodes = (await client.list(kinds.by_resource("", "nodes")))["items"]
     except (OSError, ApiError):
         return set()
-    return {
-        name_of(node)
-        for node in nodes
-        if any(
-            c["type"] == "Ready" and c["status"] == "True" for c in (node.get("status") or {}).get("conditions") or ()
-        )
-    }
+    return {name_of(node) for node in nodes if is_ready(node)}
 
 
 def _ip(*arguments: str, check: bool = True) -> None:

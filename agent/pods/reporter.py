@@ -17,7 +17,7 @@ from agent.pods.phase import FINAL_PHASES
 from api import errors
 from api.client import STRATEGIC_PATCH, Client
 from api.kinds import by_resource
-from api.objects import Object, name_of, namespace_of, uid_of
+from api.objects import Object, is_ready, name_of, namespace_of, uid_of
 
 PODS = by_resource("", "pods")
 PATIENCE_SECONDS = 1.0
@@ -189,12 +189,8 @@ def _matters(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
         return True
     if after.get("phase") in FINAL_PHASES:
         return True  # the last news of a pod: nothing follows that it could wait for
-    ready = [_ready(status) for status in (before, after)]
+    ready = [is_ready({"status": status}) for status in (before, after)]
     return ready[0] != ready[1] or _essence(before) != _essence(after)
-
-
-def _ready(status: Mapping[str, Any]) -> bool:
-    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in status.get("conditions") or ())
 
 
 def _essence(status: Mapping[str, Any]) -> list[tuple[str, str, int]]:

@@ -16,7 +16,7 @@ from api.kinds import Kind
 from api.objects import Object
 from api.schema.default_rules import ROOT_RULES, RULES, copied
 from api.schema.default_values import CONSTANTS
-from api.schema.facts import Type, fields_of, struct_of
+from api.schema.facts import Type, fields_of, reaches, struct_of
 
 Visit = Callable[[Any], None]
 
@@ -147,21 +147,7 @@ def _needs_visit(kind: Type) -> bool:
 @cache
 def _has_work(struct: str) -> bool:
     """Something below this struct may have to be set."""
-    seen: set[str] = set()
-    waiting = [struct]
-    while waiting:
-        current = waiting.pop()
-        if current in seen:
-            continue
-        seen.add(current)
-        if current in CONSTANTS or current in RULES:
-            return True
-        for field in fields_of(current).values():
-            if field.filled:
-                return True
-            kind = field.type
-            while kind.element is not None:
-                kind = kind.element
-            if kind.shape == "struct":
-                waiting.append(kind.struct)
-    return False
+    return reaches(
+        struct,
+        lambda each: each in CONSTANTS or each in RULES or any(field.filled for field in fields_of(each).values()),
+    )

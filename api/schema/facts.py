@@ -11,6 +11,7 @@ Go calls K), each optionally with the name Go prints in error messages: `string:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -202,6 +203,26 @@ def fields_of(struct: str) -> dict[str, Field]:
         fields.update(fields_of(embedded.struct))
     fields.update((own.name, own) for own in own_fields(struct))
     return fields
+
+
+def reaches(struct: str, holds: Callable[[str], bool]) -> bool:
+    """Whether `holds` is true of this struct or of one somewhere below it."""
+    seen: set[str] = set()
+    waiting = [struct]
+    while waiting:
+        current = waiting.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        if holds(current):
+            return True
+        for field in fields_of(current).values():
+            kind = field.type
+            while kind.element is not None:
+                kind = kind.element
+            if kind.shape == "struct":
+                waiting.append(kind.struct)
+    return False
 
 
 def is_atomic(struct: str) -> bool:

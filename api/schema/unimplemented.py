@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from api.errors import FieldError, forbidden
 from api.kinds import Kind
 from api.objects import Object
-from api.schema.facts import Type, fields_of, struct_of
+from api.schema.facts import Type, fields_of, reaches, struct_of
 from api.schema.support import HARMLESS, IDLE_KINDS, REFUSED, REFUSED_KINDS, WARNED
 
 
@@ -108,19 +108,4 @@ def _is_concerned_type(kind: Type) -> bool:
 @cache
 def _is_concerned(struct: str) -> bool:
     """The table says something about this struct or one below it."""
-    seen: set[str] = set()
-    waiting = [struct]
-    while waiting:
-        current = waiting.pop()
-        if current in seen:
-            continue
-        seen.add(current)
-        if current in WARNED or current in REFUSED:
-            return True
-        for field in fields_of(current).values():
-            kind = field.type
-            while kind.shape == "list" and kind.element is not None:
-                kind = kind.element
-            if kind.shape == "struct":
-                waiting.append(kind.struct)
-    return False
+    return reaches(struct, lambda each: each in WARNED or each in REFUSED)

@@ -16,7 +16,7 @@ from typing import Any
 
 from api import kinds
 from api.errors import Conflict
-from api.objects import Object, controller_of, is_deleting, metadata, name_of, namespace_of, uid_of
+from api.objects import Object, condition_of, controller_of, is_deleting, metadata, name_of, namespace_of, uid_of
 from api.selectors import from_object
 from controller.reconcilers.actions import Action, Adopt, Create, Delete, Disown, Note, Write, namespace_terminating
 from controller.reconcilers.deployment_status import (
@@ -51,7 +51,6 @@ from controller.reconcilers.rollout import (
     spread_proportionally,
     view_replica_set,
 )
-from controller.reconcilers.views import condition_of
 
 DEPLOYMENTS = kinds.by_resource("apps", "deployments")
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from api.objects import Object, format_time, metadata, name_of, parse_time
+from api.objects import Object, condition_of, format_time, metadata, name_of, parse_time
 from controller.reconcilers.rollout import Limits, ReplicaSetView
-from controller.reconcilers.views import condition_of
 
 _NO_DEADLINE = 2**31 - 1
 _DEADLINE_SLACK_SECONDS = 1.0

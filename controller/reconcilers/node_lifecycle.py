@@ -15,11 +15,11 @@ from enum import StrEnum
 from typing import Any
 
 from api import kinds
-from api.objects import Object, annotations_of, format_time, metadata, name_of, uid_of
+from api.objects import Object, annotations_of, condition_of, format_time, metadata, name_of, uid_of
 from controller.reconcilers.actions import Action, Note, Together, Write
 from controller.reconcilers.loop import NOTHING, Decision
 from controller.reconcilers.tolerations import NO_EXECUTE, NO_SCHEDULE, NOT_READY, UNREACHABLE
-from controller.reconcilers.views import condition_of, seconds_of
+from controller.reconcilers.views import seconds_of
 
 NODES = kinds.by_resource("", "nodes")
 PODS = kinds.by_resource("", "pods")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from api.objects import Object, name_of
+from api.objects import Object, condition_of, name_of
 from controller.reconcilers.liveness import Brake, Liveness
 from controller.reconcilers.loop import Decision, Enqueue, Failure, Source, Watch
 from controller.reconcilers.node_lifecycle import (
@@ -25,7 +25,7 @@ from controller.reconcilers.node_lifecycle import (
     decide,
     heartbeats,
 )
-from controller.reconcilers.views import Views, condition_of
+from controller.reconcilers.views import Views
 from controller.store import Store
 from controller.store.types import Event, EventType, Key, Record
 

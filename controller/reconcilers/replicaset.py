@@ -15,7 +15,7 @@ from typing import Any
 
 from api import kinds
 from api.errors import Conflict
-from api.objects import Object, format_time, is_deleting, metadata, name_of, namespace_of, uid_of
+from api.objects import Object, condition_of, format_time, is_deleting, metadata, name_of, namespace_of, uid_of
 from api.selectors import LabelSelector, from_object
 from controller.reconcilers.actions import (
     Action,
@@ -31,7 +31,7 @@ from controller.reconcilers.actions import (
 from controller.reconcilers.deletion_order import first_to_go
 from controller.reconcilers.loop import NOTHING, Decision, Failure
 from controller.reconcilers.names import child_names, generate_base
-from controller.reconcilers.views import PodFacts, condition_of
+from controller.reconcilers.views import PodFacts
 
 PODS = kinds.by_resource("", "pods")
 REPLICA_SETS = kinds.by_resource("apps", "replicasets")

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from api.fencing import is_fenced
-from api.objects import Object, controller_of, format_time, metadata, name_of
+from api.objects import Object, condition_of, controller_of, format_time, metadata, name_of
 from controller.reconcilers.actions import Action, Delete, Note, Together, Write
 from controller.reconcilers.loop import NOTHING, Decision, Failure, Source, Watch
 from controller.reconcilers.node_lifecycle import BRAKED_RETRY_SECONDS, NODES, PODS, Health
@@ -31,7 +31,7 @@ from controller.reconcilers.tolerations import (
     stay_until,
     without_defaulted,
 )
-from controller.reconcilers.views import Views, condition_of, seconds_of
+from controller.reconcilers.views import Views, seconds_of
 from controller.store.types import Event, EventType, Key
 
 _FINISHED = ("Succeeded", "Failed")

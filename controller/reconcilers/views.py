@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from api.fencing import FENCED_LABEL
-from api.objects import Object, parse_time
+from api.objects import Object, condition_of, parse_time
 from controller.store import Store
 from controller.store.types import Key, Record
 
@@ -107,13 +107,6 @@ def _controller(references: Iterable[Mapping[str, Any]]) -> Owner | None:
     for reference in references:
         if reference.get("controller"):
             return Owner(reference["apiVersion"], reference["kind"], reference["name"], reference["uid"])
-    return None
-
-
-def condition_of(status: Mapping[str, Any], type: str) -> Mapping[str, Any] | None:
-    for condition in status.get("conditions") or ():
-        if condition.get("type") == type:
-            return dict(condition)
     return None
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from api.objects import Object, labels_of, name_of
+from api.objects import Object, is_ready, labels_of, name_of
 from controller.scheduler.demand import HostPort, PodClass, amount_of
 
 Matrix = npt.NDArray[np.int64]
@@ -46,7 +46,6 @@ class NodeView:
 
 def node_view(node: Object) -> NodeView:
     spec, status = node.get("spec") or {}, node.get("status") or {}
-    ready = [c.get("status") for c in status.get("conditions") or () if c.get("type") == "Ready"]
     offered = status.get("allocatable") or status.get("capacity") or {}
     images = {n: i.get("sizeBytes") or 0 for i in status.get("images") or () for n in i.get("names") or ()}
     return NodeView(
@@ -54,7 +53,7 @@ def node_view(node: Object) -> NodeView:
         labels=dict(labels_of(node)),
         taints=tuple(spec.get("taints") or ()),
         unschedulable=bool(spec.get("unschedulable")),
-        ready=ready == ["True"],
+        ready=is_ready(node),
         images=images,
         allocatable={resource: amount_of(resource, quantity) for resource, quantity in offered.items()},
     )

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from api.errors import BadRequest, Conflict, Forbidden, MethodNotAllowed, Unauthorized
 from api.names import is_dns_subdomain
+from api.objects import is_ready
 from controller.admission.types import MASTERS_GROUP, NODE_PREFIX, NODES_GROUP, User
 from controller.pki.authority import CsrRefused, Subject
 from controller.pki.join import DEFAULT_GROUP
@@ -93,13 +94,8 @@ def _check_may_join(services: Services, user: User, name: str) -> None:
     if DEFAULT_GROUP not in user.groups:
         raise Unauthorized("Unauthorized")
     record = services.store.get(Key("", "nodes", "", name))
-    if record is not None and _is_ready(record.parse()):
+    if record is not None and is_ready(record.parse()):
         raise Conflict(
             f'node "{name}" exists and is Ready: join under another name, or delete the node first',
             {"name": name, "kind": "nodes"},
         )
-
-
-def _is_ready(node: dict[str, Any]) -> bool:
-    conditions = (node.get("status") or {}).get("conditions") or ()
-    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)

@@ -13,7 +13,7 @@ from api.errors import duplicate, forbidden, invalid, not_supported, required
 from api.names import is_dns_subdomain
 from api.quantity import canonical, parse_quantity
 from controller.registry.validation.meta import check_metadata, check_updated_metadata
-from controller.registry.validation.resources import check_quantity, is_overcommit_allowed
+from controller.registry.validation.resources import COUNTED, check_quantity, is_overcommit_allowed
 from controller.registry.validation.rules import (
     IMMUTABLE,
     Errors,
@@ -28,20 +28,7 @@ from controller.registry.validation.workloads import check_not_above_hundred
 _COMPUTE = frozenset(
     f"{prefix}{name}" for prefix in ("", "requests.", "limits.") for name in ("cpu", "memory", "ephemeral-storage")
 )
-_COUNTS = frozenset(
-    [
-        "pods",
-        "services",
-        "replicationcontrollers",
-        "resourcequotas",
-        "secrets",
-        "configmaps",
-        "persistentvolumeclaims",
-        "services.nodeports",
-        "services.loadbalancers",
-        "requests.storage",
-    ]
-)
+_COUNTS = COUNTED | {"requests.storage"}
 _HUGE_PAGES = ("hugepages-", "requests.hugepages-")
 _POD_COMPUTE = _COMPUTE - {name for name in _COMPUTE if "ephemeral" in name}
 _EXISTS_ONLY = frozenset({"BestEffort", "NotBestEffort", "Terminating", "NotTerminating", "CrossNamespacePodAffinity"})

@@ -18,7 +18,7 @@ _NEGATIVE = "must be greater than or equal to 0"
 _HUGE_PAGES = "hugepages-"
 _CONTAINER_RESOURCES = frozenset({"cpu", "memory", "ephemeral-storage"})
 _POD_RESOURCES = frozenset({"cpu", "memory"})
-_COUNTED = frozenset(
+COUNTED = frozenset(
     {
         "pods",
         "services",
@@ -49,7 +49,7 @@ def is_overcommit_allowed(name: str) -> bool:
 
 def is_integer(name: str) -> bool:
     """Whether fractions make no sense: objects that are counted, and extended resources."""
-    return name in _COUNTED or is_extended(name)
+    return name in COUNTED or is_extended(name)
 
 
 def check_quantity(errors: Errors, path: str, name: str, value: Any) -> None:

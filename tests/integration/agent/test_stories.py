@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from agent.runtime.errors import Failed
 from tests.integration.agent.conftest import Site, eventually, is_ready, is_running, restarts, state_of, waits_for
+
+AT_ONCE_SECONDS = 5.0
+"""Half of the first back-off: who waits for that is late."""
 
 
 async def test_a_bound_pod_runs_and_a_deleted_one_leaves_nothing(site: Site) -> None:
@@ -40,7 +44,8 @@ async def test_a_killed_container_runs_again_at_once_and_then_backs_off(site: Si
         await site.run("a")
         await site.until("a", is_running)
         site.runtime.exit_container((await site.runtime.list_containers())[0].id, 137)
-        await site.until("a", lambda pod: is_running(pod) and restarts(pod) == 1)
+        async with asyncio.timeout(AT_ONCE_SECONDS):
+            await site.until("a", lambda pod: is_running(pod) and restarts(pod) == 1)
         alive = [one for one in await site.runtime.list_containers() if one.state == "running"]
         site.runtime.exit_container(alive[0].id, 1)
         pod = await site.until("a", lambda pod: "terminated" in state_of(pod))

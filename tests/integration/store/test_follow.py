@@ -117,7 +117,7 @@ async def test_a_barrier_passes_on_an_etcd_that_others_write_to(store: Store, st
     for _ in range(3):
         await etcd.put(b"/of-others", b"", ())
         await store.current()
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 2
     await etcd.close()
 
 
@@ -264,7 +264,7 @@ async def test_while_etcd_is_away_calls_wait_and_then_say_so_and_nothing_is_lost
             store.create(key_of("b"), config_map("b")), store.current(), store.read(record.key), return_exceptions=True
         )
         assert [type(result) for result in results] == [Unavailable] * 3
-        assert 1.9 < time.monotonic() - started < 15
+        assert 1.9 < time.monotonic() - started < 4.5
         assert store.get(record.key) == record
         waiting = asyncio.create_task(store.create(key_of("c"), config_map("c")))
         etcd.start()

@@ -56,7 +56,7 @@ async def test_a_ghost_leader_cannot_write_and_notices_in_time(
             async with asyncio.timeout(8), store.lead("controller", "successor", ttl_seconds=2) as successor:
                 assert ghost.lost.is_set(), "before another is elected"
                 assert ghost.valid_until <= successor.valid_until
-                assert time.monotonic() - cut_at < 15
+                assert time.monotonic() - cut_at < 6
                 await wire.up()
                 with pytest.raises(GuardFailed) as caught:
                     await cut_off.create(key_of("b"), config_map("b"), (ghost.guard,))
