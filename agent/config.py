@@ -36,6 +36,7 @@ class AgentConfig:
     cluster_dns: tuple[str, ...] = ()
     cluster_domain: str = "cluster.local"
     cluster_cidr: str = "10.244.0.0/16"
+    service_cidr: str = "10.96.0.0/12"
     cni_conf_dir: Path | None = None
     log_file_bytes: int = 10 * _MIB
     log_files: int = 5
@@ -69,6 +70,7 @@ def parse_arguments(arguments: Sequence[str]) -> AgentConfig:
         cluster_dns=tuple(part for part in given.cluster_dns.split(",") if part),
         cluster_domain=given.cluster_domain,
         cluster_cidr=given.cluster_cidr,
+        service_cidr=given.service_cidr,
         cni_conf_dir=given.cni_conf_dir,
         log_file_bytes=given.log_file_mib * _MIB,
         log_files=given.log_files,
@@ -93,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--cluster-dns", default="", help="addresses of the cluster's DNS servers, if it has any")
     add("--cluster-domain", default="cluster.local", help="DNS domain of the cluster (default: %(default)s)")
     add("--cluster-cidr", default="10.244.0.0/16", help="address range of all pods (default: %(default)s)")
+    add("--service-cidr", default="10.96.0.0/12", help="address range of all services (default: %(default)s)")
     add("--cni-conf-dir", type=Path, default=None, help="a directory with a CNI configuration of your own")
     add("--log-file-mib", type=int, default=10, help="rotate a container's log at this size (default: %(default)s)")
     add("--log-files", type=int, default=5, help="log files kept for a container (default: %(default)s)")

@@ -28,6 +28,7 @@ from agent.identity import Applicant, Identity, JoinRefused, obtain_identity, re
 from agent.logkeeper import LiveLog, LogKeeper, LogLimits
 from agent.metrics import AgentMetrics
 from agent.network.cni import PodNetwork, default_mtu, ensure_pod_network
+from agent.network.network import Ground, Network
 from agent.node import STATUS_SECONDS, NodeKeeper, Profile, Readings, allocatable
 from agent.paths import Paths
 from agent.pods.admission import NodeFacts
@@ -107,6 +108,7 @@ class Agent:
         self.roster = Roster(self._shop, self._facts)
         self._tls = server_context(identity)
         self.server = AgentServer(self._office(), config.bind_address or "", config.port, self._tls)
+        self._network = Network(self._ground())
         self._network_problem = "container runtime network not ready: waiting for the node's podCIDR"
         self._network_tried = asyncio.Event()
 
@@ -135,6 +137,20 @@ class Agent:
             node=node,
             host=Host(self._applicant.addresses),
             allocatable=self._facts.allocatable,
+        )
+
+    def _ground(self) -> Ground:
+        config = self._config
+        return Ground(
+            client=self._client,
+            node=lambda: self.keeper.node,
+            node_name=config.name,
+            node_id=self._engine.node_id,
+            addresses=self._applicant.addresses,
+            data_dir=config.data_dir,
+            cluster_cidr=config.cluster_cidr,
+            service_cidr=config.service_cidr,
+            cluster_domain=config.cluster_domain,
         )
 
     def _office(self) -> Office:
@@ -175,6 +191,7 @@ class Agent:
             group.create_task(keep_lease(self._client, self._config.name, self.keeper.uid))
             group.create_task(self.keeper.follow())
             group.create_task(self._keep_network())
+            group.create_task(self._network.run())
             group.create_task(self._report_status())
 
     async def _keep_network(self) -> None:

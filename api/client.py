@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -72,15 +72,22 @@ class Reply:
 
 @dataclass(frozen=True)
 class Selection:
-    """What a list or watch covers: a namespace ("" is all) and selectors in their text form."""
+    """What a list or watch covers: a namespace ("" is all) and selectors in their text form.
+
+    `accept` asks for the objects in another shape than their own (PartialObjectMetadata, PodAddress).
+    """
 
     namespace: str = ""
     labels: str = ""
     fields: str = ""
+    accept: str = ""
 
     def params(self) -> dict[str, str]:
         chosen = {"labelSelector": self.labels, "fieldSelector": self.fields}
         return {name: text for name, text in chosen.items() if text}
+
+    def headers(self) -> dict[str, str]:
+        return {"Accept": self.accept} if self.accept else {}
 
 
 EVERYTHING = Selection()
@@ -133,11 +140,12 @@ class Client:
         """The whole list (all pages joined) as its `List` object."""
         path = path_of(kind, selection.namespace)
         query = {"limit": str(LIST_PAGE), **selection.params(), **(params or {})}
-        whole = await self._object("GET", path, query)
+        headers = selection.headers()
+        whole = await self._object("GET", path, query, headers=headers)
         items = whole.get("items") or []
         page = whole
         while token := (page.get("metadata") or {}).get("continue"):
-            page = await self._object("GET", path, {**query, "continue": token})
+            page = await self._object("GET", path, {**query, "continue": token}, headers=headers)
             items += page.get("items") or []
         whole["items"] = items
         whole["metadata"] = page.get("metadata") or {}
@@ -228,15 +236,21 @@ class Client:
             raise _refusal(tunnel.status, content)
 
     async def watch(
-        self, kind: Kind, selection: Selection = EVERYTHING, since: str | None = None
+        self,
+        kind: Kind,
+        selection: Selection = EVERYTHING,
+        since: str | None = None,
+        *,
+        remember_objects: bool = True,
     ) -> AsyncIterator[WatchEvent]:
         """List, then watch, for ever: every change of the selected objects, each exactly once and in order.
 
         With `since` (a resourceVersion) nothing is listed first. Broken connections resume where they stopped; when
         the server no longer has that version it lists again and yields the difference. Raises ApiError only for what
-        waiting does not heal (403, 404 ...).
+        waiting does not heal (403, 404 ...). What a relist finds missing is yielded as it was last seen, or, without
+        `remember_objects` (which saves their memory), as its metadata's namespace, name and uid only.
         """
-        follower = _Follower(self, kind, selection, since)
+        follower = _Follower(self, kind, selection, since, _whole if remember_objects else _stub)
         async for event in follower.run():
             yield event
 
@@ -304,8 +318,11 @@ def _refusal(code: int, content: bytes) -> errors.ApiError:
 class _Follower:
     """The state of one `watch`: the version reached, and what was handed out, to tell the difference after a relist."""
 
-    def __init__(self, client: Client, kind: Kind, selection: Selection, since: str | None) -> None:
+    def __init__(
+        self, client: Client, kind: Kind, selection: Selection, since: str | None, kept: Callable[[Object], Object]
+    ) -> None:
         self._client = client
+        self._kept = kept
         self._kind = kind
         self._selection = selection
         self._version = since
@@ -346,7 +363,7 @@ class _Follower:
                 happened.append(WatchEvent("ADDED", item))
             elif before["metadata"].get("resourceVersion") != item["metadata"].get("resourceVersion"):
                 happened.append(WatchEvent("MODIFIED", item))
-        self._known = fresh
+        self._known = {key: self._kept(item) for key, item in fresh.items()}
         self._version = str(listed["metadata"].get("resourceVersion") or "0")
         return [*happened, WatchEvent("SYNCED")]
 
@@ -359,7 +376,9 @@ class _Follower:
             **self._selection.params(),
         }
         path = path_of(self._kind, self._selection.namespace)
-        async with self._client.stream("GET", path, query, silence_seconds=WATCH_SILENCE_SECONDS) as response:
+        async with self._client.stream(
+            "GET", path, query, self._selection.headers(), WATCH_SILENCE_SECONDS
+        ) as response:
             async for line in _lines(response.content):
                 event = self._read(line)
                 if event is not None:
@@ -377,7 +396,7 @@ class _Follower:
         if change == "DELETED":
             self._known.pop(_key(obj), None)
         else:
-            self._known[_key(obj)] = obj
+            self._known[_key(obj)] = self._kept(obj)
         return WatchEvent(change, obj)
 
 
@@ -395,6 +414,16 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 
 def _key(obj: Object) -> tuple[str, str]:
     return namespace_of(obj), name_of(obj)
+
+
+def _whole(obj: Object) -> Object:
+    return obj
+
+
+def _stub(obj: Object) -> Object:
+    """As much of an object as telling its change or end takes."""
+    kept = {name: obj["metadata"].get(name) for name in ("namespace", "name", "uid", "resourceVersion")}
+    return {"metadata": kept}
 
 
 def _uid(obj: Object) -> str:

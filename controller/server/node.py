@@ -112,8 +112,8 @@ class NodeAuthorizer:
 
 
 def _judge_nodes(node: str, wanted: Attributes) -> str | None:
-    if wanted.verb in ("list", "watch"):
-        return None if wanted.name == node else "node may only list/watch itself, by metadata.name"
+    if wanted.verb in ("list", "watch") and not wanted.subresource:
+        return None  # routes to its peers need their addresses and podCIDRs
     if wanted.verb == "create" and not wanted.subresource:
         return None  # the name is in the body: admission compares it
     if wanted.subresource not in ("", "status") or wanted.verb not in ("get", "update", "patch"):

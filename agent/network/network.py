@@ -1,0 +1,65 @@
+"""The node's network, put together: one part a concern, fed by one set of feeds.
+
+Called by the agent's main. A part owns its share of the kernel's state (its own nftables table, routes, processes),
+keeps it equal to what the feeds say, and leaves it in place when the agent stops: traffic outlives the agent.
+Invariant: a part survives whatever it can (a missing program, a refused transaction, the controller away): it says so
+in its log and `problem`, and tries again; only a programming error ends it, and with it the agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from agent.network.cni import bridge_name
+from agent.network.feed import Feeds
+from api.client import Client
+from api.objects import Object
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What every part stands on. `node()` is this node's Node object as last seen."""
+
+    client: Client
+    node: Callable[[], Object]
+    node_name: str
+    node_id: str
+    """Keeps names of several nodes on one machine apart; see `cni`."""
+    addresses: tuple[str, ...]
+    """This node's own addresses, the first one towards its peers."""
+    data_dir: Path
+    cluster_cidr: str
+    service_cidr: str
+    cluster_domain: str
+
+    @property
+    def bridge(self) -> str:
+        return bridge_name(self.node_id)
+
+
+class Part(Protocol):
+    """One concern of the node's network. `name` is for logs and metrics; `problem` is "" or why it does not work."""
+
+    name: str
+    problem: str
+
+    async def run(self) -> None:
+        """Keep the kernel's state equal to the feeds' until cancelled; leaves it in place."""
+
+
+class Network:
+    """All parts of one node, running side by side."""
+
+    def __init__(self, ground: Ground) -> None:
+        self.feeds = Feeds(ground.client)
+        self.parts: Sequence[Part] = ()
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.feeds.run())
+            for part in self.parts:
+                group.create_task(part.run())
