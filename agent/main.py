@@ -27,7 +27,7 @@ from agent.events import WARNING, EventRecorder
 from agent.identity import Applicant, Identity, JoinRefused, obtain_identity, renew_identity
 from agent.logkeeper import LiveLog, LogKeeper, LogLimits
 from agent.metrics import AgentMetrics
-from agent.network.cni import PodNetwork, default_mtu, ensure_pod_network
+from agent.network.cni import PodNetwork, ensure_pod_network, pod_mtu
 from agent.network.network import Ground, Network
 from agent.node import STATUS_SECONDS, NodeKeeper, Profile, Readings, allocatable
 from agent.paths import Paths
@@ -214,8 +214,15 @@ class Agent:
                 continue
 
     async def _make_network(self, cidr: str, conf_dir: Path) -> bool:
-        addresses = self._config.data_dir / "network"
-        network = PodNetwork(self._engine.node_id, cidr, self._config.cluster_cidr, addresses, default_mtu())
+        config = self._config
+        network = PodNetwork(
+            self._engine.node_id,
+            (cidr,),
+            tuple(config.cluster_cidr.split(",")),
+            config.data_dir / "network",
+            pod_mtu(self._applicant.addresses[0]),
+            tuple(config.service_cidr.split(",")),
+        )
         try:
             await ensure_pod_network(network, conf_dir)
         except (RuntimeFault, ValueError, OSError) as error:

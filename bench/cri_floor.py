@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.network.cni import PodNetwork, default_mtu, ensure_pod_network
+from agent.network.cni import PodNetwork, ensure_pod_network
 from agent.runtime.containerd import ensure_containerd
 from agent.runtime.cri import CriRuntime
 from agent.runtime.protocol import ContainerConfig, Namespaces, Runtime, SandboxConfig
@@ -91,7 +91,7 @@ async def private_runtime() -> AsyncIterator[CriRuntime]:
         paths = containerd.paths
         runtime = CriRuntime(containerd.endpoint, paths.cgroup_root)
         try:
-            network = PodNetwork(paths.node_id, "10.251.0.0/24", "10.251.0.0/16", paths.cni_data_dir, default_mtu())
+            network = PodNetwork(paths.node_id, ("10.251.0.0/24",), ("10.251.0.0/16",), paths.cni_data_dir)
             await ensure_pod_network(network, paths.cni_conf_dir)
             archive = Path(directory, "busybox.tar")
             await runtime.load_image(write_busybox_image(archive))

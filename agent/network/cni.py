@@ -1,12 +1,14 @@
-"""The node's pod network: a bridge, addresses out of the node's podCIDR, host ports, masquerading.
+"""The node's pod network: a veth a pod, addresses out of the node's podCIDR, host ports, masquerading.
 
 Called by the agent once the node knows its podCIDR (and again at every start). Writes a CNI configuration for the
-plug-ins bridge, host-local, portmap and loopback, which containerd runs for each sandbox, and one nftables table. All
+plug-ins ptp, host-local, portmap and loopback, which containerd runs for each sandbox, and one nftables table. All
 names carry the data directory's id, so several nodes get along on one machine, in one network namespace or several.
 
-Masquerading is one static rule instead of the bridge plug-in's `ipMasq`, which runs iptables for every pod: packets
-from this node's pods to anywhere but the cluster's own pods take the node's address. Needs `nft`, and `iptables` for
-portmap. Formats: github.com/containernetworking/cni SPEC.md 1.0.0, nft(8).
+Pods share no link: every packet, also one to a pod of the same node, passes the host's IP layer, where conntrack,
+services and policies see it. Masquerading is static instead of the plug-in's `ipMasq`, which runs iptables for every
+pod: what leaves the cluster takes the node's address; pods, services and the cluster's nodes see the pod's own.
+The nodes' addresses in it are kept by `routes`. Needs `nft`, and `iptables` for portmap. Formats:
+github.com/containernetworking/cni SPEC.md 1.0.0, nft(8).
 """
 
 from __future__ import annotations
@@ -16,14 +18,23 @@ import ipaddress
 import json
 import socket
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.network.bridge import retire_bridge
 from agent.network.commands import run_program
+from agent.network.model import family_of
 from agent.runtime.errors import Failed
 
 CONFLIST_NAME = "90-wherry.conflist"
+TUNNEL_BYTES = 50
+"""What VXLAN over IPv4 puts around a packet. Pods always leave that room: no packet is lost to a smaller path."""
+_IPV6_BYTES = 20
+NFT_FAMILIES = {4: "ip", 6: "ip6"}
+_EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
+_STAYS_ON_LINK = {4: ("169.254.0.0/16", "224.0.0.0/4"), 6: ("fe80::/10", "ff00::/8")}
 
 
 @dataclass(frozen=True)
@@ -31,18 +42,17 @@ class PodNetwork:
     """What a node's pod network is made from. `node_id` keeps names of several nodes on one machine apart."""
 
     node_id: str
-    pod_cidr: str
-    cluster_cidr: str
+    pod_cidrs: tuple[str, ...]
+    """One a family; the first one's family is the pods' main one."""
+    cluster_cidrs: tuple[str, ...]
+    """All pods of the cluster, one range a family."""
     addresses_dir: Path
     mtu: int = 1500
+    service_cidrs: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         return network_name(self.node_id)
-
-    @property
-    def bridge(self) -> str:
-        return bridge_name(self.node_id)
 
     @property
     def table(self) -> str:
@@ -54,56 +64,59 @@ def network_name(node_id: str) -> str:
     return f"wherry-{node_id}"
 
 
-def bridge_name(node_id: str) -> str:
-    """The bridge of a node's pods; an interface's name has at most 15 bytes."""
-    return f"wherry-{node_id[:8]}"
-
-
 def table_name(node_id: str) -> str:
-    """The nftables table of a node's pods."""
+    """The nftables table of a node's pods; a part of the network has its own, with `_PART` added."""
     return f"wherry_{node_id}"
 
 
 def render_conflist(network: PodNetwork) -> dict[str, Any]:
     """The CNI configuration list; ValueError when a CIDR is none or podCIDR has no room for pods."""
-    subnet = ipaddress.ip_network(network.pod_cidr)
-    if subnet.num_addresses < 4:
-        raise ValueError(f"podCIDR {network.pod_cidr} has no room for pods")
-    everywhere = "::/0" if subnet.version == 6 else "0.0.0.0/0"
-    bridge = {
-        "type": "bridge",
-        "bridge": network.bridge,
-        "isGateway": True,
-        "forceAddress": True,  # a node that joins anew may get another podCIDR
+    subnets = [ipaddress.ip_network(cidr) for cidr in network.pod_cidrs]
+    for subnet in subnets:
+        if subnet.num_addresses < 4:
+            raise ValueError(f"podCIDR {subnet} has no room for pods")
+    ptp = {
+        "type": "ptp",
         "ipMasq": False,
-        "hairpinMode": True,
         "mtu": network.mtu,
         "ipam": {
             "type": "host-local",
-            "ranges": [[{"subnet": str(subnet)}]],
-            "routes": [{"dst": everywhere}],
+            "ranges": [[{"subnet": str(subnet)}] for subnet in subnets],
+            "routes": [{"dst": _EVERYWHERE[subnet.version]} for subnet in subnets],
             "dataDir": str(network.addresses_dir),
         },
     }
     portmap = {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True}
-    return {"cniVersion": "0.4.0", "name": network.name, "plugins": [bridge, portmap]}
+    return {"cniVersion": "0.4.0", "name": network.name, "plugins": [ptp, portmap]}
 
 
 def render_masquerade(network: PodNetwork) -> str:
-    """The node's nftables table, as a transaction that replaces an earlier one.
+    """The node's nftables tables, as a transaction that keeps what `routes` put into the set of nodes.
 
-    `ct status dnat` packets of host ports are portmap's own business; the cluster's pods see each other's addresses.
+    Multicast and link-local addresses are for the link only: a changed source would help nobody.
     """
-    family = "ip6" if ipaddress.ip_network(network.pod_cidr).version == 6 else "ip"
-    return f"""add table {family} {network.table}
-delete table {family} {network.table}
-table {family} {network.table} {{
-  chain postrouting {{
-    type nat hook postrouting priority srcnat; policy accept;
-    {family} saddr {network.pod_cidr} {family} daddr != {network.cluster_cidr} oifname != "{network.bridge}" masquerade
-  }}
-}}
-"""
+    lines = []
+    for pod_cidr in network.pod_cidrs:
+        family = family_of(pod_cidr)
+        nft, chain = NFT_FAMILIES[family], f"{NFT_FAMILIES[family]} {network.table} postrouting"
+        known = (pod_cidr, *network.cluster_cidrs, *network.service_cidrs)
+        inside = [cidr for cidr in known if family_of(cidr) == family]
+        apart = ", ".join(_merged([*inside, *_STAYS_ON_LINK[family]]))
+        lines += [
+            f"add table {nft} {network.table}",
+            f"add set {nft} {network.table} nodes {{ type ipv{family}_addr; }}",
+            f"add chain {chain} {{ type nat hook postrouting priority srcnat; policy accept; }}",
+            f"flush chain {chain}",
+            f"add rule {chain} {nft} saddr {pod_cidr} {nft} daddr != {{ {apart} }} {nft} daddr != @nodes "
+            "masquerade fully-random",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _merged(cidrs: Iterable[str]) -> list[str]:
+    """nft refuses sets whose ranges overlap. ValueError for what is no CIDR."""
+    networks: Any = [ipaddress.ip_network(cidr) for cidr in cidrs]  # of one family
+    return [str(network) for network in ipaddress.collapse_addresses(networks)]
 
 
 async def ensure_pod_network(network: PodNetwork, conf_dir: Path) -> Path:
@@ -118,7 +131,11 @@ async def ensure_pod_network(network: PodNetwork, conf_dir: Path) -> Path:
         return foreign
     text = json.dumps(render_conflist(network), indent=2) + "\n"
     await apply_nft(render_masquerade(network))
-    await _allow_forwarding(network.bridge)
+    for cidr in dict.fromkeys((*network.pod_cidrs, *network.cluster_cidrs)):
+        await _allow_forwarding(network.node_id, cidr)
+    for family in {family_of(cidr) for cidr in network.pod_cidrs}:
+        _forward_packets(family)
+    await retire_bridge(network.node_id)
     _write_if_changed(own, text)
     return own
 
@@ -147,21 +164,62 @@ async def apply_nft(transaction: str) -> None:
         raise Failed(f"nft: {outcome.complaint}")
 
 
-def forwarding_rules(bridge: str) -> list[list[str]]:
-    """iptables rules that let pods' packets through where the machine forwards nothing by default.
+def forwarding_comment(node_id: str) -> str:
+    """By which a node's rules in iptables' FORWARD chain are known again."""
+    return f"wherry pods {node_id}"
+
+
+async def _allow_forwarding(node_id: str, cidr: str) -> None:
+    """Let pods' packets through where the machine forwards nothing by default.
 
     Docker sets the policy of FORWARD to DROP, and an accept in a table of our own cannot overrule that.
     """
-    comment = ["-m", "comment", "--comment", "wherry pods", "-j", "ACCEPT"]
-    return [["FORWARD", direction, bridge, *comment] for direction in ("-i", "-o")]
-
-
-async def _allow_forwarding(bridge: str) -> None:
-    for rule in forwarding_rules(bridge):
-        if (await run_program("iptables", ["-w", "-C", *rule])).code:
-            outcome = await run_program("iptables", ["-w", "-I", *rule])
+    program = iptables_program(family_of(cidr))
+    for direction in ("-s", "-d"):
+        rule = ["FORWARD", direction, cidr, "-m", "comment", "--comment", forwarding_comment(node_id), "-j", "ACCEPT"]
+        if (await run_program(program, ["-w", "-C", *rule])).code:
+            outcome = await run_program(program, ["-w", "-I", *rule])
             if outcome.code:
-                raise Failed(f"iptables: {outcome.complaint}")
+                raise Failed(f"{program}: {outcome.complaint}")
+
+
+def iptables_program(family: int) -> str:
+    return "ip6tables" if family == 6 else "iptables"
+
+
+def _forward_packets(family: int) -> None:
+    """A node forwards from the start, not only since its first pod: services lead to other nodes' pods, too."""
+    switch = Path("/proc/sys/net", "ipv6/conf/all/forwarding" if family == 6 else "ipv4/ip_forward")
+    if switch.read_text().strip() == "0":
+        switch.write_text("1")
+
+
+def pod_mtu(node_address: str) -> int:
+    """The pods' MTU: what fits through every interface they use, also when VXLAN is put around it."""
+    smallest = min(default_mtu(), _mtu_of_address(node_address))
+    return smallest - TUNNEL_BYTES - (_IPV6_BYTES if family_of(node_address) == 6 else 0)
+
+
+def _mtu_of_address(address: str) -> int:
+    """The MTU of the interface that has an address; 1500 when none has."""
+    if family_of(address) == 6:
+        wanted = ipaddress.ip_address(address).packed.hex()
+        rows = (line.split() for line in Path("/proc/net/if_inet6").read_text().splitlines())
+        return next((interface_mtu(row[5]) for row in rows if row[0] == wanted), 1500)
+    for _, interface in socket.if_nameindex():
+        if _ipv4_of(interface) == address:
+            return interface_mtu(interface)
+    return 1500
+
+
+def _ipv4_of(interface: str) -> str:
+    """An interface's first IPv4 address; "" when it has none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            reply = fcntl.ioctl(probe, 0x8915, struct.pack("16s24x", interface.encode()))  # SIOCGIFADDR
+        except OSError:
+            return ""
+    return socket.inet_ntoa(reply[20:24])
 
 
 def default_mtu() -> int:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from agent.network.cni import bridge_name
 from agent.network.feed import Feeds
 from api.client import Client
 from api.objects import Object
@@ -35,10 +34,6 @@ class Ground:
     cluster_cidr: str
     service_cidr: str
     cluster_domain: str
-
-    @property
-    def bridge(self) -> str:
-        return bridge_name(self.node_id)
 
 
 class Part(Protocol):

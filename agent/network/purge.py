@@ -17,7 +17,8 @@ from typing import Any
 
 import orjson
 
-from agent.network.cni import bridge_name, forwarding_rules, network_name, table_name
+from agent.network.bridge import bridge_name
+from agent.network.cni import NFT_FAMILIES, forwarding_comment, iptables_program, network_name, table_name
 from agent.network.commands import run_program
 
 _RESULTS = Path("/var/lib/cni/results")
@@ -32,10 +33,9 @@ async def purge_network(node_id: str, bin_dir: str) -> None:
         for path in (cached, loopback_result(cached, node_id)):
             path.unlink(missing_ok=True)
     await _remove_empty_portmap_chains()
-    for rule in forwarding_rules(bridge_name(node_id)):
-        await run_program("iptables", ["-w", "-D", *rule])
-    for family in ("ip", "ip6"):
-        await run_program("nft", ["delete", "table", family, table_name(node_id)])
+    for family in NFT_FAMILIES:
+        await _remove_forwarding(iptables_program(family), node_id)
+    await _remove_tables(node_id)
     await run_program("ip", ["link", "delete", bridge_name(node_id)])
 
 
@@ -78,6 +78,21 @@ def portmap_deletions(cached: Mapping[str, Any], bin_dir: str) -> list[tuple[str
         "prevResult": cached.get("result"),
     }
     return [(orjson.dumps({**plugin, **extra}).decode(), environment) for plugin in plugins]
+
+
+async def _remove_forwarding(program: str, node_id: str) -> None:
+    rules = (await run_program(program, ["-S", "FORWARD"])).output.splitlines()
+    marks = {forwarding_comment(node_id), bridge_name(node_id)}
+    for rule in (words for words in map(shlex.split, rules) if marks.intersection(words)):
+        await run_program(program, ["-w", "-D", *rule[1:]])
+
+
+async def _remove_tables(node_id: str) -> None:
+    """Every part's table, in whatever family, also those of parts that a former version had."""
+    for line in (await run_program("nft", ["list", "tables"])).output.splitlines():
+        _, family, name = line.split()
+        if name == table_name(node_id) or name.startswith(f"{table_name(node_id)}_"):
+            await run_program("nft", ["delete", "table", family, name])
 
 
 async def _remove_empty_portmap_chains() -> None:

@@ -95,7 +95,7 @@ def pod_network(containerd: Containerd, pod_cidr: str = "") -> PodNetwork:
     block = os.getpid() % 250
     paths = containerd.paths
     pod_cidr = pod_cidr or f"10.252.{block}.0/24"
-    return PodNetwork(paths.node_id, pod_cidr, "10.252.0.0/16", paths.cni_data_dir, default_mtu())
+    return PodNetwork(paths.node_id, (pod_cidr,), ("10.252.0.0/16",), paths.cni_data_dir, default_mtu())
 
 
 @pytest.fixture(scope="session")

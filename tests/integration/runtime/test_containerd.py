@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.network.cni import bridge_name, table_name
+from agent.network.cni import forwarding_comment, table_name
 from agent.runtime.cgroups import processes
 from agent.runtime.containerd import Containerd, containerd_paths, ensure_containerd
 from agent.runtime.containerd_config import ContainerdPaths
@@ -265,7 +265,6 @@ def _traces(paths: ContainerdPaths, sandbox_ids: list[str], shims: list[Path]) -
     cgroups = Path("/sys/fs/cgroup")
     results = os.listdir("/var/lib/cni/results")
     ports = [f"dport {_PURGE_PORT + number} " for number in range(2)]
-    bridge = bridge_name(paths.node_id)
     return {
         "processes": [str(pid) for pid, argv in command_lines() if os.fsencode(paths.socket) in argv],
         "contained": sorted(map(str, processes(paths.cgroup_root))),
@@ -273,9 +272,11 @@ def _traces(paths: ContainerdPaths, sandbox_ids: list[str], shims: list[Path]) -
         "directory": [str(paths.run)] if paths.run.exists() else [],
         "shim sockets": [str(socket) for socket in shims if socket.exists()],
         "cgroups": [str(one) for one in (*cgroups.glob(paths.cgroup_root[1:]), *cgroups.glob("*" + paths.cgroup_root))],
-        "links": [line for line in _lines("ip", "-o", "link") if f" {bridge}:" in line],
+        "routes": [line for line in _lines("ip", "route") if line.startswith("10.253.7.")],
         "host ports": [rule for rule in _nat_rules() if any(port in rule for port in ports)],
-        "forwarding": [rule for rule in _lines("iptables", "-S", "FORWARD") if bridge in rule],
+        "forwarding": [
+            rule for rule in _lines("iptables", "-S", "FORWARD") if forwarding_comment(paths.node_id) in rule
+        ],
         "tables": [line for line in _lines("nft", "list", "tables") if table_name(paths.node_id) in line],
         "results": [name for name in results if any(sandbox_id in name for sandbox_id in sandbox_ids)],
     }

@@ -4,44 +4,69 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
 
-from agent.network.cni import CONFLIST_NAME, PodNetwork, foreign_config, render_conflist, render_masquerade
+from agent.network.cni import (
+    CONFLIST_NAME,
+    PodNetwork,
+    foreign_config,
+    forwarding_comment,
+    render_conflist,
+    render_masquerade,
+)
 from agent.network.purge import loopback_result, portmap_deletions
 
-_NETWORK = PodNetwork("0123456789ab", "10.244.3.0/24", "10.244.0.0/16", Path("/data/cni/addresses"), 1400)
+_NETWORK = PodNetwork(
+    "0123456789ab", ("10.244.3.0/24",), ("10.244.0.0/16",), Path("/data/cni/addresses"), 1400, ("10.96.0.0/12",)
+)
+_DUAL = replace(_NETWORK, pod_cidrs=("10.244.3.0/24", "fd00:3::/64"), cluster_cidrs=("10.244.0.0/16", "fd00::/16"))
 
 
-def test_the_conflist_is_bridge_then_portmap() -> None:
+def test_the_conflist_is_ptp_then_portmap() -> None:
     conflist = render_conflist(_NETWORK)
-    bridge, portmap = conflist["plugins"]
+    ptp, portmap = conflist["plugins"]
     assert conflist["name"] == "wherry-0123456789ab"
-    assert (bridge["type"], bridge["mtu"], bridge["hairpinMode"], bridge["isGateway"]) == ("bridge", 1400, True, True)
-    assert bridge["ipMasq"] is False and len(bridge["bridge"]) <= 15
-    assert bridge["ipam"]["ranges"] == [[{"subnet": "10.244.3.0/24"}]]
-    assert bridge["ipam"]["routes"] == [{"dst": "0.0.0.0/0"}]
-    assert bridge["ipam"]["dataDir"] == "/data/cni/addresses"
+    assert (ptp["type"], ptp["mtu"], ptp["ipMasq"]) == ("ptp", 1400, False)
+    assert ptp["ipam"]["ranges"] == [[{"subnet": "10.244.3.0/24"}]]
+    assert ptp["ipam"]["routes"] == [{"dst": "0.0.0.0/0"}]
+    assert ptp["ipam"]["dataDir"] == "/data/cni/addresses"
     assert portmap["capabilities"] == {"portMappings": True}
 
 
+def test_pods_of_two_families_get_an_address_of_each() -> None:
+    ipam = render_conflist(_DUAL)["plugins"][0]["ipam"]
+    assert ipam["ranges"] == [[{"subnet": "10.244.3.0/24"}], [{"subnet": "fd00:3::/64"}]]
+    assert ipam["routes"] == [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
+
+
 def test_two_nodes_of_one_machine_share_no_name() -> None:
-    other = PodNetwork("ba9876543210", "10.244.4.0/24", "10.244.0.0/16", Path("/other"))
-    assert {_NETWORK.name, _NETWORK.bridge, _NETWORK.table}.isdisjoint({other.name, other.bridge, other.table})
+    other = replace(_NETWORK, node_id="ba9876543210")
+    assert {_NETWORK.name, _NETWORK.table, forwarding_comment(_NETWORK.node_id)}.isdisjoint(
+        {other.name, other.table, forwarding_comment(other.node_id)}
+    )
 
 
 @pytest.mark.parametrize("pod_cidr", ["10.244.3.0/31", "10.244.3.1/24", "nonsense", ""])
 def test_a_bad_cidr_is_refused(pod_cidr: str) -> None:
     with pytest.raises(ValueError):
-        render_conflist(PodNetwork("0123456789ab", pod_cidr, "10.244.0.0/16", Path("/x")))
+        render_conflist(replace(_NETWORK, pod_cidrs=(pod_cidr,)))
 
 
 def test_only_what_leaves_the_cluster_is_masqueraded() -> None:
     rules = render_masquerade(_NETWORK)
-    assert 'ip saddr 10.244.3.0/24 ip daddr != 10.244.0.0/16 oifname != "wherry-01234567" masquerade' in rules
-    assert rules.index("delete table ip wherry_0123456789ab") < rules.index("table ip wherry_0123456789ab {")
+    apart = "{ 10.96.0.0/12, 10.244.0.0/16, 169.254.0.0/16, 224.0.0.0/4 }"
+    assert f"ip saddr 10.244.3.0/24 ip daddr != {apart} ip daddr != @nodes masquerade" in rules
+    assert "delete" not in rules and "ip6" not in rules
+
+
+def test_each_family_is_masqueraded_by_itself() -> None:
+    rules = render_masquerade(_DUAL)
+    assert "ip6 saddr fd00:3::/64 ip6 daddr != { fd00::/16, fe80::/10, ff00::/8 } ip6 daddr != @nodes" in rules
+    assert "add set ip6 wherry_0123456789ab nodes { type ipv6_addr; }" in rules
 
 
 def test_a_configuration_of_the_users_own_is_seen(tmp_path: Path) -> None:
