@@ -33,7 +33,7 @@ from controller.server.health import answer_health
 from controller.server.impersonation import impersonated, impersonates
 from controller.server.join import answer_join
 from controller.server.metrics import RequestMetrics, answer_metrics, is_mutating
-from controller.server.negotiation import PLAIN, negotiate
+from controller.server.negotiation import PLAIN, Shape, negotiate
 from controller.server.openapi import answer_openapi
 from controller.server.options import parse_query
 from controller.server.reply import Answer, Reply, reply_error, reply_object, reply_text
@@ -120,18 +120,21 @@ class ApiServer:
         handler: Handler | None,
     ) -> Answer:
         services = self.services
+        accept = request.headers.get("Accept", "")
         user = services.authenticator.identify(request)
         if impersonates(request.headers):
             user = impersonated(services.authorizer, user, request.headers)
         if MASTERS_GROUP not in user.groups:
             attributes = _attributes(user, target, verb, params)
+            if Shape.POD_ADDRESS in accept and _is_pods(target):
+                shape = negotiate(accept, pods=True).shape
+                attributes = attributes._replace(addresses_only=shape is Shape.POD_ADDRESS)
             if not (reads_metrics(request, target) and services.authorizer.authorize(as_metrics(attributes)).allowed):
                 services.authorizer.require(attributes)
         self._refuse_overload()
         if handler is None or target.kind is None:
             return _unserved(target)
-        accept = request.headers.get("Accept", "")
-        form = negotiate(accept) if accept else PLAIN
+        form = negotiate(accept, pods=_is_pods(target)) if accept else PLAIN
         call = Call(request, user, target, target.kind, verb, params, form)
         if verb == "get" and not target.subresource:
             return await handler(services, call)
@@ -245,6 +248,10 @@ def _attributes(user: User, target: Target, verb: str, params: dict[str, str]) -
     return Attributes(
         user, verb, target.group, target.resource, target.subresource, target.namespace, name, fields=fields
     )
+
+
+def _is_pods(target: Target) -> bool:
+    return (target.group, target.resource) == ("", "pods")
 
 
 def _is_long(verb: str, target: Target | None) -> bool:

@@ -27,6 +27,8 @@ class Attributes(NamedTuple):
     name: str = ""
     path: str = ""
     fields: FieldSelector | None = None
+    addresses_only: bool = False
+    """The answer will have the shape PodAddress."""
 
 
 class Decision(NamedTuple):

@@ -21,6 +21,7 @@ class Shape(StrEnum):
     TABLE = "Table"
     PARTIAL = "PartialObjectMetadata"
     PARTIAL_LIST = "PartialObjectMetadataList"
+    POD_ADDRESS = "PodAddress"
 
 
 class Form(NamedTuple):
@@ -59,13 +60,13 @@ _YAML = ("application/yaml",)
 
 
 @lru_cache(maxsize=512)
-def negotiate(accept: str) -> Form:
-    """The form of an object or list. Raises NotAcceptable."""
+def negotiate(accept: str, *, pods: bool = False) -> Form:
+    """The form of an object or list; `pods`: of pods, which have a shape of their own. Raises NotAcceptable."""
     if not accept:
         return PLAIN
     for clause in parse_accept(accept):
         form = _form(clause)
-        if form is not None:
+        if form is not None and (pods or form.shape is not Shape.POD_ADDRESS):
             return form
     raise NotAcceptable(_AVAILABLE, {})
 
@@ -114,6 +115,9 @@ def _form(clause: Clause) -> Form | None:
     wanted = clause.parameters.get("as", "")
     if not wanted:
         return Form(yaml=yaml)
+    if wanted == Shape.POD_ADDRESS:
+        known = clause.parameters.get("g") == "wherry" and clause.parameters.get("v") == "v1"
+        return Form(yaml, Shape.POD_ADDRESS) if known else None
     if clause.parameters.get("g") != "meta.k8s.io" or clause.parameters.get("v") not in ("v1", "v1beta1"):
         return None
     try:

@@ -2,8 +2,9 @@
 
 Called through authorization.Chain. An agent is system:node:NAME in group system:nodes, known by its client
 certificate. Reads the store's cache; what a pod refers to is computed once per version of the pod. Invariant: a stolen
-agent certificate reads no Secret, ConfigMap or pod of another node, gets tokens only of its own pods' accounts, and
-changes no other node. What a node writes *into* its objects is judged by admission (NodeRestriction).
+agent certificate reads no Secret, ConfigMap or pod of another node (of all pods it reads addresses and labels), gets
+tokens only of its own pods' accounts, and changes no other node. What a node writes *into* its objects is judged by
+admission (NodeRestriction).
 Rules: https://kubernetes.io/docs/reference/access-authn-authz/node/
 """
 
@@ -63,6 +64,8 @@ class NodeAuthorizer:
 
     def _judge_pods(self, node: str, wanted: Attributes) -> str | None:
         if wanted.subresource in ("", "status") and wanted.verb in ("list", "watch"):
+            if wanted.addresses_only and not wanted.subresource and (wanted.fields is None or wanted.fields.everything):
+                return None  # network policies match all pods; this shape has nothing else in it
             if selected_node(wanted) == node or (wanted.name and self._is_bound(node, wanted)):
                 return None
             return "can only list/watch pods with spec.nodeName field selector"

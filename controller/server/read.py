@@ -78,7 +78,8 @@ async def list_objects(services: Services, call: Call) -> Answer:
     if form.shape is Shape.TABLE:
         return await shapes.reply_table(call, records, meta)
     if form.yaml or form.shape is not Shape.OBJECT or "pretty" in call.params:
-        return Reply(200, encode(shapes.list_of(call, records, meta), form, pretty=True), form.content_type)
+        pretty = form.shape is not Shape.POD_ADDRESS  # read by agents only, ten thousand at a time
+        return Reply(200, encode(shapes.list_of(call, records, meta), form, pretty=pretty), form.content_type)
     return await _reply_bytes(call, records, meta)
 
 

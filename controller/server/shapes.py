@@ -1,4 +1,4 @@
-"""The shapes an object can be sent in: whole, metadata only, or a row of a table.
+"""The shapes an object can be sent in: whole, metadata only, a pod's address, or a row of a table.
 
 Called by read.py, write.py and watch.py. Pure but for making replies. Invariant: items of a list carry no apiVersion
 and kind of their own, everything else does; a table's cells are what `api.columns` says.
@@ -22,6 +22,7 @@ from api.objects import Object
 from controller.registry.views import outward
 from controller.server.call import Call
 from controller.server.negotiation import Form, Shape
+from controller.server.pod_address import pod_address
 from controller.server.reply import Answer, Headers, Reply, encode
 from controller.store.types import Record
 
@@ -76,6 +77,9 @@ def list_of(call: Call, records: Iterable[Record], meta: Object) -> Object:
     if form.shape is Shape.OBJECT:
         items = [_bare(record.parse()) for record in records]
         return {"kind": f"{kind.kind}List", "apiVersion": kind.api_version, "metadata": meta, "items": items}
+    if form.shape is Shape.POD_ADDRESS:
+        items = [_bare(pod_address(record.parse())) for record in records]
+        return {"kind": "PodAddressList", "apiVersion": "wherry/v1", "metadata": meta, "items": items}
     return {
         "kind": "PartialObjectMetadataList",
         "apiVersion": f"meta.k8s.io/{form.version}",
@@ -152,6 +156,8 @@ def _shaped(call: Call, record: Record) -> Object:
         return table(call, [table_row(call, record, include_object(call), datetime.now(UTC))], meta)
     if form.shape is Shape.PARTIAL:
         return partial(record.parse(), form.version)
+    if form.shape is Shape.POD_ADDRESS:
+        return pod_address(record.parse())
     raise BadRequest("one object cannot be sent as a list")
 
 

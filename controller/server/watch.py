@@ -20,6 +20,7 @@ from controller.server import shapes
 from controller.server.call import Call, Services, parse_version
 from controller.server.negotiation import Shape
 from controller.server.options import ListOptions, list_options
+from controller.server.pod_address import address_lines
 from controller.server.read import reach
 from controller.server.reply import Answer
 from controller.store import Query, Watcher
@@ -82,12 +83,15 @@ class _Stream:
         self._end = self._loop.time() + seconds
         self._bookmarked = 0
         self._headings = True
-        self._encode: Callable[[Iterable[Event]], Iterator[bytes]] = (
-            _lines if shapes.plain(call) else self._shaped_lines
-        )
+        self._encode = self._encoder()
         self._response = web.StreamResponse(
             headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
         )
+
+    def _encoder(self) -> Callable[[Iterable[Event]], Iterator[bytes]]:
+        if self._call.form.shape is Shape.POD_ADDRESS:
+            return address_lines
+        return _lines if shapes.plain(self._call) else self._shaped_lines
 
     async def open(self) -> None:
         await self._response.prepare(self._call.request)
@@ -108,7 +112,8 @@ class _Stream:
             try:
                 async with asyncio.timeout_at(min(self._end, now + BOOKMARK_SECONDS)):
                     async for batch in watcher:
-                        await write(b"".join(encode(batch)))
+                        if lines := b"".join(encode(batch)):
+                            await write(lines)
             except TimeoutError:
                 if self._options.bookmarks and watcher.version > self._bookmarked:
                     await self._bookmark(watcher.version)

@@ -90,6 +90,11 @@ class Event:
         return b'{"type":"' + self.type.encode() + b'","object":' + self.record.raw + b"}\n"
 
     @cached_property
+    def forms(self) -> dict[str, bytes]:
+        """Lines in other shapes than the stored one, by the shape's name, kept here by who makes them."""
+        return {}
+
+    @cached_property
     def entered(self) -> Event:
         """This change for a watcher whose selector did not match before."""
         return Event(EventType.ADDED, self.record, self.previous)
@@ -122,6 +127,19 @@ class Guard:
     @staticmethod
     def unchanged(key: Key, version: int) -> Guard:
         return Guard(key, version=version)
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a write takes and gives back beside its object, in the same transaction: addresses and ports.
+
+    A claim is a key of the store's own with the name of its holder in it. `take` fails (GuardFailed on the claim's raw
+    key) when somebody holds it; `free` is of no effect on what nobody holds.
+    """
+
+    holder: str
+    take: tuple[str, ...] = ()
+    free: tuple[str, ...] = ()
 
 
 class StoreError(Exception):

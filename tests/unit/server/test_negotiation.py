@@ -43,6 +43,15 @@ def test_what_cannot_be_served_is_not_acceptable(accept: str) -> None:
         negotiate(accept)
 
 
+def test_pods_have_a_shape_of_their_own_and_other_kinds_pass_it_over() -> None:
+    accept = "application/json;as=PodAddress;v=v1;g=wherry, application/json"
+    assert negotiate(accept, pods=True) == Form(shape=Shape.POD_ADDRESS)
+    assert negotiate(accept) == Form()
+    assert negotiate("application/json;as=PodAddress;v=v1;g=meta.k8s.io, application/json", pods=True) == Form()
+    with pytest.raises(NotAcceptable):
+        negotiate("application/json;as=PodAddress;v=v1;g=wherry")
+
+
 @pytest.mark.parametrize(
     ("accept", "form"),
     [
