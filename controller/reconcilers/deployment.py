@@ -15,10 +15,9 @@ from functools import cached_property
 from typing import Any
 
 from api import kinds
-from api.errors import Conflict
 from api.objects import Object, condition_of, controller_of, is_deleting, metadata, name_of, namespace_of, uid_of
 from api.selectors import from_object
-from controller.reconcilers.actions import Action, Adopt, Create, Delete, Disown, Note, Write, namespace_terminating
+from controller.reconcilers.actions import Action, Adopt, Create, Delete, Disown, Note, Write
 from controller.reconcilers.deployment_status import (
     Context,
     Progress,
@@ -30,7 +29,7 @@ from controller.reconcilers.deployment_status import (
     status_of,
 )
 from controller.reconcilers.loop import Decision, Failure
-from controller.reconcilers.replicaset import REPLICA_SETS, owner_reference
+from controller.reconcilers.replicaset import REPLICA_SETS
 from controller.reconcilers.revisions import (
     beyond_history,
     find_new,
@@ -51,6 +50,7 @@ from controller.reconcilers.rollout import (
     spread_proportionally,
     view_replica_set,
 )
+from controller.reconcilers.workloads import is_refusal, owner_reference
 
 DEPLOYMENTS = kinds.by_resource("apps", "deployments")
 
@@ -222,14 +222,9 @@ def _create_new(rollout: _Rollout) -> _Step:
         rollout.deployment, "Warning", "ReplicaSetCreateError", f'Failed to create new replica set "{name}": '
     )
     begun = created(name)
-    if failure is not None and _is_refusal(failure):
+    if failure is not None and is_refusal(failure):
         begun = create_failed(name, failure.error.message)
     return _Step((Create(REPLICA_SETS, obj, note, refused=refused),), begun)
-
-
-def _is_refusal(failure: Failure) -> bool:
-    error = failure.error
-    return not error.retryable and not isinstance(error, Conflict) and not namespace_terminating(error)
 
 
 def _scale(rollout: _Rollout) -> Iterable[Action]:

@@ -14,26 +14,24 @@ from datetime import datetime
 from typing import Any
 
 from api import kinds
-from api.errors import Conflict
-from api.objects import Object, condition_of, format_time, is_deleting, metadata, name_of, namespace_of, uid_of
-from api.selectors import LabelSelector, from_object
-from controller.reconcilers.actions import (
-    Action,
-    Adopt,
-    Create,
-    Delete,
-    Disown,
-    Note,
-    Together,
-    namespace_terminating,
-    put_status,
-)
+from api.objects import Object, condition_of, format_time, is_deleting, metadata, name_of, uid_of
+from controller.reconcilers.actions import Action, Create, Delete, Note, Together, put_status
 from controller.reconcilers.deletion_order import first_to_go
 from controller.reconcilers.loop import NOTHING, Decision, Failure
-from controller.reconcilers.names import child_names, generate_base
+from controller.reconcilers.names import child_names
 from controller.reconcilers.views import PodFacts
+from controller.reconcilers.workloads import (
+    PODS,
+    Claims,
+    claim_actions,
+    claim_pods,
+    is_refusal,
+    min_ready_of,
+    pod_metadata,
+    replicas_of,
+    seconds_to_availability,
+)
 
-PODS = kinds.by_resource("", "pods")
 REPLICA_SETS = kinds.by_resource("apps", "replicasets")
 BURST = 2500
 """So many pods are created or deleted before looking again."""
@@ -53,22 +51,13 @@ class Observed:
     failure: Failure | None = None
 
 
-@dataclass(frozen=True)
-class _Claims:
-    mine: tuple[PodFacts, ...]
-    adopted: tuple[PodFacts, ...]
-    released: tuple[PodFacts, ...]
-
-
 def decide(observed: Observed) -> Decision:
     """What brings the pods to `spec.replicas`, and the status that tells of it."""
     replica_set = observed.replica_set
-    selector = from_object(replica_set["spec"]["selector"])
-    deleting = is_deleting(replica_set)
-    claims = _claim(observed, selector, deleting)
-    missing = 0 if deleting else _missing(replica_set, claims)
-    actions = [*_claim_actions(replica_set, claims), *_count_actions(observed, claims, missing)]
-    failed = _is_failure(observed.failure)
+    claims = claim_pods(replica_set, observed.pods, observed.orphans)
+    missing = 0 if is_deleting(replica_set) else _missing(replica_set, claims)
+    actions = [*claim_actions(replica_set, claims), *_count_actions(observed, claims, missing)]
+    failed = is_refusal(observed.failure)
     status = _status(observed, claims, missing)
     writes: Action | None = None
     if status != replica_set.get("status") and (failed or not actions):
@@ -80,39 +69,16 @@ def decide(observed: Observed) -> Decision:
     return Decision(tuple(actions), writes, _next_availability(observed, claims))
 
 
-def _claim(observed: Observed, selector: LabelSelector, deleting: bool) -> _Claims:
-    """Whose is each pod? First match wins."""
-    mine, adopted, released = [], [], []
-    for pod in observed.pods:
-        if not pod.active or selector.matches(pod.labels):
-            mine.append(pod)  # ours, or on its way out anyway
-        elif deleting:
-            mine.append(pod)  # we are going ourselves: nothing is released any more
-        else:
-            released.append(pod)  # its labels no longer match
-    if not deleting:
-        adopted = [pod for pod in observed.orphans if pod.active and selector.matches(pod.labels)]
-    return _Claims(tuple(mine), tuple(adopted), tuple(released))
-
-
-def _missing(replica_set: Mapping[str, Any], claims: _Claims) -> int:
+def _missing(replica_set: Mapping[str, Any], claims: Claims) -> int:
     """How many pods to create; negative: how many to delete. A fenced pod that still runs keeps its place, because it
     must never run twice (design section 7)."""
     active = sum(pod.active for pod in claims.mine) + len(claims.adopted)
     lingering = sum(pod.terminating and pod.fenced for pod in claims.mine)
-    wanted = _replicas(replica_set)
+    wanted = replicas_of(replica_set)
     return max(0, wanted - active - lingering) if wanted >= active else wanted - active
 
 
-def _claim_actions(replica_set: Object, claims: _Claims) -> Iterable[Action]:
-    reference = owner_reference(replica_set)
-    for pod in claims.released:
-        yield Disown(PODS, pod.namespace, pod.name, pod.uid, (uid_of(replica_set),))
-    for pod in claims.adopted:
-        yield Adopt(PODS, pod.namespace, pod.name, pod.uid, pod.version, reference)
-
-
-def _count_actions(observed: Observed, claims: _Claims, missing: int) -> Iterable[Action]:
+def _count_actions(observed: Observed, claims: Claims, missing: int) -> Iterable[Action]:
     if missing > 0:
         yield Together(tuple(_creates(observed, claims, min(missing, BURST))))
     elif missing < 0:
@@ -122,18 +88,12 @@ def _count_actions(observed: Observed, claims: _Claims, missing: int) -> Iterabl
         yield Together(tuple(_deletion(observed.replica_set, pod) for pod in chosen))
 
 
-def _creates(observed: Observed, claims: _Claims, count: int) -> Iterable[Create]:
+def _creates(observed: Observed, claims: Claims, count: int) -> Iterable[Create]:
     replica_set = observed.replica_set
     taken = observed.gone.union(pod.name for pod in (*claims.mine, *claims.released, *claims.adopted))
     names = child_names(name_of(replica_set), uid_of(replica_set), taken)
     template = replica_set["spec"]["template"]
-    meta = template.get("metadata") or {}
-    shared: Object = {
-        "generateName": generate_base(name_of(replica_set)),
-        "namespace": namespace_of(replica_set),
-        "ownerReferences": [owner_reference(replica_set)],
-    }
-    shared |= {part: meta[part] for part in ("labels", "annotations", "finalizers") if meta.get(part)}
+    shared = pod_metadata(replica_set, template)
     refused = Note(replica_set, "Warning", "FailedCreate", "Error creating: ")
     for _ in range(count):
         name = next(names)
@@ -148,23 +108,11 @@ def _deletion(replica_set: Object, pod: PodFacts) -> Delete:
     return Delete(PODS, pod.namespace, pod.name, pod.uid, note=note, refused=refused)
 
 
-def owner_reference(owner: Mapping[str, Any]) -> Object:
-    """The controlling owner reference to put on a child."""
-    return {
-        "apiVersion": owner["apiVersion"],
-        "kind": owner["kind"],
-        "name": name_of(owner),
-        "uid": uid_of(owner),
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
-
-
-def _status(observed: Observed, claims: _Claims, missing: int) -> Object:
+def _status(observed: Observed, claims: Claims, missing: int) -> Object:
     """The whole status; counts of zero are left out as Kubernetes leaves them out."""
     replica_set = observed.replica_set
     wanted_labels = ((replica_set["spec"]["template"].get("metadata") or {}).get("labels") or {}).items()
-    now, min_ready = observed.now.timestamp(), _min_ready(replica_set)
+    now, min_ready = observed.now.timestamp(), min_ready_of(replica_set)
     active = [pod for pod in (*claims.mine, *claims.adopted) if pod.active]
     counts = {
         "fullyLabeledReplicas": sum(wanted_labels <= pod.labels.items() for pod in active),
@@ -186,7 +134,7 @@ def _conditions(observed: Observed, missing: int) -> Sequence[Object]:
     others = [condition for condition in before if condition["type"] != _FAILURE]
     known = condition_of({"conditions": before}, _FAILURE)
     failure = observed.failure
-    if failure is None or not _is_failure(failure):
+    if failure is None or not is_refusal(failure):
         return [*others, dict(known)] if known and missing else others
     reason = "FailedDelete" if missing < 0 else "FailedCreate"
     if known and known.get("status") == "True" and known.get("reason") == reason:
@@ -196,35 +144,10 @@ def _conditions(observed: Observed, missing: int) -> Sequence[Object]:
     return [*others, {**told, "message": failure.error.message}]
 
 
-def _is_failure(failure: Failure | None) -> bool:
-    """Refusals are worth telling; lost races and a store that does not answer are not the user's business."""
-    if failure is None or failure.error.retryable or isinstance(failure.error, Conflict):
-        return False
-    return not namespace_terminating(failure.error)
-
-
-def _waits_for_availability(observed: Observed, claims: _Claims) -> bool:
+def _waits_for_availability(observed: Observed, claims: Claims) -> bool:
     return _next_availability(observed, claims) is not None
 
 
-def _next_availability(observed: Observed, claims: _Claims) -> float | None:
-    """Seconds until the next ready pod has been ready for minReadySeconds; None if none waits for that."""
-    min_ready = _min_ready(observed.replica_set)
-    if not min_ready:
-        return None
-    now = observed.now.timestamp()
-    waits = [
-        pod.ready_since + min_ready - now
-        for pod in (*claims.mine, *claims.adopted)
-        if pod.active and pod.ready and not pod.available(min_ready, now)
-    ]
-    return min(waits, default=None)
-
-
-def _replicas(replica_set: Mapping[str, Any]) -> int:
-    replicas = replica_set["spec"].get("replicas")
-    return 1 if replicas is None else int(replicas)
-
-
-def _min_ready(replica_set: Mapping[str, Any]) -> int:
-    return int(replica_set["spec"].get("minReadySeconds") or 0)
+def _next_availability(observed: Observed, claims: Claims) -> float | None:
+    pods = (*claims.mine, *claims.adopted)
+    return seconds_to_availability(pods, min_ready_of(observed.replica_set), observed.now.timestamp())

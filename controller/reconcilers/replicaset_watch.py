@@ -12,12 +12,12 @@ from datetime import datetime
 
 from api.errors import AlreadyExists
 from api.objects import Object, controller_of, uid_of
-from api.selectors import from_object
+from controller.reconcilers.children import Children
 from controller.reconcilers.loop import Decision, Failure, Source, Watch, own_key
-from controller.reconcilers.replicaset import PODS, REPLICA_SETS, Observed, decide
+from controller.reconcilers.replicaset import REPLICA_SETS, Observed, decide
 from controller.reconcilers.views import PodFacts, Views, controller_of_record
-from controller.store import Query
-from controller.store.types import Event, EventType, Key, Record
+from controller.reconcilers.workloads import PODS
+from controller.store.types import Event, EventType, Key
 
 _REMEMBERED_NAMES = 1000
 
@@ -30,7 +30,7 @@ class ReplicaSetReconciler:
         self._views = views
         self._clock = clock
         self._gone: dict[str, dict[str, None]] = {}
-        self._bare: dict[str, set[Key]] = {}
+        self._pods = Children(views, REPLICA_SETS, PODS)
 
     def sources(self) -> Sequence[Source]:
         return (Watch(REPLICA_SETS.resource, self._on_replica_set), Watch(PODS.resource, self._on_pod))
@@ -48,7 +48,7 @@ class ReplicaSetReconciler:
             replica_set=replica_set,
             pods=pods,
             now=self._clock(),
-            orphans=self._orphans(key[0]),
+            orphans=tuple(self._views.pod(record) for record in self._pods.orphans(key[0])),
             gone=frozenset(self._gone.get(uid, ())),
             related_on_node=self._related_on_node(replica_set, pods),
             failure=failure,
@@ -56,11 +56,6 @@ class ReplicaSetReconciler:
 
     def decide(self, observed: Observed) -> Decision:
         return decide(observed)
-
-    def _orphans(self, namespace: str) -> tuple[PodFacts, ...]:
-        records = (self._views.store.get(key) for key in self._bare.get(namespace, ()))
-        facts = (self._views.pod(record) for record in records if record is not None)
-        return tuple(sorted((pod for pod in facts if pod.owner is None), key=lambda pod: pod.name))
 
     def _related_on_node(self, replica_set: Object, pods: Iterable[PodFacts]) -> Mapping[str, int]:
         """How many active pods of the same Deployment each node has; only looked up when some must go."""
@@ -80,20 +75,11 @@ class ReplicaSetReconciler:
         return own_key(event)
 
     def _on_pod(self, event: Event) -> Iterable[Hashable]:
-        """Events come by thousands: only owner references are read here; pods are parsed when they are looked at."""
-        record = event.record
-        key, owner = record.key, controller_of_record(record)
-        before = controller_of_record(event.previous) if event.previous is not None else None
-        names = {one.name for one in (before, owner) if one is not None and one.kind == REPLICA_SETS.kind}
-        bare = self._bare.setdefault(key.namespace, set())
-        bare.discard(key)
         if event.type is EventType.DELETED:
+            key, owner = event.record.key, controller_of_record(event.record)
             if owner is not None and self._exists(key.namespace, owner.name):
                 self._remember(owner.uid, key.name)
-        elif owner is None:
-            bare.add(key)
-            names.update(self._matching(record))
-        return [(key.namespace, name) for name in names]
+        return self._pods.keys(event)
 
     def _exists(self, namespace: str, name: str) -> bool:
         return self._views.store.get(Key(*REPLICA_SETS.resource, namespace, name)) is not None
@@ -103,9 +89,3 @@ class ReplicaSetReconciler:
         names[name] = None
         if len(names) > _REMEMBERED_NAMES:
             del names[next(iter(names))]
-
-    def _matching(self, pod: Record) -> Iterable[str]:
-        """The ReplicaSets that may adopt a pod nobody controls."""
-        for record in self._views.store.list(REPLICA_SETS.resource, Query(namespace=pod.key.namespace)).records:
-            if from_object(self._views.object(record)["spec"]["selector"]).matches(pod.labels):
-                yield record.key.name

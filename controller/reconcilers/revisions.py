@@ -11,7 +11,6 @@ from typing import Any
 
 from api.objects import Object, annotations_of, clone, metadata, name_of, namespace_of
 from controller.reconcilers.names import template_hash
-from controller.reconcilers.replicaset import owner_reference
 from controller.reconcilers.rollout import (
     DESIRED_REPLICAS,
     MAX_REPLICAS,
@@ -20,6 +19,7 @@ from controller.reconcilers.rollout import (
     Limits,
     ReplicaSetView,
 )
+from controller.reconcilers.workloads import owner_reference
 
 HASH_LABEL = "pod-template-hash"
 _HISTORY_LENGTH = 2000

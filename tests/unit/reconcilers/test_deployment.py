@@ -9,8 +9,9 @@ from api.objects import Object, clone
 from controller.reconcilers.actions import Adopt, Create, Delete, Disown, Note, Write
 from controller.reconcilers.deployment import DEPLOYMENTS, Observed, decide
 from controller.reconcilers.loop import NOTHING, Decision, Failure
-from controller.reconcilers.replicaset import REPLICA_SETS, owner_reference
+from controller.reconcilers.replicaset import REPLICA_SETS
 from controller.reconcilers.revisions import planned_name
+from controller.reconcilers.workloads import owner_reference
 from tests.unit.reconcilers.facts import EARLIER, NOW, NOW_TEXT, ago, deployment, meta
 
 REVISION = "deployment.kubernetes.io/revision"

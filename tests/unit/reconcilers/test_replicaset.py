@@ -8,7 +8,8 @@ from api.errors import Conflict, Forbidden
 from controller.reconcilers.actions import Action, Adopt, Create, Delete, Disown, Together, Write
 from controller.reconcilers.loop import NOTHING, Decision, Failure
 from controller.reconcilers.names import child_names
-from controller.reconcilers.replicaset import PODS, REPLICA_SETS, Observed, decide, owner_reference
+from controller.reconcilers.replicaset import REPLICA_SETS, Observed, decide
+from controller.reconcilers.workloads import PODS, owner_reference
 from tests.unit.reconcilers.facts import NOW, NOW_TEXT, pod, replica_set
 
 SETTLED = {
