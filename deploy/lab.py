@@ -2,8 +2,9 @@
 
 A user's tool (`deploy/lab.sh`) and the tests' harness (`Lab`). The controller runs in the machine's own namespace, the
 nodes hang on a bridge. A node can be killed (agent, containerd, containers, by SIGKILL), frozen (SIGSTOP), or cut off
-(its bridge port drops everything, both ways: no carrier change, no closed connection). `down` leaves nothing behind.
-What the lab started is in DIR/lab.json, so every command can be given from another shell.
+(its bridge port drops everything, both ways: no carrier change, no closed connection). The last nodes may be `routed`:
+on a second bridge and subnet, which the others and the controller reach through a router (one more namespace) only.
+`down` leaves nothing behind. What the lab started is in DIR/lab.json, so every command can be given from another shell.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from agent.runtime.teardown import kill_node, stop_containerd
@@ -28,6 +29,8 @@ from agent.runtime.teardown import kill_node, stop_containerd
 DEFAULT_DIR = Path("/var/lib/wherry-lab")
 READY_SECONDS = 120.0
 STOP_SECONDS = 20.0
+_ROUTER = 253
+"""The router's place in the nodes' subnet; in its own it is the first."""
 _DISABLED, _FORWARDING = "0", "3"
 """States of a bridge port (linux/if_bridge.h)."""
 
@@ -46,18 +49,36 @@ class LabState:
     controller: int = 0
     agents: dict[str, int] = field(default_factory=dict)
     nodes: list[str] = field(default_factory=list)
+    routed: int = 0
+    controller_flags: list[str] = field(default_factory=list)
+    agent_flags: list[str] = field(default_factory=list)
 
 
 class Lab:
-    """One lab. `tag` (up to 6 letters) names its bridge and namespaces, so that several labs do not meet."""
+    """One lab. `tag` (up to 6 letters) names its bridge and namespaces, so that several labs do not meet.
 
-    def __init__(self, directory: Path = DEFAULT_DIR, *, tag: str = "lab", port: int = 16443, subnet: int = 99) -> None:
+    It owns 10.SUBNET.0.0/23. The last `routed` nodes are behind the router. The flags are given to every controller and
+    agent that is started.
+    """
+
+    def __init__(
+        self,
+        directory: Path = DEFAULT_DIR,
+        *,
+        tag: str = "lab",
+        port: int = 16443,
+        subnet: int = 99,
+        routed: int = 0,
+        controller_flags: Sequence[str] = (),
+        agent_flags: Sequence[str] = (),
+    ) -> None:
         self.directory = directory
         stored = directory / "lab.json"
         if stored.exists():
             self.state = LabState(**json.loads(stored.read_text()))
         else:
-            self.state = LabState(tag, port, f"10.{subnet}.0.0/24")
+            self.state = LabState(tag, port, f"10.{subnet}.0.0/24", routed=routed)
+            self.state.controller_flags, self.state.agent_flags = list(controller_flags), list(agent_flags)
 
     @property
     def server(self) -> str:
@@ -84,9 +105,10 @@ class Lab:
             (self.directory / name).mkdir(parents=True, exist_ok=True)
         self.state.nodes = [f"{self.state.tag}{number}" for number in range(1, count + 1)]
         self._save()  # first of all, so that `down` finds what an interrupted `up` made
-        _ip("link", "add", self.bridge, "type", "bridge", "forward_delay", "0")
+        _make_bridge(self.bridge)
         _ip("addr", "add", f"{self._address(0)}/24", "dev", self.bridge)
-        _ip("link", "set", self.bridge, "up")
+        if self.state.routed:
+            self._make_router()
         self.start_controller()
         token = self._token()
         for node in self.state.nodes:
@@ -104,13 +126,16 @@ class Lab:
         for node in self.state.nodes:
             asyncio.run(stop_containerd(self.node_dir(node), purge=True))
             _ip("netns", "del", self._namespace(node), check=False)
-        _ip("link", "del", self.bridge, check=False)
+        _ip("netns", "del", self._namespace(self._router), check=False)
+        for bridge in (self.bridge, self._far_bridge):
+            _ip("link", "del", bridge, check=False)
         shutil.rmtree(self.directory, ignore_errors=True)
-        self.state = LabState(self.state.tag, self.state.port, self.state.subnet)
+        self.state = replace(self.state, controller=0, agents={}, nodes=[])
 
     def start_controller(self) -> None:
         argv = [sys.executable, "-m", "controller.main", "--data-dir", str(self.directory / "controller")]
         argv += ["--port", str(self.state.port), "--advertise-address", self._address(0)]
+        argv += self.state.controller_flags
         self.state.controller = self._spawn("controller", argv)
         self._save()
 
@@ -138,7 +163,7 @@ class Lab:
     def _start_agent(self, node: str, token: str) -> None:
         argv = ["nsenter", f"--net=/run/netns/{self._namespace(node)}", sys.executable, "-m", "agent.main"]
         argv += ["--server", self.server, "--data-dir", str(self.node_dir(node)), "--node-name", node]
-        argv += ["--node-ip", self._address(self.state.nodes.index(node) + 1)]
+        argv += ["--node-ip", self.address(node), *self.state.agent_flags]
         self.node_dir(node).mkdir(exist_ok=True)
         self.state.agents[node] = self._spawn(node, argv, {"WHERRY_TOKEN": token})
         self._save()
@@ -188,15 +213,32 @@ class Lab:
             lines.append(f"{node}  {', '.join(facts)}  {self.node_dir(node)}")
         return "\n".join(lines)
 
+    def address(self, node: str) -> str:
+        return self._address(self.state.nodes.index(node) + 1, far=self.is_routed(node))
+
+    def is_routed(self, node: str) -> bool:
+        return self.state.nodes.index(node) >= len(self.state.nodes) - self.state.routed
+
     def _make_namespace(self, node: str) -> None:
-        namespace, port = self._namespace(node), self._port(node)
+        namespace, far = self._namespace(node), self.is_routed(node)
         _ip("netns", "add", namespace)
-        _ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", namespace)
-        _ip("link", "set", port, "master", self.bridge, "up")
         _ip("-n", namespace, "link", "set", "lo", "up")
-        _ip("-n", namespace, "link", "set", "eth0", "up")
-        _ip("-n", namespace, "addr", "add", f"{self._address(self.state.nodes.index(node) + 1)}/24", "dev", "eth0")
+        bridge = self._far_bridge if far else self.bridge
+        _plug(namespace, "eth0", self._port(node), bridge, f"{self.address(node)}/24")
+        _ip("-n", namespace, "route", "add", "default", "via", self._address(0, far=far))
+        if self.state.routed and not far:
+            _ip("-n", namespace, "route", "add", self._far_subnet, "via", self._address(_ROUTER))
+
+    def _make_router(self) -> None:
+        """A namespace with a foot on each bridge, and the way to it for the controller."""
+        namespace = self._namespace(self._router)
+        _ip("netns", "add", namespace)
+        _make_bridge(self._far_bridge)
+        _plug(namespace, "near", f"{self.bridge}ra", self.bridge, f"{self._address(_ROUTER)}/24")
+        _plug(namespace, "far", f"{self.bridge}rb", self._far_bridge, f"{self._address(0, far=True)}/24")
         _ip("-n", namespace, "route", "add", "default", "via", self._address(0))
+        _run("nsenter", f"--net=/run/netns/{namespace}", "sysctl", "-qw", "net.ipv4.ip_forward=1")
+        _ip("route", "add", self._far_subnet, "via", self._address(_ROUTER))
 
     def _token(self) -> str:
         argv = [sys.executable, "-m", "cli.main", "--kubeconfig", str(self.kubeconfig), "token", "create"]
@@ -241,8 +283,21 @@ class Lab:
                 raise LabError(f"processes {alive} do not end")
             time.sleep(0.02)
 
-    def _address(self, number: int) -> str:
-        return str(ipaddress.ip_network(self.state.subnet)[number + 1])
+    @property
+    def _router(self) -> str:
+        return f"{self.state.tag}router"
+
+    @property
+    def _far_bridge(self) -> str:
+        return f"{self.bridge}r"
+
+    @property
+    def _far_subnet(self) -> str:
+        subnet = ipaddress.ip_network(self.state.subnet)
+        return f"{subnet[0] + subnet.num_addresses}/{subnet.prefixlen}"
+
+    def _address(self, number: int, *, far: bool = False) -> str:
+        return str(ipaddress.ip_network(self._far_subnet if far else self.state.subnet)[number + 1])
 
     def _namespace(self, node: str) -> str:
         return f"wherry-{node}"
@@ -268,6 +323,19 @@ async def _ready_nodes(kubeconfig: Path) -> set[str]:
     except (OSError, ApiError):
         return set()
     return {name_of(node) for node in nodes if is_ready(node)}
+
+
+def _make_bridge(name: str) -> None:
+    _ip("link", "add", name, "type", "bridge", "forward_delay", "0")
+    _ip("link", "set", name, "up")
+
+
+def _plug(namespace: str, interface: str, port: str, bridge: str, address: str) -> None:
+    """Connect a namespace to a bridge."""
+    _ip("link", "add", port, "type", "veth", "peer", "name", interface, "netns", namespace)
+    _ip("link", "set", port, "master", bridge, "up")
+    _ip("-n", namespace, "link", "set", interface, "up")
+    _ip("-n", namespace, "addr", "add", address, "dev", interface)
 
 
 def _ip(*arguments: str, check: bool = True) -> None:
@@ -297,14 +365,16 @@ def _is_alive(pid: int) -> bool:
 
 def main() -> None:
     verbs = ("up", "down", "status", "kill", "revive", "cut", "join", "freeze", "thaw")
-    usage = "run as root: lab.sh up N | status | down | (kill | revive | cut | join | freeze | thaw) NODE"
+    usage = "run as root: lab.sh up N [--routed N] | status | down | (kill | revive | cut | join | freeze | thaw) NODE"
     words = sys.argv[1:]
     if not words or words[0] not in verbs or os.geteuid() != 0:
         sys.exit(usage)
-    lab = Lab()
+    counts = [int(word) for word in words[1:] if word.isdigit()]
+    routed = counts.pop() if "--routed" in words[:-1] and counts else 0
+    lab = Lab(routed=routed)
     try:
         if words[0] == "up":
-            lab.up(int(words[1]) if len(words) > 1 and words[1].isdigit() else 3)
+            lab.up(counts[0] if counts else 3)
         elif words[0] == "down":
             lab.down()
         elif words[0] != "status":

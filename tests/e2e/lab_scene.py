@@ -38,12 +38,12 @@ DEPLOYMENTS = by_resource("apps", "deployments")
 START_SECONDS = 120.0
 
 
-def lab_up(directory: Path, nodes: int, letter: str) -> Lab:
+def lab_up(directory: Path, nodes: int, letter: str, **options: Any) -> Lab:
     """A lab whose nodes hold the busybox image. Its names and network are this process's own, so that runs do not meet;
-    `letter` tells a process's labs apart."""
+    `letter` tells a process's labs apart. `options` are Lab's: routed, controller_flags, agent_flags."""
     process = os.getpid()
     subnet = 100 + (process + ord(letter)) % 150
-    lab = Lab(directory, tag=f"{letter}{process % 100_000}", port=free_port(), subnet=subnet)
+    lab = Lab(directory, tag=f"{letter}{process % 100_000}", port=free_port(), subnet=subnet, **options)
     try:
         lab.up(nodes)
         wherry(lab, "image", "load", str(write_busybox_image(directory / "busybox.tar")))
