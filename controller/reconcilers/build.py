@@ -14,6 +14,10 @@ from typing import Any
 from controller.admission.types import Request, User, utc_now
 from controller.reconcilers.actions import Executor
 from controller.reconcilers.deployment_watch import DeploymentReconciler
+from controller.reconcilers.endpoints.endpoints import EndpointsReconciler
+from controller.reconcilers.endpoints.membership import EndpointPods
+from controller.reconcilers.endpoints.mirror import EndpointSliceMirror
+from controller.reconcilers.endpoints.slices_watch import EndpointSliceReconciler
 from controller.reconcilers.event_ttl import EventExpiry
 from controller.reconcilers.garbage import GarbageCollector
 from controller.reconcilers.liveness import Liveness
@@ -25,6 +29,7 @@ from controller.reconcilers.node_watch import NodeHealth, NodeLifecycle
 from controller.reconcilers.pod_gc import PodGarbageCollector
 from controller.reconcilers.quota import ResourceQuotaReconciler
 from controller.reconcilers.replicaset_watch import ReplicaSetReconciler
+from controller.reconcilers.statefulset_watch import StatefulSetReconciler
 from controller.reconcilers.taint_eviction import TaintEviction
 from controller.reconcilers.views import Views
 from controller.registry.recorder import Recorder
@@ -57,12 +62,17 @@ class Settings:
 def build(registry: Registry, liveness: Liveness, settings: Settings) -> list[Reconciler[Any]]:
     """Every enabled reconciler, ready to be given to `run_loop`."""
     views = Views(registry.store)
+    endpoint_pods = EndpointPods()
     health = NodeHealth(views, liveness, settings.node_grace_seconds)
     everything: list[Reconciler[Any]] = [
         DefaultServiceAccounts(views),
         RootCaPublisher(views, settings.ca_pem),
         ReplicaSetReconciler(views, utc_now),
         DeploymentReconciler(views, utc_now),
+        StatefulSetReconciler(views, utc_now),
+        EndpointSliceReconciler(registry.store, endpoint_pods),
+        EndpointsReconciler(registry.store, endpoint_pods),
+        EndpointSliceMirror(registry.store),
         GarbageCollector(views),
         NamespaceReconciler(views, utc_now),
         NodeLifecycle(views, health, utc_now),

@@ -118,6 +118,7 @@ class Kubelet:
         self._nodes = nodes
         self._ready = ready
         self._turn = 0
+        self._addresses = 0
         self._wake: asyncio.Queue[Key] = asyncio.Queue()
         self.dead: set[str] = set()
         self.most_pods = 0
@@ -198,6 +199,10 @@ class Kubelet:
         chosen = alive[self._turn % len(alive)]
         await self._cluster.registry.bind(TEST, meta["namespace"], meta["name"], chosen, meta["uid"])
 
+    def _address(self) -> str:
+        self._addresses += 1
+        return f"10.244.{self._addresses // 250}.{self._addresses % 250 + 2}"
+
     async def _report(self, pod: Object) -> None:
         ready = self._ready(pod)
         meta = pod["metadata"]
@@ -207,6 +212,7 @@ class Kubelet:
                 return None
             others = [one for one in obj["status"].get("conditions") or () if one["type"] != "Ready"]
             obj["status"]["phase"] = "Running"
+            obj["status"].setdefault("podIPs", [{"ip": self._address()}])
             obj["status"]["conditions"] = [*others, _condition("Ready", str(ready))]
             return obj
 
