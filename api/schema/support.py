@@ -96,7 +96,6 @@ IDLE_KINDS: dict[tuple[str, str], str] = {
     ("", "LimitRange"): "pods are not measured by it",
     ("", "PersistentVolume"): _NO_STORAGE,
     ("", "PersistentVolumeClaim"): _NO_STORAGE,
-    ("apps", "StatefulSet"): _NO_PODS,
     ("apps", "DaemonSet"): _NO_PODS,
     ("batch", "Job"): _NO_PODS,
     ("batch", "CronJob"): "no jobs are made for it",
@@ -117,6 +116,9 @@ REFUSED_KINDS: dict[tuple[str, str], str] = {
 _FILE_OWNER = "files belong to root or fsGroup"
 
 WARNED: dict[str, dict[str, str]] = {
+    "apps.v1.StatefulSetSpec": {
+        "volumeClaimTemplates": "claims are made, but no storage, and pods with them are refused"
+    },
     "core.v1.PodSpec": {
         "preemptionPolicy": "no pod is removed for this one anyway",
         "os": "every node runs Linux",
@@ -184,6 +186,7 @@ REFUSED: dict[str, dict[str, str]] = {
 }
 
 HARMLESS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "apps.v1.StatefulSetSpec": {"volumeClaimTemplates": ([],)},
     "core.v1.PodSpec": {
         "preemptionPolicy": ("PreemptLowerPriority", "Never"),
         "os": ({"name": "linux"},),

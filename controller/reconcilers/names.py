@@ -23,7 +23,7 @@ def template_hash(template: Mapping[str, Any], collisions: int) -> str:
     """The pod-template-hash of a template: ten characters. `collisions` (status.collisionCount) gives another one."""
     text = orjson.dumps(template, option=orjson.OPT_SORT_KEYS) + b"#%d" % collisions
     number = int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
-    return _spelled(str(_TEN_DIGITS + number % (9 * _TEN_DIGITS)))
+    return spelled(str(_TEN_DIGITS + number % (9 * _TEN_DIGITS)))
 
 
 def generate_base(owner_name: str) -> str:
@@ -58,6 +58,6 @@ def _suffix(seed: bytes, slot: int) -> str:
     return "".join(letters)
 
 
-def _spelled(digits: str) -> str:
+def spelled(digits: str) -> str:
     """Kubernetes' SafeEncodeString: each character becomes the alphabet's letter at its code modulo 27."""
     return "".join(ALPHABET[ord(digit) % len(ALPHABET)] for digit in digits)

@@ -106,8 +106,8 @@ def limits_of(spec: Mapping[str, Any]) -> Limits:
     if strategy.get("type") == "Recreate":
         return Limits(replicas, 0, 0)
     rolling = strategy.get("rollingUpdate") or {}
-    surge = math.ceil(_share(rolling.get("maxSurge", "25%"), replicas))
-    unavailable = math.floor(_share(rolling.get("maxUnavailable", "25%"), replicas))
+    surge = math.ceil(share(rolling.get("maxSurge", "25%"), replicas))
+    unavailable = math.floor(share(rolling.get("maxUnavailable", "25%"), replicas))
     if surge == 0 and unavailable == 0:
         unavailable = 1
     return Limits(replicas, surge, min(unavailable, replicas))
@@ -177,7 +177,7 @@ def _fraction(one: ReplicaSetView, limits: Limits, status_replicas: int) -> int:
     return math.floor(one.size * limits.most / former + 0.5) - one.size
 
 
-def _share(value: int | str, total: int) -> float:
+def share(value: int | str, total: int) -> float:
     """An IntOrString: a number, or a percentage of `total`."""
     if isinstance(value, int):
         return value
