@@ -17,6 +17,9 @@ Key = tuple[str, str]
 """(namespace, name); namespace "" for what lies in none."""
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
+PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
+SERVED_BY_LABEL = "wherry/served-by"
+ANNOUNCER_ANNOTATION = "wherry/announcer"
 DEFAULT_AFFINITY_SECONDS = 10_800
 
 
@@ -61,6 +64,10 @@ class Service:
     publish_not_ready: bool = False
     health_check_node_port: int = 0
     traffic_distribution: str = ""
+    announcer: str = ""
+    """The node that answers ARP for `balancer_ips`, when they are no node's own."""
+    served_elsewhere: bool = False
+    """Another proxy answers for it: the node's DNS, or the one its label service-proxy-name names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,8 @@ class Endpoint:
     node: str = ""
     zone: str = ""
     pod: str = ""
+    for_zones: tuple[str, ...] = ()
+    for_nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +162,8 @@ def parse_service(obj: Object) -> Service:
         publish_not_ready=bool(spec.get("publishNotReadyAddresses")),
         health_check_node_port=spec.get("healthCheckNodePort") or 0,
         traffic_distribution=spec.get("trafficDistribution") or "",
+        announcer=annotations_of(obj).get(ANNOUNCER_ANNOTATION) or "",
+        served_elsewhere=bool(labels_of(obj).get(PROXY_NAME_LABEL)) or labels_of(obj).get(SERVED_BY_LABEL) == "node",
     )
 
 
@@ -186,6 +197,7 @@ def _endpoint(endpoint: Object) -> Endpoint:
     conditions = endpoint.get("conditions") or {}
     ready = conditions.get("ready") is not False
     target = endpoint.get("targetRef") or {}
+    hints = endpoint.get("hints") or {}
     return Endpoint(
         addresses=tuple(endpoint.get("addresses") or ()),
         ready=ready,
@@ -195,6 +207,8 @@ def _endpoint(endpoint: Object) -> Endpoint:
         node=endpoint.get("nodeName") or "",
         zone=endpoint.get("zone") or "",
         pod=target.get("name") or "" if target.get("kind") == "Pod" else "",
+        for_zones=tuple(each["name"] for each in hints.get("forZones") or ()),
+        for_nodes=tuple(each["name"] for each in hints.get("forNodes") or ()),
     )
 
 

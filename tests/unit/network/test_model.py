@@ -57,3 +57,16 @@ def test_a_pods_named_ports_are_those_of_all_its_containers() -> None:
     assert parsed.ips == ("10.244.0.2",)
     assert parsed.ports == (("dns", "UDP", 53), ("web", "TCP", 80))
     assert not parsed.ended
+
+
+def test_hints_and_who_serves_a_service_are_read() -> None:
+    hints = {"forZones": [{"name": "a"}], "forNodes": [{"name": "n1"}, {"name": "n2"}]}
+    parsed = model.parse_slice({"metadata": {}, "endpoints": [{"addresses": ["10.244.0.2"], "hints": hints}]})
+    assert (parsed.endpoints[0].for_zones, parsed.endpoints[0].for_nodes) == (("a",), ("n1", "n2"))
+    plain = service()
+    assert not model.parse_service(plain).served_elsewhere
+    for label, value in (("wherry/served-by", "node"), ("service.kubernetes.io/service-proxy-name", "x")):
+        plain["metadata"]["labels"] = {label: value}
+        assert model.parse_service(plain).served_elsewhere
+    plain["metadata"]["annotations"] = {"wherry/announcer": "n1"}
+    assert model.parse_service(plain).announcer == "n1"

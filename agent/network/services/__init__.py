@@ -1,0 +1,1 @@
+"""Services in the kernel: what reaches a service's address goes to one of its endpoints, by nftables."""
