@@ -30,7 +30,6 @@ from controller.reconcilers.pod_gc import PodGarbageCollector
 from controller.reconcilers.quota import ResourceQuotaReconciler
 from controller.reconcilers.replicaset_watch import ReplicaSetReconciler
 from controller.reconcilers.statefulset_watch import StatefulSetReconciler
-from controller.reconcilers.statefulset_watch import StatefulSetReconciler
 from controller.reconcilers.taint_eviction import TaintEviction
 from controller.reconcilers.views import Views
 from controller.registry.recorder import Recorder
@@ -70,7 +69,6 @@ def build(registry: Registry, liveness: Liveness, settings: Settings) -> list[Re
         RootCaPublisher(views, settings.ca_pem),
         ReplicaSetReconciler(views, utc_now),
         DeploymentReconciler(views, utc_now),
-        StatefulSetReconciler(views, utc_now),
         StatefulSetReconciler(views, utc_now),
         EndpointSliceReconciler(registry.store, endpoint_pods),
         EndpointsReconciler(registry.store, endpoint_pods),
