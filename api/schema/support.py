@@ -90,8 +90,6 @@ ACTED_ON: dict[str, str] = {
 
 _NO_PODS, _NO_TRAFFIC, _NO_STORAGE = "no pods are made for it", "no traffic goes that way", "no storage is provided"
 IDLE_KINDS: dict[tuple[str, str], str] = {
-    ("", "Service"): "it gets no address and no traffic",
-    ("", "Endpoints"): _NO_TRAFFIC,
     ("", "ReplicationController"): _NO_PODS,
     ("", "LimitRange"): "pods are not measured by it",
     ("", "PersistentVolume"): _NO_STORAGE,
@@ -101,7 +99,6 @@ IDLE_KINDS: dict[tuple[str, str], str] = {
     ("batch", "CronJob"): "no jobs are made for it",
     ("autoscaling", "HorizontalPodAutoscaler"): "nothing is scaled by it",
     ("policy", "PodDisruptionBudget"): "evictions do not ask it",
-    ("discovery.k8s.io", "EndpointSlice"): _NO_TRAFFIC,
     ("networking.k8s.io", "Ingress"): _NO_TRAFFIC,
     ("networking.k8s.io", "IngressClass"): _NO_TRAFFIC,
     ("storage.k8s.io", "StorageClass"): _NO_STORAGE,

@@ -12,8 +12,9 @@ import orjson
 
 from api.errors import BadRequest, FieldError
 from api.objects import Object
-from controller.admission.attributes import Operation
+from controller.admission.attributes import Attributes, Operation
 from controller.admission.types import Request
+from controller.registry.allocation import Booking, claims_between
 from controller.registry.faults import api_error, translated
 from controller.registry.ground import Ground, attributes_of, unstored
 from controller.registry.intake import refuse, refuse_unimplemented, settle_namespace, take_in, take_in_known
@@ -25,7 +26,7 @@ from controller.registry.types import Target
 from controller.registry.validation import validate
 from controller.registry.validation.pods import check_pod_metadata
 from controller.registry.views import inward, outward, stored_kind
-from controller.store.types import GuardFailed, Key, KeyExists, Record, StoreError
+from controller.store.types import Guard, GuardFailed, Key, KeyExists, Record, StoreError
 
 NAME_ATTEMPTS = 8
 """How many generated names are tried before AlreadyExists, as in Kubernetes."""
@@ -80,30 +81,59 @@ async def create_taken(ground: Ground, request: Request, target: Target, taken: 
     target = Target(stored_kind(view), target.namespace, metadata.get("name") or "")
     attributes = attributes_of(request, Operation.CREATE, target, obj)
     guards = await ground.admit(attributes)
-    _finish(request, target, obj, spec_judged=taken.spec_judged)
-    if request.dry_run:
-        ground.ledger.check(attributes)
-        return outward(view, await _rehearse(ground, target, obj))
-    metadata.pop("resourceVersion", None)
+    with ground.allocator.booking(target, None, dry_run=request.dry_run) as booking:
+        if booking is not None:
+            await booking.fill(obj)
+        _finish(request, target, obj, spec_judged=taken.spec_judged)
+        if request.dry_run:
+            ground.ledger.check(attributes)
+            return outward(view, await _rehearse(ground, target, obj))
+        metadata.pop("resourceVersion", None)
+        return outward(view, await _write(ground, attributes, _Draft(target, obj, guards, booking, generated)))
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A new object that may be written. `generated`: its name may be another one."""
+
+    target: Target
+    obj: Object
+    guards: tuple[Guard, ...]
+    booking: Booking | None
+    generated: bool
+
+
+async def _write(ground: Ground, attributes: Attributes, draft: _Draft) -> Record:
+    """Writes it; again with another name, address or verdict of admission when those were outrun."""
+    obj = draft.obj
     for attempt in range(ATTEMPTS):
+        target = draft.target
         try:
-            if not ground.ledger.covers(target.namespace):
-                return outward(view, await ground.store.create(target.key, obj, guards))
-            async with ground.ledger.charged(attributes) as charges:
-                return outward(view, await ground.store.create(target.key, obj, guards + charges))
+            return await _charged_write(ground, attributes, draft)
         except KeyExists as error:
-            if not generated or attempt >= NAME_ATTEMPTS - 1:
+            if not draft.generated or attempt >= NAME_ATTEMPTS - 1:
                 raise api_error(error, target) from error
-            target = _rename(target, obj)
+            draft.target = _rename(target, obj)
         except GuardFailed as error:
+            if draft.booking is not None and await draft.booking.refill(obj, error):
+                continue
             if not isinstance(error.guard.key, Key):
                 raise api_error(error, target) from error
             with translated(target):
                 await ground.store.current()
-            guards = await ground.admit(attributes)
+            draft.guards = await ground.admit(attributes)
         except StoreError as error:
             raise api_error(error, target) from error
-    raise api_error(GuardFailed(guards[-1]), target)
+    raise api_error(GuardFailed(draft.guards[-1]), draft.target)
+
+
+async def _charged_write(ground: Ground, attributes: Attributes, draft: _Draft) -> Record:
+    target, obj, guards = draft.target, draft.obj, draft.guards
+    claims = claims_between(target, None, obj)
+    if not ground.ledger.covers(target.namespace):
+        return await ground.store.create(target.key, obj, guards, claims)
+    async with ground.ledger.charged(attributes) as charges:
+        return await ground.store.create(target.key, obj, guards + charges, claims)
 
 
 def _finish(request: Request, target: Target, obj: Object, *, spec_judged: bool) -> None:

@@ -14,6 +14,7 @@ from api.kinds import Kind
 from api.objects import Object
 from controller.admission.attributes import Operation
 from controller.admission.types import Request
+from controller.registry.allocation import claims_between
 from controller.registry.deletion_plan import (
     Plan,
     Step,
@@ -87,7 +88,8 @@ async def _carry_out(
         return Deletion(outward(target.kind, written), None, gone=False)
     version = record.version
     if not request.dry_run:
-        version = (await ground.store.delete(target.key, record.version, guards)).version
+        claims = claims_between(target, obj, None)
+        version = (await ground.store.delete(target.key, record.version, guards, claims)).version
         obj["metadata"]["resourceVersion"] = str(version)
     last = outward(target.kind, unstored(target, obj, version))
     status = None if strategy_of(target.kind).returns_deleted else _success(target, obj)

@@ -14,6 +14,7 @@ from api.objects import Object
 from controller.admission.attributes import Attributes, Operation
 from controller.admission.chain import Chain
 from controller.admission.types import Request
+from controller.registry.allocation import Allocator
 from controller.registry.faults import api_error, translated
 from controller.registry.known_specs import KnownSpecs
 from controller.registry.ledger import Ledger
@@ -31,6 +32,7 @@ class Ground:
     chain: Chain
     known: KnownSpecs
     ledger: Ledger
+    allocator: Allocator
 
     async def find(self, target: Target) -> Record | None:
         """The object as it is now, or None when it surely does not exist."""

@@ -16,6 +16,7 @@ from api.objects import Object
 from controller.admission.chain import Chain, Check
 from controller.admission.types import Request
 from controller.registry import deletion, pods, scale, update
+from controller.registry.allocation import Allocator
 from controller.registry.create import create
 from controller.registry.ground import Ground
 from controller.registry.intake import take_in
@@ -23,6 +24,7 @@ from controller.registry.known_specs import KnownSpecs
 from controller.registry.ledger import Ledger
 from controller.registry.patching import patch_object
 from controller.registry.pods import Binding, binding_of, eviction_options
+from controller.registry.ranges import DEFAULT_RANGES, ServiceRanges
 from controller.registry.types import DEFAULT_DELETE, DeleteOptions, Deletion, Patch, Target
 from controller.registry.views import outward
 from controller.store import Query, Store
@@ -33,9 +35,11 @@ _SCALE = "scale"
 
 @dataclass(frozen=True)
 class RegistrySettings:
-    """What differs between installations: further admission checks (the server's RBAC escalation check)."""
+    """What differs between installations: further admission checks (the server's RBAC escalation check), and where
+    Services get addresses and node ports from."""
 
     checks: tuple[Check, ...] = ()
+    ranges: ServiceRanges = DEFAULT_RANGES
 
 
 DEFAULT_SETTINGS = RegistrySettings()
@@ -46,7 +50,9 @@ class Registry:
 
     def __init__(self, store: Store, settings: RegistrySettings = DEFAULT_SETTINGS) -> None:
         self.store = store
-        self._ground = Ground(store, Chain(store, settings.checks), KnownSpecs(), Ledger(store))
+        self.ranges = settings.ranges
+        allocator = Allocator(store, settings.ranges)
+        self._ground = Ground(store, Chain(store, settings.checks), KnownSpecs(), Ledger(store), allocator)
 
     async def create(self, request: Request, kind: Kind, namespace: str, obj: Object) -> Record:
         """Creates `obj` (which becomes the registry's own: do not use it afterwards)."""

@@ -17,6 +17,7 @@ from api.errors import conflict, invalid, invalid_object, not_found
 from api.objects import Object, clone
 from controller.admission.attributes import Operation
 from controller.admission.types import Request
+from controller.registry.allocation import claims_between
 from controller.registry.create import Taken, create_taken
 from controller.registry.deletion_plan import is_released
 from controller.registry.faults import api_error
@@ -28,7 +29,7 @@ from controller.registry.system_fields import carry_over
 from controller.registry.types import Target
 from controller.registry.validation import validate
 from controller.registry.views import inward, outward, outward_object, stored_kind
-from controller.store.types import Guard, Record, StoreError, VersionMismatch
+from controller.store.types import Claims, Guard, GuardFailed, Record, StoreError, VersionMismatch
 
 Make = Callable[[Object], Object | None]
 """From the current object (a fresh dict, its own to change) to the wanted one; None: nothing to do."""
@@ -50,6 +51,7 @@ class Judged:
     obj: Object
     guards: tuple[Guard, ...]
     removes: bool
+    claims: Claims | None = None
 
 
 async def replace_object(ground: Ground, request: Request, target: Target, obj: Object) -> tuple[Record, bool]:
@@ -117,7 +119,9 @@ async def change(
         except VersionMismatch as error:
             record = error.current or await ground.newest(target)
         except StoreError as error:
-            raise api_error(error, target) from error
+            if not (isinstance(error, GuardFailed) and ground.store.claims.names(error.guard)):
+                raise api_error(error, target) from error
+            record = await ground.newest(target)  # somebody was faster with an address or port: choose another
     raise conflict(target.kind.group, target.kind.plural, target.name)
 
 
@@ -138,6 +142,9 @@ async def _judge(ground: Ground, request: Request, target: Target, attempt: Atte
     new, old = attempt.new, attempt.old
     carry_over(new, old)
     guards = await ground.admit(attributes_of(request, Operation.UPDATE, target, new, old))
+    with ground.allocator.booking(target, old, dry_run=request.dry_run) as booking:
+        if booking is not None:
+            await booking.fill(new)
     prepare_update_of(kind, subresource)(new, old)
     if not attempt.owned:
         own_update(request, target, new, old)
@@ -146,15 +153,16 @@ async def _judge(ground: Ground, request: Request, target: Target, attempt: Atte
         if not subresource:
             errors += refuse_unimplemented(request, kind, new, old)
         refuse(kind, target.name, errors)
-    return Judged(new, guards, is_released(target, new))
+    removes = is_released(target, new)
+    return Judged(new, guards, removes, claims_between(target, old, None if removes else new))
 
 
 async def _write(ground: Ground, target: Target, judged: Judged, record: Record) -> Record:
     """The compare-and-set itself; the version of a removed object is that of its deletion."""
     obj = judged.obj
     if judged.removes:
-        gone = await ground.store.delete(target.key, record.version, judged.guards)
+        gone = await ground.store.delete(target.key, record.version, judged.guards, judged.claims)
         obj["metadata"]["resourceVersion"] = str(gone.version)
         return unstored(target, obj, gone.version)
     obj["metadata"].pop("resourceVersion", None)
-    return await ground.store.update(target.key, obj, record.version, judged.guards)
+    return await ground.store.update(target.key, obj, record.version, judged.guards, judged.claims)

@@ -71,7 +71,7 @@ class Cache:
         self._ticket = itertools.count()
         self._floor = 0
         self.own_keys: dict[bytes, tuple[bytes, int]] = {}
-        """The store's own keys below `~`: value and revision. For leadership."""
+        """The store's own keys below `~`: value and revision. For leadership and claims."""
         self.revision = 0
 
     @property
@@ -188,7 +188,7 @@ class Cache:
             key = self._codec.keyspace.key(change.name)
             if key is None:
                 self._own(change)
-                return sub_index + 1, None
+                return sub_index, None
             if change.value is not None:
                 record = self._readable(key, change.name, change.value, change.revision)
             if record is None:

@@ -4,6 +4,7 @@ Used by store.py. One commit is in flight; what arrives meanwhile is the next on
 Invariants, each seen to matter on a real etcd:
 - a key is written at most once in a commit, and no operation compares a key that the same commit writes, because
   nested transactions see the state before it: such an operation waits for the next commit;
+- a write's claims are keys it writes, too, and such that it compares: taken and freed with the object or not at all;
 - a commit refused as a whole is split until only the guilty write is refused;
 - an unknown outcome is looked up by key and write id: success or UnknownOutcome, never a false conflict.
 A put's sub-index is its place in the commit; a deletion's is one more than that of the event before it.
@@ -77,7 +78,7 @@ class Write:
     """One write on its way. `done` gets the record it resulted in, or a StoreError."""
 
     __slots__ = (
-        *("action", "conditions", "deadline", "done", "draft", "expected", "guards"),
+        *("action", "claimed", "conditions", "deadline", "done", "draft", "expected", "freed", "guards", "holder"),
         *("key", "name", "previous", "revision", "sub_index", "write_id"),
     )
 
@@ -90,6 +91,10 @@ class Write:
         self.done = done
         self.guards: tuple[Guard, ...] = ()
         self.conditions: tuple[Condition, ...] = ()
+        self.claimed: tuple[bytes, ...] = ()
+        """Names of the claims it takes; that they are free is among its guards."""
+        self.freed: tuple[bytes, ...] = ()
+        self.holder = b""
         self.draft: Draft | None = None
         """What a PUT writes."""
         self.previous: Record | None = None
@@ -183,6 +188,9 @@ class Committer:
                 continue
             names = [condition.name for condition in write.conditions]
             clashes = write.name in written or write.name in compared or any(name in written for name in names)
+            if write.claimed or write.freed:
+                own = {*write.claimed, *write.freed}
+                clashes = clashes or bool(own & written or own & compared)
             if clashes or (batch and total + write.size > COMMIT_BYTES):
                 left.append(write)
                 if not clashes:
@@ -196,6 +204,7 @@ class Committer:
             else:
                 compared.add(write.name)
             compared.update(names)
+            written.update(write.claimed, write.freed)
             total += write.size
         self._queue.extendleft(reversed(left))
         if not self._queue:
@@ -231,8 +240,10 @@ class Committer:
                 self._cache.expect(write.write_id, write.draft)
                 value = write.draft.value(place, write.write_id)
                 commit.put(write.name, value, write.expected, write.conditions)
+                commit.claim(write.claimed, write.freed, write.holder)
             elif write.action is Action.DELETE:
                 commit.delete(write.name, write.expected, write.conditions)
+                commit.claim((), write.freed, b"")
             else:
                 commit.confirm(write.name, write.expected, write.conditions)
         return commit

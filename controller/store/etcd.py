@@ -118,6 +118,8 @@ class Commit:
 
     def __init__(self) -> None:
         self._request = TxnRequest()
+        self._success: Any = None
+        """What the operation added last does when its compares hold."""
 
     def put(self, name: bytes, value: bytes, expected: int, conditions: Sequence[Condition] = ()) -> None:
         """`expected`: the key's mod_revision, 0 when it must be absent."""
@@ -131,6 +133,14 @@ class Commit:
     def confirm(self, name: bytes, expected: int, conditions: Sequence[Condition] = ()) -> None:
         """Succeeds when the compares hold, and writes nothing."""
         self._nested(name, expected, conditions)
+
+    def claim(self, taken: Iterable[bytes], freed: Iterable[bytes], holder: bytes) -> None:
+        """What the operation added last writes and deletes besides."""
+        for name in taken:
+            put = self._success.add().request_put
+            put.key, put.value = name, holder
+        for name in freed:
+            self._success.add().request_delete_range.key = name
 
     def request(self) -> Any:
         return self._request
@@ -147,6 +157,7 @@ class Commit:
             wanted = nested.failure.add().request_range
             wanted.key = condition.name
             wanted.keys_only = True
+        self._success = nested.success
         return nested
 
 

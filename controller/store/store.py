@@ -16,6 +16,7 @@ from controller.store.barrier import Barrier
 from controller.store.border import EtcdError, HistoryCompacted
 from controller.store.cache import Cache, Subscriber
 from controller.store.cipher import Cipher
+from controller.store.claims import ClaimBook
 from controller.store.commit import Action, Committer, Write
 from controller.store.etcd import Etcd, Tls
 from controller.store.feed import Feed
@@ -26,6 +27,7 @@ from controller.store.maintenance import Maintenance
 from controller.store.paging import FIRST_KEYS, keys_for_next
 from controller.store.query import Page, Query
 from controller.store.types import (
+    Claims,
     Compacted,
     Guard,
     Key,
@@ -74,6 +76,7 @@ class Store:
         self._codec = Codec(self._keyspace, Cipher(config.encryption_key))
         self._etcd = Etcd(config.endpoints, tls, config.request_timeout_seconds)
         self._cache = Cache(self._codec, history)
+        self.claims = ClaimBook(self._etcd, self._cache, self._keyspace)
         self._feed = Feed(self._etcd, self._keyspace, self._cache)
         self._barrier = Barrier(self._etcd, self._keyspace, self._cache, self._feed)
         self._committer = Committer(self._etcd, self._codec, self._cache, config.request_timeout_seconds)
@@ -186,14 +189,18 @@ class Store:
         subscribers[callback] = None
         return lambda: subscribers.pop(callback, None)
 
-    async def create(self, key: Key, obj: Object, guards: tuple[Guard, ...] = ()) -> Record:
+    async def create(
+        self, key: Key, obj: Object, guards: tuple[Guard, ...] = (), claims: Claims | None = None
+    ) -> Record:
         """Writes a new object. Raises KeyExists, GuardFailed, TooLarge, Unavailable, UnknownOutcome."""
-        write = self._write(Action.PUT, key, 0, guards)
+        write = self._write(Action.PUT, key, 0, guards, claims)
         write.draft = Draft(self._codec, key, write.name, obj)
         self._committer.submit(write)
         return await write.done
 
-    async def update(self, key: Key, obj: Object, expected: int, guards: tuple[Guard, ...] = ()) -> Record:
+    async def update(
+        self, key: Key, obj: Object, expected: int, guards: tuple[Guard, ...] = (), claims: Claims | None = None
+    ) -> Record:
         """Replaces the object as it was at version `expected`. Identical content: confirmed by a compare, same version,
         no event. Raises VersionMismatch, KeyMissing, GuardFailed, TooLarge, Unavailable, UnknownOutcome."""
         previous = await self._expected(key, expected)
@@ -202,14 +209,16 @@ class Store:
             write = self._write(Action.CONFIRM, key, expected, guards)
             write.previous = previous
         else:
-            write = self._write(Action.PUT, key, expected, guards)
+            write = self._write(Action.PUT, key, expected, guards, claims)
             write.draft = draft
         self._committer.submit(write)
         return await write.done
 
-    async def delete(self, key: Key, expected: int, guards: tuple[Guard, ...] = ()) -> Record:
+    async def delete(
+        self, key: Key, expected: int, guards: tuple[Guard, ...] = (), claims: Claims | None = None
+    ) -> Record:
         """Returns the last state carrying the deletion's version. Raises as `update`."""
-        write = self._write(Action.DELETE, key, expected, guards)
+        write = self._write(Action.DELETE, key, expected, guards, claims)
         write.previous = await self._expected(key, expected)
         self._committer.submit(write)
         return await write.done
@@ -231,10 +240,14 @@ class Store:
         """`async with store.lead("controller", me) as leadership:` is entered once elected."""
         return Leadership(self._etcd, self._cache, self._keyspace, Candidacy(name, identity, ttl_seconds))
 
-    def _write(self, action: Action, key: Key, expected: int, guards: tuple[Guard, ...]) -> Write:
+    def _write(
+        self, action: Action, key: Key, expected: int, guards: tuple[Guard, ...], claims: Claims | None = None
+    ) -> Write:
         done = asyncio.get_running_loop().create_future()
         write = Write(action, key, self._keyspace.name(key), revision_of(expected), done)
         write.guards = guards
+        if claims is not None:
+            self.claims.add_to(write, claims)
         return write
 
     async def _expected(self, key: Key, expected: int) -> Record:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from api.kinds import Kind
 from api.objects import Object
-from controller.registry.strategies import batch, core, extras, pods, workloads
+from controller.registry.strategies import batch, core, extras, pods, services, workloads
 from controller.registry.strategies.base import PrepareUpdate, Strategy
 from controller.registry.strategies.common import spec_and_status
 
@@ -26,7 +26,7 @@ _STRATEGIES: dict[tuple[str, str], Strategy] = {
     ("", "pods"): pods.STRATEGY,
     ("", "secrets"): core.SECRET,
     ("", "serviceaccounts"): core.SERVICE_ACCOUNT,
-    ("", "services"): replace(spec_and_status(_BALANCED, counted=()), create_on_update=True, returns_deleted=True),
+    ("", "services"): services.SERVICE,
     ("", "endpoints"): Strategy(create_on_update=True),
     ("", "replicationcontrollers"): workloads.REPLICATION_CONTROLLER,
     ("", "podtemplates"): workloads.POD_TEMPLATE,

@@ -89,7 +89,7 @@ def _check_spec(errors: Errors, spec: Value) -> None:
     check_labels(errors, "spec.selector", spec.get("selector"))
     _check_affinity(errors, spec)
     if kind != "ExternalName":
-        _check_cluster_ips(errors, spec)
+        check_cluster_ips(errors, spec)
     for index, address in enumerate(spec.get("externalIPs") or ()):
         before = len(errors)
         check_ip(errors, f"spec.externalIPs[{index}]", address)
@@ -153,10 +153,15 @@ def _check_affinity(errors: Errors, spec: Value) -> None:
         errors.append(invalid(f"{path}.clientIP.timeoutSeconds", seconds, detail))
 
 
-def _check_cluster_ips(errors: Errors, spec: Value) -> None:
-    addresses, first = _addresses(spec), spec.get("clusterIP") or ""
-    if first and first != (addresses or [""])[0]:
+def check_cluster_ips(errors: Errors, spec: Value) -> None:
+    """Addresses, families and policy among themselves; allocation asks this, too, before it begins."""
+    addresses, first = list(spec.get("clusterIPs") or ()), spec.get("clusterIP") or ""
+    if first and not addresses:
+        errors.append(required("spec.clusterIPs"))
+    elif first and first != addresses[0]:
         errors.append(invalid("spec.clusterIPs", addresses, "first value must match `clusterIP`"))
+    elif addresses and not first:
+        errors.append(invalid("spec.clusterIPs", addresses, "must be empty when `clusterIP` is not specified"))
     seen: set[str] = set()
     for index, family in enumerate(spec.get("ipFamilies") or ()):
         if family not in _FAMILIES:
