@@ -68,7 +68,7 @@ def test_scaling_in_the_middle_of_a_rollout_ends_at_the_new_size(
     world.change_image("two")
     for step in steps[: len(steps) // 2]:
         one_step(world, step)
-    world.change_deployment(replicas=wanted)
+    world.change_owner(replicas=wanted)
     for step in steps[len(steps) // 2 :]:
         one_step(world, step)
     world.settle()
@@ -133,6 +133,6 @@ def test_a_create_repeated_on_a_stale_view_makes_nothing_twice(replicas: int, cu
     name = world.replica_sets[0]["metadata"]["name"]
     stale = world.look_at_replica_set(name)
     for cut in cuts:
-        world._apply(replicaset.decide(stale), cut)
-    world._apply(replicaset.decide(stale), None)
+        world.apply(replicaset.decide(stale), cut)
+    world.apply(replicaset.decide(stale), None)
     assert len(world.pods) == min(replicas, int(world.replica_sets[0]["spec"]["replicas"]))

@@ -31,7 +31,7 @@ def flat(decision: Decision) -> list[Action]:
 
 
 class World:
-    def __init__(self, spec: Object) -> None:
+    def __init__(self, spec: Object, *, owner: tuple[str, str] = DEPLOYMENT, kind: str = "Deployment") -> None:
         self.now = START
         self._versions = itertools.count(1)
         self._uids = itertools.count(1)
@@ -40,19 +40,25 @@ class World:
         template = {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "c", "image": "one"}]}}
         body = {"selector": {"matchLabels": {"app": "x"}}, "template": template, **spec}
         meta = {"name": "x", "namespace": "w"}
-        self._add(DEPLOYMENT, {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": body})
+        self._owner = owner
+        self._add(owner, {"apiVersion": "apps/v1", "kind": kind, "metadata": meta, "spec": body})
 
     @property
     def deployment(self) -> Object:
         return self.objects[DEPLOYMENT]
 
     @property
+    def owner(self) -> Object:
+        """The one workload that a person made."""
+        return self.objects[self._owner]
+
+    @property
     def pods(self) -> list[Object]:
-        return self._all("pods")
+        return self.all("pods")
 
     @property
     def replica_sets(self) -> list[Object]:
-        return self._all("replicasets")
+        return self.all("replicasets")
 
     @property
     def running(self) -> list[Object]:
@@ -61,18 +67,18 @@ class World:
     def available(self) -> int:
         return sum(pod_facts(pod).ready for pod in self.running)
 
-    def change_deployment(self, **spec: Any) -> None:
-        self.deployment["spec"].update(spec)
-        self._touch(self.deployment, spec_changed=True)
+    def change_owner(self, **spec: Any) -> None:
+        self.owner["spec"].update(spec)
+        self._touch(self.owner, spec_changed=True)
 
     def change_image(self, image: str) -> None:
-        self.deployment["spec"]["template"]["spec"]["containers"][0]["image"] = image
-        self._touch(self.deployment, spec_changed=True)
+        self.owner["spec"]["template"]["spec"]["containers"][0]["image"] = image
+        self._touch(self.owner, spec_changed=True)
 
     def look_at_deployment(self, failure: Failure | None = None) -> deployments.Observed:
         uid = uid_of(self.deployment)
         sets = [one for one in self.replica_sets if (controller_of(one) or {"uid": uid})["uid"] == uid]
-        running = {uid_of(one): sum(not pod_facts(pod).finished for pod in self._pods_of(one)) for one in sets}
+        running = {uid_of(one): sum(not pod_facts(pod).finished for pod in self.pods_of(one)) for one in sets}
         occupied = ("replicasets", planned_name(self.deployment)) in self.objects
         return deployments.Observed(
             clone(self.deployment), tuple(clone(one) for one in sets), self.now, running, occupied, failure
@@ -80,7 +86,7 @@ class World:
 
     def look_at_replica_set(self, name: str, failure: Failure | None = None) -> replicasets.Observed:
         obj = self.objects["replicasets", name]
-        pods = tuple(pod_facts(pod) for pod in self._pods_of(obj))
+        pods = tuple(pod_facts(pod) for pod in self.pods_of(obj))
         orphans = tuple(pod_facts(pod) for pod in self.pods if controller_of(pod) is None)
         return replicasets.Observed(clone(obj), pods, self.now, orphans, frozenset(self.gone), {}, failure)
 
@@ -100,6 +106,10 @@ class World:
         pod["status"] = {"phase": "Running", "conditions": [condition]}
         self._touch(pod)
 
+    def play_ended(self, pod: Object, phase: str) -> None:
+        pod["status"] = {"phase": phase}
+        self._touch(pod)
+
     def play_gone(self, pod: Object) -> None:
         if is_deleting(pod):
             self.gone.add(pod["metadata"]["name"])
@@ -111,7 +121,7 @@ class World:
     def settle(self, rounds: int = 300) -> int:
         """Reconciles and plays kubelet until nothing changes; how many rounds that took."""
         for turn in range(rounds):
-            before = self._fingerprint()
+            before = self.fingerprint()
             self.step_deployment()
             for one in list(self.replica_sets):
                 self.step_replica_set(one["metadata"]["name"])
@@ -121,18 +131,18 @@ class World:
                 elif not pod_facts(pod).ready:
                     self.play_ready(pod)
             self.pass_time(1)
-            if self._fingerprint() == before:
+            if self.fingerprint() == before:
                 return turn
         raise AssertionError("it never comes to rest")
 
     def step_deployment(self, stop_after: int | None = None) -> None:
-        self._apply(deployments.decide(self.look_at_deployment()), stop_after)
+        self.apply(deployments.decide(self.look_at_deployment()), stop_after)
 
     def step_replica_set(self, name: str, stop_after: int | None = None) -> None:
         if ("replicasets", name) in self.objects:
-            self._apply(replicasets.decide(self.look_at_replica_set(name)), stop_after)
+            self.apply(replicasets.decide(self.look_at_replica_set(name)), stop_after)
 
-    def _apply(self, decision: Decision, stop_after: int | None) -> None:
+    def apply(self, decision: Decision, stop_after: int | None) -> None:
         """As the loop does: in order, up to the first error, or cut off after some actions."""
         for action in flat(decision)[:stop_after]:
             try:
@@ -183,11 +193,11 @@ class World:
         if spec_changed:
             obj["metadata"]["generation"] += 1
 
-    def _all(self, plural: str) -> list[Object]:
+    def all(self, plural: str) -> list[Object]:
         return [obj for (kind, _), obj in sorted(self.objects.items()) if kind == plural]
 
-    def _pods_of(self, owner: Object) -> Iterator[Object]:
+    def pods_of(self, owner: Object) -> Iterator[Object]:
         return (pod for pod in self.pods if (controller_of(pod) or {}).get("uid") == uid_of(owner))
 
-    def _fingerprint(self) -> str:
+    def fingerprint(self) -> str:
         return repr(sorted(self.objects.items()))
