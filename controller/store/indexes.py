@@ -1,12 +1,12 @@
 """The objects of one kind, sorted and indexed.
 
 Used by cache.py. Order is etcd's (namespace/name as bytes). Indexed are all labels and the fields in `INDEXED`; a list
-looks at the smallest set of candidates its equalities name. Pure.
+looks at the smallest set of candidates its equalities or its namespace name. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 
 from sortedcontainers import SortedDict
@@ -88,15 +88,20 @@ class Indexes:
         """Where the objects that may match are, in order."""
         first = place(*query.after) if query.after else None
         candidates = self._candidates(query)
-        if candidates is None:
-            low, high = (f"{query.namespace}/", f"{query.namespace}0") if query.namespace else (None, None)
+        low, high = (f"{query.namespace}/", f"{query.namespace}0") if query.namespace else (None, None)
+        if candidates is None or (high and self._between(low, high) < len(candidates)):
             after = first is not None and (low is None or first > low)
             places: Iterator[str] = self._sorted.irange(first if after else low, high, (not after, False))
             return places
         start = f"{query.namespace}/" if query.namespace else ""
         return iter(sorted(where for where in candidates if where.startswith(start) and (not first or where > first)))
 
-    def _candidates(self, query: Query) -> Iterable[str] | None:
+    def _between(self, low: str | None, high: str) -> int:
+        """How many objects a namespace has: looking at all of them may be less than looking up a common label."""
+        found: int = self._sorted.bisect_left(high) - self._sorted.bisect_left(low)
+        return found
+
+    def _candidates(self, query: Query) -> Collection[str] | None:
         """The smallest indexed set that holds all matches; None: all objects."""
         fields = query.fields.equalities if query.fields is not None else {}
         if _NAME in fields:

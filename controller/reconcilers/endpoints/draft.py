@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any
 
 from api.objects import Object, annotations_of, is_deleting, labels_of, metadata, name_of, namespace_of, uid_of
-from api.selectors import LabelSelector, Requirement
+from api.selectors import from_labels
 from controller.reconcilers.actions import Create, Delete, Write
 from controller.reconcilers.endpoints.facts import MANAGED_BY, SERVICE_NAME, SLICES
 from controller.reconcilers.names import child_names, generate_base
@@ -93,8 +93,8 @@ def _body(draft: Draft) -> Object:
 def slices_of(store: Store, service: tuple[str, str], manager: str) -> tuple[Object, ...]:
     """The slices that `manager` keeps for a Service; those that are going are gone already."""
     namespace, name = service
-    marked = (Requirement(SERVICE_NAME, "=", (name,)), Requirement(MANAGED_BY, "=", (manager,)))
-    records = store.list(SLICES.resource, Query(namespace=namespace, labels=LabelSelector(marked))).records
+    marked = from_labels({SERVICE_NAME: name, MANAGED_BY: manager})
+    records = store.list(SLICES.resource, Query(namespace=namespace, labels=marked)).records
     return tuple(one for one in (record.parse() for record in records) if not is_deleting(one))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 from api.objects import Object
-from api.selectors import LabelSelector, Requirement
+from api.selectors import from_labels
 from controller.reconcilers.endpoints.facts import (
     NODES,
     PODS,
@@ -73,8 +73,7 @@ class ServicePods:
 
     def pods_of(self, service: Mapping[str, Any]) -> tuple[EndpointPod, ...]:
         """The pods that a Service selects, in the order of their names."""
-        wanted = LabelSelector(tuple(Requirement(key, "=", (value,)) for key, value in selector_of(service).items()))
-        query = Query(namespace=service["metadata"]["namespace"], labels=wanted)
+        query = Query(namespace=service["metadata"]["namespace"], labels=from_labels(selector_of(service)))
         return tuple(self._pods.of(record) for record in self._store.list(PODS.resource, query).records)
 
     def zones_of(self, pods: Iterable[EndpointPod]) -> Mapping[str, str]:
