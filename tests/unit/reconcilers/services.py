@@ -13,7 +13,7 @@ from controller.reconcilers.loop import Decision
 from tests.unit.reconcilers.facts import EARLIER, NOW_TEXT, meta
 
 NAMES = tuple(f"x-{letter}" for letter in "abcdef")
-LABELS: Object = {"endpointslice.kubernetes.io/managed-by": MANAGER, "kubernetes.io/service-name": "x"}
+LABELS: dict[str, str] = {"endpointslice.kubernetes.io/managed-by": MANAGER, "kubernetes.io/service-name": "x"}
 OWNER = {
     "apiVersion": "v1",
     "kind": "Service",

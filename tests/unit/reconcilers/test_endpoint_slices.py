@@ -36,7 +36,7 @@ def only(slices: Sequence[Object]) -> Object:
 
 def test_a_service_without_pods_has_one_empty_slice_without_ports() -> None:
     decision = decide(seen(service(labels={"team": "a"}), ()))
-    expected = {
+    expected: Object = {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
