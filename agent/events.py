@@ -58,11 +58,12 @@ class _Bucket:
 
 
 class EventRecorder:
-    """One per agent; `run` sends. `node` names the node in the events' source."""
+    """`run` sends. `node` and `component` are the events' source."""
 
-    def __init__(self, client: Client, node: str) -> None:
+    def __init__(self, client: Client, node: str, component: str = COMPONENT) -> None:
         self._client = client
         self._node = node
+        self._component = component
         self._waiting: deque[tuple[Happening, datetime]] = deque(maxlen=MOST_WAITING)
         self._filled = asyncio.Event()
         self._told: OrderedDict[Happening, _Told] = OrderedDict()
@@ -133,8 +134,8 @@ class EventRecorder:
             "reason": happening.reason,
             "message": happening.message,
             "type": happening.type,
-            "source": {"component": COMPONENT, "host": self._node},
-            "reportingComponent": COMPONENT,
+            "source": {"component": self._component, "host": self._node},
+            "reportingComponent": self._component,
             "reportingInstance": self._node,
             "firstTimestamp": format_time(at),
             "lastTimestamp": format_time(at),

@@ -99,8 +99,6 @@ IDLE_KINDS: dict[tuple[str, str], str] = {
     ("batch", "CronJob"): "no jobs are made for it",
     ("autoscaling", "HorizontalPodAutoscaler"): "nothing is scaled by it",
     ("policy", "PodDisruptionBudget"): "evictions do not ask it",
-    ("networking.k8s.io", "Ingress"): _NO_TRAFFIC,
-    ("networking.k8s.io", "IngressClass"): _NO_TRAFFIC,
     ("storage.k8s.io", "StorageClass"): _NO_STORAGE,
 }
 """Kinds that are kept and shown while nothing acts on them: creating one is answered with a warning that says so.
@@ -149,6 +147,8 @@ WARNED: dict[str, dict[str, str]] = {
     "core.v1.GRPCAction": {"mode": "probes ask the health service without TLS"},
     "core.v1.Lifecycle": {"stopSignal": "containers are stopped with the signal of their image, or SIGTERM"},
     "core.v1.SecurityContext": {"windowsOptions": "every node runs Linux"},
+    "networking.v1.IngressBackend": {"resource": "only Services are served; requests go where they would without it"},
+    "networking.v1.IngressClassSpec": {"parameters": "the ingress has no parameters"},
     "core.v1.PodSecurityContext": {
         "windowsOptions": "every node runs Linux",
         "fsGroupChangePolicy": "volumes change hands at every start",

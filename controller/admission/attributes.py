@@ -15,6 +15,7 @@ from api.errors import Cause, Forbidden, qualified
 from api.kinds import Kind
 from api.objects import Object, name_of
 from controller.admission.types import Request
+from controller.store import Page
 from controller.store.types import Key, Record
 
 
@@ -22,6 +23,10 @@ class Reader(Protocol):
     """The part of the store that admission reads."""
 
     def get(self, key: Key) -> Record | None:
+        """From the cache; does not block."""
+        ...
+
+    def list(self, resource: tuple[str, str]) -> Page:
         """From the cache; does not block."""
         ...
 

@@ -1,8 +1,8 @@
 """The admission chain: what every write has to pass between defaulting and validation.
 
 Called by the registry for create, update, delete and connect. Order: who may (node restriction), where (namespace
-lifecycle), then what the object is given (service account, tolerations, priority, taint). Invariant: after `admit`
-the object changes only in its strategy.
+lifecycle), then what the object is given (service account, tolerations, priority, taint, ingress class). Invariant:
+after `admit` the object changes only in its strategy.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from controller.admission.attributes import Attributes, Operation, Reader
+from controller.admission.ingress_class import INGRESSES, set_ingress_class
 from controller.admission.namespaces import admit_into_namespace, admit_namespace_deletion
 from controller.admission.node_restriction import restrict_node
 from controller.admission.pods import add_default_tolerations, set_priority, taint_new_node
@@ -52,3 +53,5 @@ class Chain:
             add_default_tolerations(obj)
         elif attributes.kind.resource == ("", "nodes") and attributes.operation is Operation.CREATE:
             taint_new_node(obj)
+        elif attributes.kind.resource == INGRESSES and attributes.operation is Operation.CREATE:
+            set_ingress_class(obj, self.reader)

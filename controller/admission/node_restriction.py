@@ -29,6 +29,9 @@ _AGENT_LABELS = frozenset(
     }
 )
 _AGENT_LABEL_DOMAINS = ("kubelet.kubernetes.io", "node.kubernetes.io")
+_OUR_DOMAIN = "wherry"
+"""Labels `wherry/...` give a node rights (to read the certificates of Ingresses): only people and controllers set them,
+not even a node that registers, because a join token may be stolen."""
 _FREE = {("", "events"), ("events.k8s.io", "events"), ("certificates.k8s.io", "certificatesigningrequests")}
 _REVIEWS = {"authentication.k8s.io", "authorization.k8s.io"}
 
@@ -84,8 +87,11 @@ def _restrict_labels(attributes: Attributes, node: str) -> None:
 
 
 def _is_reserved(label: str) -> bool:
-    """Labels in Kubernetes' domains place workloads; an agent may set only those that describe its machine."""
+    """Labels in Kubernetes' domains and ours place workloads and give rights; an agent may set only those that describe
+    its machine."""
     domain = label.partition("/")[0] if "/" in label else ""
+    if domain == _OUR_DOMAIN:
+        return True
     in_kubernetes = any(domain == root or domain.endswith("." + root) for root in ("kubernetes.io", "k8s.io"))
     if not in_kubernetes or label in _AGENT_LABELS:
         return False

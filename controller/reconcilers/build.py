@@ -20,6 +20,7 @@ from controller.reconcilers.endpoints.mirror import EndpointSliceMirror
 from controller.reconcilers.endpoints.slices_watch import EndpointSliceReconciler
 from controller.reconcilers.event_ttl import EventExpiry
 from controller.reconcilers.garbage import GarbageCollector
+from controller.reconcilers.ingress_status import IngressStatus
 from controller.reconcilers.liveness import Liveness
 from controller.reconcilers.loop import Reconciler, run_loop
 from controller.reconcilers.namespace import NamespaceReconciler
@@ -77,6 +78,7 @@ def build(registry: Registry, liveness: Liveness, settings: Settings) -> list[Re
         NamespaceReconciler(views, utc_now),
         NodeLifecycle(views, health, utc_now),
         TaintEviction(views, health, utc_now),
+        IngressStatus(views),
         NodeIpam(views, settings.cluster_cidr, settings.node_cidr_mask),
         PodGarbageCollector(views, settings.terminated_pods, utc_now),
         ResourceQuotaReconciler(views, utc_now),

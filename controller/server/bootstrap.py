@@ -1,4 +1,4 @@
-"""What exists in every cluster: the namespaces and Kubernetes' default roles, created at start.
+"""What exists in every cluster: the namespaces, Kubernetes' default roles and our IngressClass, created at start.
 
 Called by main.py before the server is ready. Writes through the registry as system:masters. Invariant: run again, it
 changes nothing that is as it should be; a role somebody annotated `autoupdate: "false"` is left alone.
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from api.errors import AlreadyExists
+from api.ingress import CLASS_NAME, CONTROLLER
 from api.kinds import Kind, by_resource
 from api.objects import Object, annotations_of, name_of
 from controller.admission.types import MASTERS_GROUP, Request, User
@@ -20,6 +21,13 @@ from controller.store.types import Key
 
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 FIELD_MANAGER = "wherry"
+_INGRESS_CLASS: Object = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "IngressClass",
+    "metadata": {"name": CLASS_NAME},
+    "spec": {"controller": CONTROLLER},
+}
+"""Not marked as default: an Ingress without a class is served all the same, and keeps having none."""
 _SYSTEM = User("system:apiserver", groups=(MASTERS_GROUP,))
 
 
@@ -29,6 +37,7 @@ async def ensure_defaults(registry: Registry) -> None:
     for name in NAMESPACES:
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
         wanted.append((by_resource("", "namespaces"), namespace, ""))
+    wanted.append((by_resource("networking.k8s.io", "ingressclasses"), _INGRESS_CLASS, ""))
     wanted += [(by_resource(GROUP, "clusterroles"), role, "rules") for role in cluster_roles()]
     wanted += [(by_resource(GROUP, "clusterrolebindings"), binding, "subjects") for binding in cluster_role_bindings()]
     results = await asyncio.gather(*(_ensure(registry, *entry) for entry in wanted), return_exceptions=True)

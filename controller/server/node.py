@@ -3,7 +3,8 @@
 Called through authorization.Chain. An agent is system:node:NAME in group system:nodes, known by its client
 certificate. Reads the store's cache; what a pod refers to is computed once per version of the pod. Invariant: a stolen
 agent certificate reads no Secret, ConfigMap or pod of another node (of all pods it reads addresses and labels), gets
-tokens only of its own pods' accounts, and changes no other node. What a node writes *into* its objects is judged by
+tokens only of its own pods' accounts, and changes no other node; one of a node that the administrator labelled for
+Ingress reads Ingresses and the certificates that they name, too. What a node writes *into* its objects is judged by
 admission (NodeRestriction).
 Rules: https://kubernetes.io/docs/reference/access-authn-authz/node/
 """
@@ -13,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from api.ingress import NODE_LABEL, TLS_SECRET_TYPE, is_ingress_node, tls_secrets
 from controller.server.authorization import ALLOWED, Attributes, Decision
 from controller.server.default_roles import NODE_RULES
 from controller.server.rbac import Rule
-from controller.store import Store
+from controller.store import Query, Store
 from controller.store.types import Key, Record
 
 LEASE_NAMESPACE = "kube-node-lease"
@@ -24,6 +26,7 @@ CACHE_PODS = 20_000
 _NOT_AN_AGENT = Decision(False)
 _REFERRED = ("configmaps", "secrets", "serviceaccounts", "persistentvolumeclaims")
 _READ = ("get", "list", "watch")
+_INGRESSES = ("networking.k8s.io", "ingresses")
 _RULES = tuple(Rule.of(rule) for rule in NODE_RULES)
 
 
@@ -54,6 +57,9 @@ class NodeAuthorizer:
                 return self._judge_token(node, wanted)
             case ("", resource) if resource in _REFERRED:
                 return self._judge_referred(node, wanted)
+            case ("networking.k8s.io", "ingresses" | "ingressclasses"):
+                may = wanted.verb in _READ and not wanted.subresource and self._serves_ingresses(node)
+                return None if may else f"only nodes with the label {NODE_LABEL}=true may read Ingresses"
             case ("coordination.k8s.io", "leases"):
                 own = wanted.namespace == LEASE_NAMESPACE and wanted.name in (node, "")
                 may = wanted.verb == "create" or (
@@ -87,7 +93,23 @@ class NodeAuthorizer:
             return "can only read namespaced object of this type by name"
         if self._is_referred(node, wanted.namespace, wanted.resource, wanted.name):
             return None
+        if wanted.resource == "secrets" and wanted.verb == "get" and self._is_shown(node, wanted):
+            return None
         return f"no relationship found between node '{node}' and this object"
+
+    def _serves_ingresses(self, node: str) -> bool:
+        record = self._store.get(Key("", "nodes", "", node))
+        return record is not None and is_ingress_node(record.labels)
+
+    def _is_shown(self, node: str, wanted: Attributes) -> bool:
+        """Whether a Secret holds a certificate that this node has to show for an Ingress."""
+        if not self._serves_ingresses(node):
+            return False
+        secret = self._store.get(Key("", "secrets", wanted.namespace, wanted.name))
+        if secret is not None and secret.fields.get("type") != TLS_SECRET_TYPE:
+            return False
+        ingresses = self._store.list(_INGRESSES, Query(namespace=wanted.namespace)).records
+        return any(("tls", wanted.name) in self._references_of(record) for record in ingresses)
 
     def _judge_token(self, node: str, wanted: Attributes) -> str | None:
         if wanted.verb != "create":
@@ -109,9 +131,14 @@ class NodeAuthorizer:
             return known[1]
         if len(self._references) >= CACHE_PODS:
             self._references.clear()
-        found = frozenset(references_of(record.parse()))
+        read = _shown_by if record.key.resource == _INGRESSES else references_of
+        found = frozenset(read(record.parse()))
         self._references[record.key] = (record.version, found)
         return found
+
+
+def _shown_by(ingress: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    return (("tls", name) for name in tls_secrets(ingress))
 
 
 def _judge_nodes(node: str, wanted: Attributes) -> str | None:

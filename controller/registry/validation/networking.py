@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 
 from api.errors import duplicate, forbidden, invalid, not_supported, required, too_many
+from api.ingress import LEGACY_ANNOTATION
 from api.names import is_dns_label, is_dns_subdomain, is_port_number, is_wildcard_subdomain
 from controller.registry.validation.meta import check_metadata, check_updated_metadata
 from controller.registry.validation.rules import (
@@ -52,6 +53,15 @@ def check_ingress(errors: Errors, ingress: Value) -> None:
             check_subdomain(errors, f"spec.tls[{index}].secretName", tls["secretName"])
     if spec.get("ingressClassName") is not None:
         check_subdomain(errors, "spec.ingressClassName", spec["ingressClassName"])
+
+
+def check_new_ingress(errors: Errors, ingress: Value) -> None:
+    """The annotation of old says nothing else than the field."""
+    check_ingress(errors, ingress)
+    legacy = (ingress["metadata"].get("annotations") or {}).get(LEGACY_ANNOTATION)
+    if legacy is not None and (ingress.get("spec") or {}).get("ingressClassName") not in (None, legacy):
+        detail = "must match `ingressClassName` when both are specified"
+        errors.append(invalid(f"annotations.{LEGACY_ANNOTATION}", legacy, detail))
 
 
 def check_ingress_update(errors: Errors, ingress: Value, old: Value) -> None:

@@ -14,6 +14,7 @@ from controller.admission.attributes import Attributes, Operation
 from controller.admission.chain import Chain
 from controller.admission.pods import add_default_tolerations, taint_new_node
 from controller.admission.types import Request, User
+from controller.store import Page
 from controller.store.types import Guard, Key, Record
 
 PODS = kinds.by_resource("", "pods")
@@ -34,6 +35,9 @@ class Cache:
 
     def get(self, key: Key) -> Record | None:
         return self._records.get(key)
+
+    def list(self, resource: tuple[str, str]) -> Page:
+        return Page([record for key, record in self._records.items() if key.resource == resource], 7, 0)
 
     async def read(self, key: Key) -> Record | None:
         return self._records.get(key)
@@ -209,6 +213,13 @@ REFUSED = {
     "a label that places workloads": changing(
         NODES, {"metadata": {"labels": {"node-restriction.kubernetes.io/zone": "a"}}}, NODE, name="n1"
     ),
+    "the label that opens certificates to it": changing(
+        NODES, {"metadata": {"labels": {"wherry/ingress": "true"}}}, NODE, name="n1"
+    ),
+    "that label when it registers": creating(
+        {"metadata": {"name": "n1", "labels": {"wherry/ingress": "true"}}}, NODES, AGENT, name="n1"
+    ),
+    "taking that label away": changing(NODES, NODE, {"metadata": {"labels": {"wherry/ingress": "true"}}}, name="n1"),
     "deleting itself": Attributes(Request(AGENT), Operation.DELETE, NODES, "", "n1", old=NODE),
     "the status of another node's pods": changing(PODS, THEIRS, THEIRS, subresource="status"),
     "the labels of its pods": changing(PODS, {"metadata": {"labels": {"a": "b"}}}, MINE, subresource="status"),

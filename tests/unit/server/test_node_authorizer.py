@@ -12,7 +12,7 @@ from api.selectors import parse_field_selector
 from controller.admission.types import User
 from controller.server.authorization import Attributes
 from controller.server.node import NodeAuthorizer, references_of
-from controller.store import Store
+from controller.store import Page, Query, Store
 from controller.store.types import Key, Record
 
 N1 = User("system:node:n1", groups=("system:nodes", "system:authenticated"))
@@ -29,11 +29,15 @@ class Pods:
     def __init__(self, *records: Record) -> None:
         self._records = {record.key: record for record in records}
 
+    def list(self, resource: tuple[str, str], query: Query) -> Page:
+        keys = [key for key in self._records if key.resource == resource and key.namespace == query.namespace]
+        return Page([self._records[key] for key in keys], 1, 0)
+
     def get(self, key: Key) -> Record | None:
         return self._records.get(key)
 
     def by_node(self, node: str) -> Iterable[Record]:
-        return [record for record in self._records.values() if record.fields["spec.nodeName"] == node]
+        return [record for record in self._records.values() if record.fields.get("spec.nodeName") == node]
 
 
 MINE = pod(
@@ -152,3 +156,40 @@ def test_the_reason_says_that_nothing_links_node_and_object() -> None:
 
 def test_an_absent_account_means_the_default_one() -> None:
     assert ("serviceaccounts", "default") in set(references_of({"spec": {}}))
+
+
+def _ingress_world(*labelled: str) -> NodeAuthorizer:
+    """Two TLS Secrets and an opaque one in `ns`; an Ingress names one of the former and the latter."""
+    spec = {"tls": [{"secretName": "shown"}, {"secretName": "opaque"}, {"secretName": "to-come"}, {}]}
+    ingress = {"metadata": {"name": "i", "namespace": "ns"}, "spec": spec}
+    records = [Record(Key("networking.k8s.io", "ingresses", "ns", "i"), 1, orjson.dumps(ingress), {}, {})]
+    for name, kind in (("shown", "kubernetes.io/tls"), ("hidden", "kubernetes.io/tls"), ("opaque", "Opaque")):
+        records.append(Record(Key("", "secrets", "ns", name), 1, b"{}", {}, {"type": kind}))
+    for name in ("n1", "n2"):
+        labels = {"wherry/ingress": "true"} if name in labelled else {}
+        records.append(Record(Key("", "nodes", "", name), 1, b"{}", labels, {}))
+    return NodeAuthorizer(cast(Store, Pods(*records)))
+
+
+def _may(world: NodeAuthorizer, verb: str, resource: str, name: str = "") -> bool:
+    group = "" if resource == "secrets" else "networking.k8s.io"
+    wanted = Attributes(N1, verb, group=group, resource=resource, name=name, namespace="ns" if name else "")
+    return world.authorize(wanted).allowed
+
+
+def test_a_node_with_the_label_gets_the_certificates_that_ingresses_name_and_no_other_secret() -> None:
+    world = _ingress_world("n1")
+    assert all(_may(world, verb, "ingresses") for verb in ("list", "watch"))
+    assert all(_may(world, verb, "ingressclasses") for verb in ("list", "watch"))
+    assert _may(world, "get", "secrets", "shown")
+    assert _may(world, "get", "secrets", "to-come"), "it is told that it does not exist"
+    assert not any(_may(world, "get", "secrets", name) for name in ("hidden", "opaque"))
+    assert not any(_may(world, verb, "secrets", "shown") for verb in ("list", "watch", "update", "delete"))
+    assert not any(_may(world, verb, "ingresses", "i") for verb in ("update", "patch", "delete", "create"))
+
+
+def test_a_node_without_the_label_reads_none_of_it() -> None:
+    world = _ingress_world("n2")
+    assert not any(_may(world, verb, "ingresses") for verb in ("get", "list", "watch"))
+    assert not any(_may(world, verb, "ingressclasses") for verb in ("get", "list", "watch"))
+    assert not _may(world, "get", "secrets", "shown")
