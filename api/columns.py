@@ -35,6 +35,7 @@ from api.printing import (
     template_of,
     wide,
 )
+from api.schema.custom.type import custom_of
 
 _ROLE_LABEL = "node-role.kubernetes.io/"
 
@@ -85,12 +86,16 @@ _EVENT_COLUMNS = (
 
 def columns_of(kind: Kind) -> tuple[Column, ...]:
     """The headings for a kind; kinds without a printer of their own show name and creation time."""
+    if (schema := custom_of(kind)) is not None:
+        return schema.headings()
     printer = _PRINTERS.get((kind.group, kind.kind))
     return printer[0] if printer else (NAME, CREATED)
 
 
 def cells(kind: Kind, obj: View, now: datetime) -> list[Any]:
     """One row: values in the order of `columns_of`. `now` is what ages are counted to."""
+    if (schema := custom_of(kind)) is not None:
+        return schema.cells(obj, now)
     printer = _PRINTERS.get((kind.group, kind.kind))
     if printer is None:
         return [name_of(obj), meta_of(obj).get("creationTimestamp")]

@@ -1,14 +1,19 @@
 """THE table of kinds: everything generic code needs to know about a kind.
 
 Adding a kind is adding a row here plus, where its rules go beyond the schema, a strategy in
-`controller/registry/strategies`. Read by server (routes, discovery, tables), registry, agent and CLI. Pure data.
+`controller/registry/strategies`. Read by server (routes, discovery, tables), registry, agent and CLI. Pure data, but
+for the rows of custom kinds, which the API server puts in and takes out (`serve_custom`) as definitions come and go.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
+from typing import TypeVar
 
+Function = TypeVar("Function", bound=Callable[..., object])
+Row = TypeVar("Row")
 STANDARD_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 
 
@@ -43,6 +48,10 @@ class Kind:
     subresources: tuple[Subresource, ...] = ()
     stored_as: tuple[str, str] | None = None
     selectable_fields: tuple[str, ...] = field(default=())
+    custom: object = field(default=None, compare=False, repr=False)
+    """The schema of a custom kind (`api.schema.custom.CustomType`); None for the built-in ones."""
+    many_versions: bool = False
+    """A custom kind with several versions: an object may lie in the store in any of them."""
 
     @cached_property
     def api_version(self) -> str:
@@ -52,6 +61,11 @@ class Kind:
     def resource(self) -> tuple[str, str]:
         """(group, plural): where its objects live in the store."""
         return self.stored_as or (self.group, self.plural)
+
+    @cached_property
+    def is_view(self) -> bool:
+        """Whether its objects may be stored otherwise than it shows them."""
+        return self.stored_as is not None or self.many_versions
 
     @cached_property
     def has_status(self) -> bool:
@@ -107,6 +121,7 @@ _AUTHZ = "authorization.k8s.io"
 _CREATE = ("create",)
 _ALL = ("all",)
 _BATCH, _AUTOSCALING, _NETWORKING, _STORAGE = "batch", "autoscaling", "networking.k8s.io", "storage.k8s.io"
+_EXTENSIONS = "apiextensions.k8s.io"
 
 KINDS: tuple[Kind, ...] = (
     Kind(
@@ -259,6 +274,16 @@ KINDS: tuple[Kind, ...] = (
     Kind(_RBAC, "v1", "RoleBinding", "rolebindings"),
     Kind(_RBAC, "v1", "ClusterRole", "clusterroles", namespaced=False),
     Kind(_RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings", namespaced=False),
+    Kind(
+        _EXTENSIONS,
+        "v1",
+        "CustomResourceDefinition",
+        "customresourcedefinitions",
+        namespaced=False,
+        short_names=("crd", "crds"),
+        categories=("api-extensions",),
+        subresources=(STATUS,),
+    ),
     Kind(_AUTHN, "v1", "TokenReview", "tokenreviews", namespaced=False, verbs=_CREATE),
     Kind(_AUTHN, "v1", "SelfSubjectReview", "selfsubjectreviews", namespaced=False, verbs=_CREATE),
     Kind(_AUTHZ, "v1", "SubjectAccessReview", "subjectaccessreviews", namespaced=False, verbs=_CREATE),
@@ -267,9 +292,51 @@ KINDS: tuple[Kind, ...] = (
     Kind(_AUTHZ, "v1", "SelfSubjectRulesReview", "selfsubjectrulesreviews", namespaced=False, verbs=_CREATE),
 )
 
-_BY_PATH = {(kind.group, kind.version, kind.plural): kind for kind in KINDS}
-_BY_GVK = {(kind.group, kind.version, kind.kind): kind for kind in KINDS}
-_STORED = {kind.resource: kind for kind in KINDS if kind.stored_as is None and "get" in kind.verbs}
+_BY_PATH: dict[tuple[str, str, str], Kind] = {}
+_BY_GVK: dict[tuple[str, str, str], Kind] = {}
+_STORED: dict[tuple[str, str], Kind] = {}
+_custom: tuple[Kind, ...] = ()
+_listeners: list[Callable[[], object]] = []
+
+
+def serve_custom(kinds: Iterable[Kind]) -> None:
+    """From now on these custom kinds, and no others, are served beside the built-in ones.
+
+    Of a kind's versions, the one without `stored_as` is the one its objects are stored in; one without verbs is stored
+    in but not served.
+    """
+    global _custom
+    _custom = tuple(kinds)
+    served = served_kinds()
+    stored = (kind for kind in (*served, *_custom) if kind.stored_as is None and ("get" in kind.verbs or kind.custom))
+    _refill(_BY_PATH, {(kind.group, kind.version, kind.plural): kind for kind in served})
+    _refill(_BY_GVK, {(kind.group, kind.version, kind.kind): kind for kind in served})
+    _refill(_STORED, {kind.resource: kind for kind in stored})
+    for listener in (*_listeners,):
+        listener()
+
+
+def _refill(table: dict[Row, Kind], rows: dict[Row, Kind]) -> None:
+    table.clear()
+    table.update(rows)
+
+
+def cached_by_table(function: Function) -> Function:
+    """`functools.cache` for what is made from the table: forgotten when custom kinds come, change or go."""
+    kept = cache(function)
+    _listeners.append(kept.cache_clear)
+    return kept  # type: ignore[return-value]
+
+
+def when_changed(listener: Callable[[], object]) -> Callable[[], None]:
+    """Calls back whenever the custom kinds have changed. Returns what ends it."""
+    _listeners.append(listener)
+    return lambda: _listeners.remove(listener)
+
+
+def served_kinds() -> tuple[Kind, ...]:
+    """Every row that answers requests, the custom kinds last."""
+    return (*KINDS, *(kind for kind in _custom if kind.verbs))
 
 
 def by_path(group: str, version: str, plural: str) -> Kind | None:
@@ -289,3 +356,6 @@ def by_resource(group: str, plural: str) -> Kind:
 def stored_kinds() -> tuple[Kind, ...]:
     """Every kind that has objects of its own in the store."""
     return tuple(_STORED.values())
+
+
+serve_custom(())

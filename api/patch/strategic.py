@@ -24,6 +24,11 @@ _BAD_PRIMITIVE = "invalid patch format of primitive list"
 _BAD_RETAIN = "invalid patch format of retainKeys"
 _BAD_ORDER = "invalid patch format of setElementOrder list"
 
+_ACCEPTED = (
+    "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, "
+    "application/merge-patch+json, application/apply-patch+yaml"
+)
+
 _ANY = Node()
 
 
@@ -33,8 +38,8 @@ def strategic_merge(obj: Object, patch: Any, schema: Node | None) -> Object:
     Raises BadRequest for a malformed patch, Unexplained where Kubernetes itself has no better word for it than 500,
     UnsupportedMediaType for a kind without a schema (custom resources).
     """
-    if schema is None:
-        raise UnsupportedMediaType("strategic merge patch format is not supported")
+    if schema is None or schema.custom is not None:
+        raise UnsupportedMediaType(_ACCEPTED)
     if not isinstance(patch, dict):
         raise BadRequest("json: cannot unmarshal the patch into Go value of type map[string]interface {}")
     return _merge_map(obj, patch, schema)

@@ -14,6 +14,7 @@ from typing import Any
 
 from api.kinds import Kind
 from api.objects import Object
+from api.schema.custom.type import custom_of
 from api.schema.default_rules import ROOT_RULES, RULES, copied
 from api.schema.default_values import CONSTANTS
 from api.schema.facts import Type, fields_of, reaches, struct_of
@@ -26,6 +27,8 @@ def default(kind: Kind, obj: Object) -> None:
     struct = struct_of(kind)
     if struct is not None:
         default_struct(struct, obj)
+    elif (schema := custom_of(kind)) is not None:
+        schema.default(obj)
 
 
 def default_struct(struct: str, obj: Object) -> None:

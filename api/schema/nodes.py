@@ -7,10 +7,12 @@ published OpenAPI extensions x-kubernetes-list-type, -list-map-keys, -patch-merg
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 from api.kinds import Kind
+from api.schema.custom.structural import Structural
+from api.schema.custom.type import custom_of
 from api.schema.facts import Field, Type, fields_of, is_atomic, struct_of
 
 _JSON_TYPES = {
@@ -27,6 +29,7 @@ _JSON_TYPES = {
     "json": "any",
     "intorstring": "any",
 }
+_CUSTOM_TYPES = {name: name for name in ("object", "array", "string", "integer", "number", "boolean")}
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,13 @@ class Node:
     struct: str = ""
     """The struct id of an object's type; "" for everything else."""
     element_type: Type | None = None
+    custom: Structural | None = None
+    """The place in a custom resource's schema."""
 
     def field(self, name: str) -> Node | None:
         """The schema of a field of an object, or of any value of a map; None when there is no such field."""
+        if self.custom is not None:
+            return _custom_field(self.custom, name)
         if self.type == "map":
             return self.element
         return _struct_nodes(self.struct).get(name) if self.struct else None
@@ -56,13 +63,41 @@ class Node:
     @cached_property
     def element(self) -> Node | None:
         """The schema of an array's elements or a map's values."""
+        if self.custom is not None and self.custom.items is not None:
+            return _custom_node(self.custom.items)
         return _node_of(self.element_type) if self.element_type is not None else None
 
 
 def merge_schema(kind: Kind) -> Node | None:
-    """The root node of `kind`, None when it has no built-in types (custom resources)."""
+    """The root node of `kind`, None when nothing is known of its types."""
     struct = struct_of(kind)
-    return struct_node(struct) if struct is not None else None
+    if struct is not None:
+        return struct_node(struct)
+    schema = custom_of(kind)
+    return _resource_node(schema.root) if schema is not None else None
+
+
+def _custom_field(schema: Structural, name: str) -> Node | None:
+    if schema.embedded and name == "metadata":
+        return struct_node("meta.v1.ObjectMeta")
+    child = schema.child(name)
+    return _custom_node(child) if child is not None else None
+
+
+def _resource_node(root: Structural) -> Node:
+    """The root of a custom resource is a resource, too: its metadata is the built-in one."""
+    return _custom_node(replace(root, embedded=True))
+
+
+def _custom_node(schema: Structural) -> Node:
+    """Lists without a type are atomic, objects granular unless their map type says otherwise."""
+    return Node(
+        type=_CUSTOM_TYPES.get(schema.type, "any"),
+        list_type=schema.list_type,
+        list_map_keys=schema.list_map_keys,
+        map_type=schema.map_type,
+        custom=schema,
+    )
 
 
 @cache

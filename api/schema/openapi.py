@@ -17,6 +17,8 @@ import orjson
 
 from api.kinds import Kind
 from api.objects import Object
+from api.schema.custom.structural import PRESERVE, RULES
+from api.schema.custom.type import custom_of
 from api.schema.facts import Field, Type, fields_of, is_atomic, struct_of
 from api.schema.openapi_paths import paths_of
 
@@ -224,16 +226,19 @@ def _list_schema(kind: Kind, item: str) -> Object:
 
 
 def _custom_schema(kind: Kind) -> Object:
-    return {
-        "type": "object",
-        "properties": {
-            "apiVersion": {"type": "string", "description": _text("apiVersion")},
-            "kind": {"type": "string", "description": _text("kind")},
-            "metadata": {"allOf": [{"$ref": REF + component_name("meta.v1.ObjectMeta")}]},
-        },
-        "x-kubernetes-preserve-unknown-fields": True,
-        "x-kubernetes-group-version-kind": _gvks(kind),
+    """A definition's own schema, with what every object has and it need not say."""
+    custom = custom_of(kind)
+    schema: Object = orjson.loads(orjson.dumps(custom.schema)) if custom is not None else {PRESERVE: True}
+    schema["type"] = "object"
+    schema.pop(RULES, None)
+    schema["properties"] = {
+        **(schema.get("properties") or {}),
+        "apiVersion": {"type": "string", "description": _text("apiVersion")},
+        "kind": {"type": "string", "description": _text("kind")},
+        "metadata": {"allOf": [{"$ref": REF + component_name("meta.v1.ObjectMeta")}]},
     }
+    schema["x-kubernetes-group-version-kind"] = _gvks(kind)
+    return schema
 
 
 @cache

@@ -118,7 +118,8 @@ class _Spot:
             item["put"] = self.operation("put", "replace", "", self._component, _WRITE)
         if "patch" in verbs:
             item["patch"] = self.operation("patch", "patch", "", self._component, [*_WRITE, _FORCE])
-            content = {media: {"schema": {"$ref": _META + "Patch"}} for media in _PATCH_TYPES}
+            types = _PATCH_TYPES if self._kind.custom is None else _PATCH_TYPES[:-1]
+            content = {media: {"schema": {"$ref": _META + "Patch"}} for media in types}
             item["patch"]["requestBody"] = {"required": True, "content": content}
         if "delete" in verbs:
             item["delete"] = self.operation("delete", "delete", "", "", _DELETE)

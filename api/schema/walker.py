@@ -12,8 +12,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from api.kinds import Kind
 from api.objects import Object
+from api.schema.custom.type import custom_of
 from api.schema.facts import Field, Type, fields_of, short_name, struct_of, zero_of
 from api.schema.fast import struct_test
 from api.schema.values import Fault, Unreadable, read_special
@@ -40,8 +43,8 @@ def check(kind: Kind, obj: Object, *, prune: bool = True) -> Checked:
 
     With `prune` the returned object is the one Kubernetes would store: no unknown fields, no nulls, no empty optional
     values, quantities and times in canonical form. It is `obj` itself when nothing had to change, else a new object
-    (which may share parts with `obj`). Without `prune` it is always `obj`. A kind without built-in types (a custom
-    resource) gets only its metadata checked.
+    (which may share parts with `obj`). Without `prune` it is always `obj`. A custom resource is checked against its
+    own schema.
     """
     struct = struct_of(kind)
     if struct is None:
@@ -63,16 +66,21 @@ def check_struct(struct: str, obj: Any, *, prune: bool = True) -> Checked:
 
 
 def _check_custom(kind: Kind, obj: Any, prune: bool) -> Checked:
+    """A custom resource: its metadata by the built-in facts, all else by its own schema; unknown kinds as they are."""
     if not isinstance(obj, dict):
         return Checked(obj, type_errors=[f"json: cannot unmarshal {json_kind(obj)} into Go value of type {kind.kind}"])
     walk = _Walk()
     try:
         found = walk.struct("meta.v1.ObjectMeta", obj.get("metadata") or {}, _Place("metadata", "metadata"))
-    except RecursionError:
+        shaped: Object = orjson.loads(orjson.dumps(obj))
+        schema = custom_of(kind)
+        unknown = schema.shape(shaped) if schema is not None else []
+    except (RecursionError, orjson.JSONEncodeError):
         return Checked(obj, type_errors=["json: exceeded max depth"])
-    if prune and not walk.type_errors and found != obj.get("metadata"):
-        obj = {**obj, "metadata": found}
-    return Checked(obj, walk.unknown[:_STRICT_LIMIT], walk.type_errors)
+    if walk.type_errors:
+        return Checked(obj, type_errors=walk.type_errors)
+    shaped["metadata"] = found
+    return Checked(shaped if prune else obj, (walk.unknown + unknown)[:_STRICT_LIMIT])
 
 
 def json_kind(value: Any) -> str:

@@ -17,7 +17,7 @@ from api import kinds
 from api.kinds import Kind
 from api.objects import Object, is_deleting, metadata, name_of, namespace_of, uid_of
 from controller.reconcilers.actions import Action, Delete, Disown, DropFinalizer, Together
-from controller.reconcilers.loop import NOTHING, Decision, Failure, Source, Watch
+from controller.reconcilers.loop import NOTHING, Decision, Failure, Source, WatchEveryKind
 from controller.reconcilers.views import AMBIGUOUS, Views, owner_bytes, owners_of
 from controller.store.types import Event, EventType, Key, Record
 
@@ -122,7 +122,7 @@ class GarbageCollector:
         self._views = views
 
     def sources(self) -> Sequence[Source]:
-        return tuple(Watch(kind.resource, self._keys) for kind in kinds.stored_kinds())
+        return (WatchEveryKind(self._keys, lambda kind: True),)
 
     def observe(self, key: Key, failure: Failure | None) -> Observed | None:
         del failure

@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
+from api import kinds
 from api.errors import ApiError, Conflict, ServiceUnavailable, Timeout
 from controller.reconcilers.actions import Action, Executor
 from controller.reconcilers.queue import WorkQueue
@@ -82,6 +83,32 @@ class Watch:
         stop = store.subscribe(self.resource, on_event)
         for record in store.list(self.resource).records:
             on_event(Event(EventType.ADDED, record, None))
+        return stop
+
+
+@dataclass(frozen=True)
+class WatchEveryKind:
+    """Every change of every stored kind that is `wanted`, of custom kinds from when they are served."""
+
+    keys: Callable[[Event], Iterable[Hashable]]
+    wanted: Callable[[kinds.Kind], bool]
+
+    def attach(self, store: Store, enqueue: Enqueue) -> Callable[[], None]:
+        stops: dict[tuple[str, str], Callable[[], None]] = {}
+
+        def follow() -> None:
+            for kind in kinds.stored_kinds():
+                if kind.resource not in stops and self.wanted(kind):
+                    stops[kind.resource] = Watch(kind.resource, self.keys).attach(store, enqueue)
+
+        follow()
+        forget = kinds.when_changed(follow)
+
+        def stop() -> None:
+            forget()
+            for each in stops.values():
+                each()
+
         return stop
 
 

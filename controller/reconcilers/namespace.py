@@ -18,7 +18,7 @@ from api.errors import qualified
 from api.kinds import Kind
 from api.objects import Object, format_time, is_deleting, metadata, name_of, uid_of
 from controller.reconcilers.actions import Action, DeleteAll, Together, Write
-from controller.reconcilers.loop import NOTHING, Decision, Failure, Source, Watch
+from controller.reconcilers.loop import NOTHING, Decision, Failure, Source, Watch, WatchEveryKind
 from controller.reconcilers.views import Views
 from controller.store import Query
 from controller.store.types import Event, EventType, Key
@@ -145,18 +145,17 @@ class NamespaceReconciler:
     def __init__(self, views: Views, clock: Callable[[], datetime]) -> None:
         self._views = views
         self._clock = clock
-        self._kinds = tuple(kind for kind in kinds.stored_kinds() if kind.namespaced)
         self._terminating: set[str] = set()
 
     def sources(self) -> Sequence[Source]:
-        contents = (Watch(kind.resource, self._on_content) for kind in self._kinds)
-        return (Watch(NAMESPACES.resource, self._on_namespace), *contents)
+        contents = WatchEveryKind(self._on_content, lambda kind: kind.namespaced)
+        return (Watch(NAMESPACES.resource, self._on_namespace), contents)
 
     def observe(self, key: str, failure: Failure | None) -> Observed | None:
         namespace = self._views.get(Key(*NAMESPACES.resource, "", key))
         if namespace is None or not is_deleting(namespace):
             return None
-        contents = tuple(self._content(kind, key) for kind in self._kinds)
+        contents = tuple(self._content(kind, key) for kind in kinds.stored_kinds() if kind.namespaced)
         return Observed(namespace, contents, self._clock(), failure)
 
     def decide(self, observed: Observed) -> Decision:

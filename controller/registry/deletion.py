@@ -20,6 +20,7 @@ from controller.registry.deletion_plan import (
     Step,
     check_options,
     check_preconditions,
+    plan_definition,
     plan_deletion,
     plan_namespace,
 )
@@ -69,6 +70,8 @@ async def delete(ground: Ground, request: Request, target: Target, options: Dele
 def _plan(request: Request, target: Target, obj: Object, options: DeleteOptions) -> Plan:
     if target.kind.resource == ("", "namespaces"):
         return plan_namespace(obj, options, request.now())
+    if target.kind.resource == ("apiextensions.k8s.io", "customresourcedefinitions"):
+        return plan_definition(obj, options, request.now())
     return plan_deletion(strategy_of(target.kind), obj, options, request.now())
 
 

@@ -2,6 +2,7 @@
 
     plan_deletion      every kind: finalizers, propagation, grace period
     plan_namespace     namespaces: Terminating until spec.finalizers is empty
+    plan_definition    CustomResourceDefinitions: Terminating until their objects are gone
     is_released        after an update: was that the last thing that held a deleted object?
 
 Called by delete and update. Rules from k8s.io/apiserver/pkg/registry/rest/delete.go, .../generic/registry/store.go and
@@ -24,6 +25,8 @@ from controller.registry.types import DeleteOptions, Target
 
 ORPHAN = "orphan"
 FOREGROUND = "foregroundDeletion"
+CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
+_DEFINITIONS = ("apiextensions.k8s.io", "customresourcedefinitions")
 _POLICIES = ("Foreground", "Background", "Orphan", "nil")
 
 
@@ -65,9 +68,9 @@ def check_preconditions(target: Target, options: DeleteOptions, obj: Mapping[str
 
 
 def _unmet(target: Target, what: str, asked: str, found: str, guess: str) -> ApiError:
-    if target.kind.resource == ("", "namespaces"):
+    if target.kind.resource in (("", "namespaces"), _DEFINITIONS):
         why = f"Precondition failed: {what} in precondition: {asked}, {what} in object meta: {found}"
-        return conflict("", "namespaces", target.name, why)
+        return conflict(target.kind.group, target.kind.plural, target.name, why)
     why = (
         f"the {what} in the precondition ({asked}) does not match the {what} in record ({found}). "
         f"The object might have been {guess}"
@@ -162,6 +165,27 @@ def plan_namespace(obj: Object, options: DeleteOptions, now: datetime) -> Plan:
         return Plan(Step.MARK, obj)
     held = (obj.get("spec") or {}).get("finalizers") or metadata.get("finalizers")
     return Plan(Step.NOTHING if held else Step.REMOVE, obj)
+
+
+def plan_definition(obj: Object, options: DeleteOptions, now: datetime) -> Plan:
+    """A definition goes when its custom resources, and with them the finalizer set here, have gone."""
+    metadata = obj["metadata"]
+    _set_finalizers(Strategy(), metadata, options)
+    if metadata.get("deletionTimestamp"):
+        return Plan(Step.NOTHING if metadata.get("finalizers") else Step.REMOVE, obj)
+    metadata["deletionTimestamp"] = timestamp(now)
+    metadata["finalizers"] = [*(metadata.get("finalizers") or ()), CLEANUP]
+    why = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon"
+    terminating = {
+        "type": "Terminating",
+        "status": "True",
+        "lastTransitionTime": timestamp(now),
+        "reason": "InstanceDeletionPending",
+        "message": why,
+    }
+    status = obj.setdefault("status", {})
+    status["conditions"] = [*(c for c in status.get("conditions") or () if c["type"] != "Terminating"), terminating]
+    return Plan(Step.MARK, obj)
 
 
 def is_released(target: Target, obj: Mapping[str, Any]) -> bool:

@@ -134,5 +134,4 @@ class Registry:
 
     def scale_of(self, kind: Kind, record: Record) -> Record:
         """The autoscaling/v1 Scale that GET .../scale shows; update and patch of "scale" answer it too."""
-        del kind
-        return scale.scale_record(record)
+        return scale.scale_record(kind, outward(kind, record))

@@ -14,6 +14,8 @@ from api import selectors
 from api.errors import conflict, invalid, invalid_object
 from api.kinds import Kind
 from api.objects import Object
+from api.schema.custom.jsonpath import parse_path
+from api.schema.custom.type import ScalePaths, custom_of, value_at
 from controller.admission.types import Request
 from controller.registry.ground import Ground
 from controller.registry.intake import check_name, take_in
@@ -23,30 +25,44 @@ from controller.registry.update import Make, change
 from controller.store.types import Record
 
 SCALE = Kind("autoscaling", "v1", "Scale", "scales")
+_BUILT_IN = ScalePaths(".spec.replicas", ".status.replicas", ".spec.selector")
 _SHOWN = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
 
 
-def scale_object(obj: Object) -> Object:
+def scale_object(kind: Kind, obj: Object) -> Object:
     """The Scale of a workload; its selector is the text form that autoscalers list pods with."""
-    metadata, spec = obj["metadata"], obj.get("spec") or {}
-    status: Object = {"replicas": (obj.get("status") or {}).get("replicas", 0)}
-    given = spec.get("selector") or {}
-    if obj.get("kind") == "ReplicationController":  # older than label selectors: a plain map of labels
-        given = {"matchLabels": given}
-    selector = str(selectors.from_object(given))
+    metadata = obj["metadata"]
+    paths = _paths_of(kind)
+    replicas = value_at(obj, paths.replicas)
+    status: Object = {"replicas": value_at(obj, paths.status_replicas) or 0}
+    selector = _selector_of(obj, paths)
     if selector:
         status["selector"] = selector
     return {
         "kind": SCALE.kind,
         "apiVersion": SCALE.api_version,
         "metadata": {field: metadata[field] for field in _SHOWN if field in metadata},
-        "spec": {"replicas": spec["replicas"]} if spec.get("replicas") else {},
+        "spec": {"replicas": replicas} if replicas else {},
         "status": status,
     }
 
 
-def scale_record(record: Record) -> Record:
-    return replace(record, raw=orjson.dumps(scale_object(record.parse())), fields={})
+def _paths_of(kind: Kind) -> ScalePaths:
+    schema = custom_of(kind)
+    return schema.scale if schema is not None and schema.scale is not None else _BUILT_IN
+
+
+def _selector_of(obj: Object, paths: ScalePaths) -> str:
+    given = value_at(obj, paths.selector) or {}
+    if isinstance(given, str):
+        return given
+    if obj.get("kind") == "ReplicationController":  # older than label selectors: a plain map of labels
+        given = {"matchLabels": given}
+    return str(selectors.from_object(given))
+
+
+def scale_record(kind: Kind, record: Record) -> Record:
+    return replace(record, raw=orjson.dumps(scale_object(kind, record.parse())), fields={})
 
 
 async def replace_scale(ground: Ground, request: Request, target: Target, scale: Object) -> Record:
@@ -63,17 +79,25 @@ async def patch_scale(ground: Ground, request: Request, target: Target, patch: P
 
 async def _change(ground: Ground, request: Request, target: Target, make: Make) -> Record:
     def scaled(workload: Object) -> Object:
-        wanted = make(scale_object(workload))
+        wanted = make(scale_object(target.kind, workload))
         assert wanted is not None
         version = wanted["metadata"].get("resourceVersion")
         if version and version != workload["metadata"]["resourceVersion"]:
             raise conflict(target.kind.group, target.kind.plural, target.name)
-        workload["spec"]["replicas"] = _replicas(target, wanted)
+        _put(workload, _paths_of(target.kind).replicas, _replicas(target, wanted))
         return workload
 
     record = await change(ground, request, target, scaled)
     assert record is not None
-    return scale_record(record)
+    return scale_record(target.kind, record)
+
+
+def _put(obj: Object, path: str, value: int) -> None:
+    """Sets what a path of field names leads to."""
+    *above, last = (step.what for step in parse_path(path))
+    for name in above:
+        obj = obj.setdefault(name, {})
+    obj[last] = value
 
 
 def _replicas(target: Target, scale: Object) -> int:

@@ -1,7 +1,7 @@
 """One store for several views of a kind: what a group or version shows otherwise than it is kept.
 
-Called by the verbs of the registry (`inward`, `outward`) and by the server for reads (`outward`). Kinds without
-`stored_as` pass through untouched. Pure.
+Called by the verbs of the registry (`inward`, `outward`) and by the server for reads (`outward`). Kinds that are no
+views pass through untouched. Pure.
 """
 
 from __future__ import annotations
@@ -45,8 +45,10 @@ def stored_kind(kind: Kind) -> Kind:
 
 def inward(kind: Kind, obj: Object) -> Object:
     """An object of `kind` as it is stored."""
-    if kind.stored_as is None:
+    if not kind.is_view:
         return obj
+    if kind.custom is not None:
+        return {**obj, "apiVersion": stored_kind(kind).api_version}
     view = _VIEWS[kind.api_version, kind.plural]
     stored = view.inward(obj)
     if view.defaulted:
@@ -55,11 +57,17 @@ def inward(kind: Kind, obj: Object) -> Object:
 
 
 def outward_object(kind: Kind, obj: Object) -> Object:
-    return obj if kind.stored_as is None else _VIEWS[kind.api_version, kind.plural].outward(obj)
+    if not kind.is_view:
+        return obj
+    if kind.custom is not None:  # conversion by name only: all versions of the kind have the same fields
+        shown = {**obj, "apiVersion": kind.api_version}
+        default(kind, shown)
+        return shown
+    return _VIEWS[kind.api_version, kind.plural].outward(obj)
 
 
 def outward(kind: Kind, record: Record) -> Record:
     """A stored record as `kind` shows it."""
-    if kind.stored_as is None:
+    if not kind.is_view:
         return record
     return replace(record, raw=orjson.dumps(outward_object(kind, record.parse())))

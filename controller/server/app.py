@@ -29,6 +29,7 @@ from controller.server.call import Call, Services
 from controller.server.cluster_metrics import ClusterMetrics
 from controller.server.connect import as_metrics, reads_metrics
 from controller.server.deadlines import Deadlines
+from controller.server.definitions import deprecations
 from controller.server.health import answer_health
 from controller.server.impersonation import impersonated, impersonates
 from controller.server.join import answer_join
@@ -36,7 +37,7 @@ from controller.server.metrics import RequestMetrics, answer_metrics, is_mutatin
 from controller.server.negotiation import PLAIN, Shape, negotiate
 from controller.server.openapi import answer_openapi
 from controller.server.options import parse_query
-from controller.server.reply import Answer, Reply, reply_error, reply_object, reply_text
+from controller.server.reply import Answer, Reply, reply_error, reply_object, reply_text, warning_headers
 from controller.server.session import NODES_PREFIX, answer_session
 from controller.server.target import Target, parse_target, verb_of
 from controller.server.targets import TARGETS_PREFIX, answer_targets
@@ -136,6 +137,15 @@ class ApiServer:
             return _unserved(target)
         form = negotiate(accept, pods=_is_pods(target)) if accept else PLAIN
         call = Call(request, user, target, target.kind, verb, params, form)
+        try:
+            return await self._run(call, handler)
+        except ApiError as error:
+            return reply_error(error, warning_headers(call.warnings))
+
+    async def _run(self, call: Call, handler: Handler) -> Answer:
+        verb, target, services = call.verb, call.target, self.services
+        if call.kind.custom is not None:
+            call.warnings += deprecations(call.kind)
         if verb == "get" and not target.subresource:
             return await handler(services, call)
         if verb == "watch" or target.subresource in routes.LONG_RUNNING:

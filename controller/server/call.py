@@ -6,7 +6,7 @@ is known, the request is authorized and the resource is served.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from aiohttp import StreamReader, web
@@ -67,6 +67,8 @@ class Call:
     verb: str
     params: Params
     form: Form
+    warnings: list[str] = field(default_factory=list)
+    """Texts for the client, told with the answer whatever it is."""
 
     @property
     def key(self) -> Key:

@@ -11,11 +11,10 @@ import base64
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 
 import orjson
 
-from api.kinds import KINDS, Kind, Subresource, by_resource
+from api.kinds import KINDS, Kind, Subresource, by_resource, cached_by_table, served_kinds
 from api.objects import Object
 from controller.server.negotiation import Discovery, Form, negotiate_discovery
 from controller.server.reply import Reply, encode
@@ -60,12 +59,12 @@ def group_versions(kinds: Iterable[Kind] = KINDS) -> dict[GroupVersion, list[Kin
     return {where: sorted(members, key=lambda kind: kind.plural) for where, members in found.items()}
 
 
-@lru_cache(maxsize=1)
+@cached_by_table
 def served() -> dict[GroupVersion, list[Kind]]:
-    return group_versions()
+    return group_versions(served_kinds())
 
 
-@lru_cache(maxsize=1)
+@cached_by_table
 def served_groups() -> dict[str, list[GroupVersion]]:
     """Named groups and their versions, in the order of the table."""
     groups: dict[str, list[GroupVersion]] = {}
@@ -190,7 +189,7 @@ def storage_hash(kind: Kind) -> str:
     return base64.b64encode(digest[:8]).decode()
 
 
-@lru_cache(maxsize=8)
+@cached_by_table
 def _aggregated(root: str, version: str) -> bytes:
     if root == "api":
         wanted = {"": [where for where in served() if not where.group]}

@@ -12,8 +12,10 @@ from functools import lru_cache
 
 import orjson
 
+from api.kinds import cached_by_table
 from api.objects import Object
 from api.schema import openapi_v3
+from api.schema.custom.type import custom_of
 from controller.server.discovery import GroupVersion, served
 from controller.server.reply import Reply
 from controller.server.version import WHERRY_VERSION
@@ -50,12 +52,22 @@ def _index() -> Object:
     }
 
 
-@lru_cache(maxsize=64)
+@cached_by_table
 def _hash(where: GroupVersion) -> str:
-    content = f"{WHERRY_VERSION} {where} {served()[where]}"
+    content = f"{WHERRY_VERSION} {where} {served()[where]} {_stamps(where)}"
     return hashlib.sha256(content.encode()).hexdigest().upper()
 
 
-@lru_cache(maxsize=64)
+def _stamps(where: GroupVersion) -> tuple[str, ...]:
+    """Which versions of which definitions a document is made from."""
+    return tuple(schema.stamp for kind in served()[where] if (schema := custom_of(kind)) is not None)
+
+
 def _document(where: GroupVersion) -> bytes:
+    return _rendered(where, _stamps(where))
+
+
+@lru_cache(maxsize=64)
+def _rendered(where: GroupVersion, stamps: tuple[str, ...]) -> bytes:
+    del stamps  # only to tell one state of the group from another
     return orjson.dumps(openapi_v3(where.group, where.version, served()[where]))

@@ -8,10 +8,9 @@ Rules: https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-v2; 
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import orjson
 
+from api.kinds import cached_by_table
 from api.objects import Object
 from api.schema import openapi_v3
 from controller.server.discovery import served
@@ -30,7 +29,7 @@ def answer_openapi_v2(accept: str) -> Reply:
     return Reply(200, _json())
 
 
-@lru_cache(maxsize=1)
+@cached_by_table
 def _json() -> bytes:
     definitions: Object = {}
     for where, kinds in served().items():

@@ -46,7 +46,7 @@ async def get_object(services: Services, call: Call) -> Answer:
     if record is None:
         raise call.missing()
     form = call.form
-    if form.shape is Shape.OBJECT and not form.yaml and call.kind.stored_as is None and not call.params:
+    if form.shape is Shape.OBJECT and not form.yaml and not call.kind.is_view and not call.params:
         return Reply(200, record.raw)
     return shapes.reply_record(call, services.registry.shown(call.kind, record))
 

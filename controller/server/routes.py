@@ -6,7 +6,7 @@ show has no handler.
 
 from __future__ import annotations
 
-from api.kinds import KINDS, Kind
+from api.kinds import KINDS, Kind, Subresource
 from controller.server import connect, read, reviews, token_request, watch, write
 from controller.server.target import Target
 from controller.server.write import Handler
@@ -73,14 +73,29 @@ def find(target: Target, verb: str) -> Handler | None:
     if verb == "create" and target.name and not target.subresource:
         return None
     if verb == "watch" and target.name:
-        return _HANDLERS.get((id(target.kind), "", "watch")) if not target.subresource else None
+        return watch.watch_objects if not target.subresource and _watchable(target.kind) else None
     if verb in ("update", "patch") and not target.name:
         return None
     if target.rest and target.subresource != "proxy":
         return None
     if not target.namespace and verb not in ("list", "watch") and target.kind is not None and target.kind.namespaced:
         return None  # across all namespaces one can only look
-    return _HANDLERS.get((id(target.kind), target.subresource, verb))
+    kind = target.kind
+    if kind is not None and kind.custom is not None:
+        return _custom_handler(kind, target.subresource, verb)
+    return _HANDLERS.get((id(kind), target.subresource, verb))
+
+
+def _watchable(kind: Kind | None) -> bool:
+    return kind is not None and "watch" in kind.verbs
+
+
+def _custom_handler(kind: Kind, subresource: str, verb: str) -> Handler | None:
+    """Custom kinds come and go: they have no rows in the table."""
+    if not subresource:
+        return _OBJECTS.get(verb) if verb in kind.verbs else None
+    found: Subresource | None = next((sub for sub in kind.subresources if sub.name == subresource), None)
+    return _SUBRESOURCES[subresource].get(verb) if found is not None and verb in found.verbs else None
 
 
 def exists(target: Target) -> bool:

@@ -59,7 +59,7 @@ def _bare(obj: Object) -> Object:
 
 def shown(kind: Kind, records: list[Record]) -> list[Record]:
     """Stored records as `kind` shows them: only some, as events.k8s.io, show others than are stored."""
-    return records if kind.stored_as is None else [outward(kind, record) for record in records]
+    return [outward(kind, record) for record in records] if kind.is_view else records
 
 
 def partial(obj: Object, version: str) -> Object:
@@ -176,4 +176,4 @@ def event_object(call: Call, record: Record, *, headings: bool) -> bytes:
 def plain(call: Call) -> bool:
     """Whether stored bytes are exactly what the client wants."""
     form: Form = call.form
-    return form.shape is Shape.OBJECT and not form.yaml and call.kind.stored_as is None
+    return form.shape is Shape.OBJECT and not form.yaml and not call.kind.is_view

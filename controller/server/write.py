@@ -38,6 +38,7 @@ def request_of(call: Call, options_kind: str, *, apply: bool = False) -> Request
         field_manager=options.field_manager,
         field_validation=options.field_validation,
         force=bool(options.force),
+        warnings=call.warnings,
         user_agent=call.request.headers.get("User-Agent", ""),
     )
 
@@ -131,7 +132,7 @@ async def _delete_options(call: Call) -> tuple[Request, DeleteOptions]:
     if error is not None:
         raise error
     agent = call.request.headers.get("User-Agent", "")
-    request = Request(user=call.user, dry_run=bool(dry_run), user_agent=agent)
+    request = Request(user=call.user, dry_run=bool(dry_run), user_agent=agent, warnings=call.warnings)
     return request, DeleteOptions.from_object(wire)
 
 

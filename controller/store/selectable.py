@@ -9,11 +9,10 @@ objects share are interned. Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from sys import intern
 from typing import Any
 
-from api.kinds import by_resource
+from api.kinds import by_resource, cached_by_table
 
 _TRUE_OR_FALSE = frozenset({"spec.unschedulable", "spec.hostNetwork"})
 # Accepted in selectors, but Kubernetes never fills it in.
@@ -25,7 +24,7 @@ _NOTHING: Mapping[str, Any] = {}
 Row = tuple[str, str, str, bool]
 
 
-@cache
+@cached_by_table
 def _table(resource: tuple[str, str]) -> tuple[tuple[str, tuple[Row, ...]], ...]:
     """For each section ("" is the object itself) its rows: (field, leaf, what absence means, whether shared). Raises
     KeyError for a resource without a row in the table of kinds."""
@@ -80,6 +79,9 @@ def owners_of(metadata: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _section(obj: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    if "." in where:
+        outer, _, inner = where.partition(".")
+        return _section(_section(obj, outer), inner)
     section = obj.get(where) if where else obj
     return section if isinstance(section, dict) else _NOTHING
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from api.kinds import Kind
 from api.objects import Object
-from controller.registry.strategies import batch, core, extras, pods, services, workloads
+from controller.registry.strategies import batch, core, custom, extras, pods, services, workloads
 from controller.registry.strategies.base import PrepareUpdate, Strategy
 from controller.registry.strategies.common import spec_and_status
 
@@ -50,6 +50,7 @@ _STRATEGIES: dict[tuple[str, str], Strategy] = {
     (_NETWORKING, "networkpolicies"): spec_and_status(None),
     (_STORAGE, "storageclasses"): Strategy(returns_deleted=True),
     ("coordination.k8s.io", "leases"): Strategy(create_on_update=True, unconditional_update=False),
+    ("apiextensions.k8s.io", "customresourcedefinitions"): custom.DEFINITION,
     (_RBAC, "roles"): _ROLE,
     (_RBAC, "rolebindings"): _ROLE,
     (_RBAC, "clusterroles"): _ROLE,
@@ -64,6 +65,8 @@ _SUBRESOURCES = {
 
 
 def strategy_of(kind: Kind) -> Strategy:
+    if kind.custom is not None:
+        return custom.custom_strategy(kind.has_status)
     return _STRATEGIES.get(kind.resource, _PLAIN)
 
 

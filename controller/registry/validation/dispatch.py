@@ -13,11 +13,13 @@ from api.errors import FieldError
 from api.kinds import Kind
 from api.names import is_dns_subdomain
 from api.objects import Object
+from api.schema.custom.type import custom_of
 from controller.registry.validation import (
     autoscaling,
     batch,
     config,
     coordination,
+    definitions,
     limits,
     networking,
     node,
@@ -115,7 +117,7 @@ _RULES: dict[tuple[str, str], Rules] = {
         service.check_service, service.check_service_update, {"status": service.check_service_status}
     ),
     ("discovery.k8s.io", "EndpointSlice"): Rules(networking.check_slice, networking.check_slice_update),
-    (_NETWORKING, "Ingress"): Rules(networking.check_ingress, networking.check_ingress_update, _METADATA_ONLY),
+    (_NETWORKING, "Ingress"): Rules(networking.check_new_ingress, networking.check_ingress_update, _METADATA_ONLY),
     (_NETWORKING, "IngressClass"): Rules(networking.check_ingress_class, networking.check_ingress_class_update),
     (_NETWORKING, "NetworkPolicy"): Rules(networking.check_network_policy, networking.check_network_policy_update),
     ("autoscaling", "HorizontalPodAutoscaler"): Rules(
@@ -130,6 +132,11 @@ _RULES: dict[tuple[str, str], Rules] = {
     ("", "PersistentVolume"): Rules(storage.check_volume, storage.check_volume_update, _METADATA_ONLY),
     ("", "PersistentVolumeClaim"): Rules(storage.check_claim, storage.check_claim_update, _METADATA_ONLY),
     (_STORAGE, "StorageClass"): Rules(storage.check_storage_class, storage.check_storage_class_update),
+    ("apiextensions.k8s.io", "CustomResourceDefinition"): Rules(
+        definitions.check_definition,
+        definitions.check_definition_update,
+        {"status": definitions.check_definition_status},
+    ),
     (_RBAC, "Role"): Rules(rbac.check_role, rbac.check_role_update),
     (_RBAC, "RoleBinding"): Rules(rbac.check_role_binding, rbac.check_role_binding_update),
     (_RBAC, "ClusterRole"): Rules(rbac.check_cluster_role, rbac.check_cluster_role_update),
@@ -146,6 +153,8 @@ def validate(kind: Kind, obj: Object, old: Object | None, *, subresource: str = 
     errors: Errors = []
     rules = _RULES.get((kind.group, kind.kind))
     obj.setdefault("metadata", {})
+    if (schema := custom_of(kind)) is not None:
+        return _custom(kind, obj, old) + schema.validate(obj, old, subresource=subresource)
     if rules is not None and subresource in rules.posted:
         rules.posted[subresource](errors, obj)
     elif old is None:
@@ -157,4 +166,14 @@ def validate(kind: Kind, obj: Object, old: Object | None, *, subresource: str = 
         check_updated_metadata(errors, obj["metadata"], old["metadata"], finalizers=False)
         if rules is not None:
             rules.subresources.get(subresource, rules.update)(errors, obj, old)
+    return errors
+
+
+def _custom(kind: Kind, obj: Object, old: Object | None) -> Errors:
+    """The metadata of a custom resource."""
+    errors: Errors = []
+    if old is None:
+        check_metadata(errors, obj["metadata"], is_dns_subdomain, namespaced=kind.namespaced)
+    else:
+        check_updated_metadata(errors, obj["metadata"], old["metadata"])
     return errors

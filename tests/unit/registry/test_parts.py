@@ -36,6 +36,8 @@ from controller.store.types import (
 )
 
 MAPS = kinds.by_resource("", "configmaps")
+DEPLOYMENTS = kinds.by_resource("apps", "deployments")
+CONTROLLERS = kinds.by_resource("", "replicationcontrollers")
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 ADMIN = User("admin", groups=("system:masters",))
 
@@ -168,12 +170,12 @@ def test_a_scale_shows_replicas_and_the_selector_as_text() -> None:
         "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}}},
         "status": {"replicas": 2},
     }
-    shown = scale_object(workload)
+    shown = scale_object(DEPLOYMENTS, workload)
     assert shown["metadata"] == {"name": "x", "namespace": "shop", "uid": "u", "resourceVersion": "7"}
     assert shown["spec"] == {"replicas": 3}
     assert shown["status"] == {"replicas": 2, "selector": "app=web"}
     controller = {**workload, "kind": "ReplicationController", "spec": {"selector": {"app": "web"}}}
-    assert scale_object(controller)["status"] == {"replicas": 2, "selector": "app=web"}
+    assert scale_object(CONTROLLERS, controller)["status"] == {"replicas": 2, "selector": "app=web"}
 
 
 def test_an_event_of_the_new_group_is_kept_as_the_old_one_and_shown_as_either() -> None:

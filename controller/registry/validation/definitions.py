@@ -1,0 +1,261 @@
+"""CustomResourceDefinition: names, versions, subresources, columns. The schemas are judged in `schemas`.
+
+Called by dispatch. Kubernetes judges what is equal in all versions once, as if it stood at the top of the spec; so do
+the paths here. Source: k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api.errors import FieldError, forbidden, invalid, not_supported, required
+from api.names import is_dns_1035_label, is_dns_subdomain
+from api.objects import annotations_of
+from api.schema.custom.jsonpath import BadPath, parse_path
+from controller.registry.validation.meta import check_metadata, check_updated_metadata
+from controller.registry.validation.rules import Errors, Value, check_immutable, go_form
+from controller.registry.validation.schemas import check_schema
+
+_SCOPES = ("Cluster", "Namespaced")
+_COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
+_COLUMN_FORMATS = ("byte", "date", "date-time", "double", "float", "int32", "int64", "password")
+_VERSION_FIELDS = (
+    *("name", "served", "storage", "deprecated", "deprecationWarning"),
+    *("schema", "subresources", "additionalPrinterColumns", "selectableFields"),
+)
+_SHARED = ("schema", "subresources", "additionalPrinterColumns", "selectableFields")
+_APPROVED = "api-approved.kubernetes.io"
+_APPROVAL = "https://github.com/kubernetes/enhancements/pull/1111"
+_MOST_SELECTABLE = 8
+_CASE = "may have mixed case, but should otherwise match: "
+
+
+def check_definition(errors: Errors, obj: Value) -> None:
+    spec = obj.get("spec") or {}
+    names = spec.get("names") or {}
+    wanted = f"{names.get('plural') or ''}.{spec.get('group') or ''}"
+
+    def rule(name: str) -> list[str]:
+        return [*is_dns_subdomain(name), *([] if name == wanted else ['must be spec.names.plural+"."+spec.group'])]
+
+    check_metadata(errors, obj["metadata"], rule, namespaced=False)
+    _check_approval(errors, obj)
+    _check_spec(errors, spec)
+    _check_status(errors, obj.get("status") or {}, spec)
+
+
+def check_definition_update(errors: Errors, obj: Value, old: Value) -> None:
+    check_updated_metadata(errors, obj["metadata"], old["metadata"])
+    spec, before = obj.get("spec") or {}, old.get("spec") or {}
+    _check_spec(errors, spec)
+    _check_status(errors, obj.get("status") or {}, spec)
+    check_immutable(errors, "spec.group", spec.get("group"), before.get("group"))
+    names, names_before = spec.get("names") or {}, before.get("names") or {}
+    check_immutable(errors, "spec.names.plural", names.get("plural"), names_before.get("plural"))
+    if _is_established(old):
+        check_immutable(errors, "spec.scope", spec.get("scope"), before.get("scope"))
+        check_immutable(errors, "spec.names.kind", names.get("kind"), names_before.get("kind"))
+
+
+def check_definition_status(errors: Errors, obj: Value, old: Value) -> None:
+    check_updated_metadata(errors, obj["metadata"], old["metadata"])
+    _check_status(errors, obj.get("status") or {}, obj.get("spec") or {})
+
+
+def _check_approval(errors: Errors, obj: Value) -> None:
+    """Kubernetes' own groups are protected: definitions in them name the review that approved them."""
+    group = (obj.get("spec") or {}).get("group") or ""
+    if f".{group}".endswith((".k8s.io", ".kubernetes.io")) and not annotations_of(obj).get(_APPROVED):
+        why = f'protected groups must have approval annotation "{_APPROVED}", see {_APPROVAL}'
+        errors.append(required(f"metadata.annotations[{_APPROVED}]", why))
+
+
+def _is_established(obj: Value) -> bool:
+    conditions = (obj.get("status") or {}).get("conditions") or ()
+    return any(each.get("type") == "Established" and each.get("status") == "True" for each in conditions)
+
+
+def _check_status(errors: Errors, status: Value, spec: Value) -> None:
+    stored = status.get("storedVersions") or []
+    known = {version.get("name") for version in spec.get("versions") or ()}
+    if not stored:
+        errors.append(invalid("status.storedVersions", None, "must have at least one stored version"))
+    for index, name in enumerate(stored):
+        if name not in known:
+            errors.append(invalid(f"status.storedVersions[{index}]", name, "must appear in spec.versions"))
+
+
+def _check_spec(errors: Errors, spec: Value) -> None:
+    _check_group(errors, spec.get("group") or "")
+    scope = spec.get("scope") or ""
+    if not scope:
+        errors.append(required("spec.scope"))
+    elif scope not in _SCOPES:
+        errors.append(not_supported("spec.scope", scope, _SCOPES))
+    versions = spec.get("versions") or []
+    for index, version in enumerate(versions):
+        if version.get("served") and not (version.get("schema") or {}).get("openAPIV3Schema"):
+            errors.append(required(f"spec.versions[{index}].schema.openAPIV3Schema"))
+    shared = {name for name in _SHARED if all(v.get(name) == versions[0].get(name) for v in versions)}
+    for index, version in enumerate(versions):
+        path = f"spec.versions[{index}]"
+        _check_label(errors, f"{path}.name", version.get("name") or "")
+        _check_parts(errors, path, {name: version.get(name) for name in _SHARED if name not in shared}, top=False)
+        if version.get("deprecationWarning") is not None and not version.get("deprecated"):
+            detail = "can only be set for deprecated versions"
+            errors.append(invalid(f"{path}.deprecationWarning", version["deprecationWarning"], detail))
+    _check_versions(errors, versions, shared)
+    _check_names(errors, spec.get("names") or {})
+    if versions:
+        _check_parts(errors, "spec", {name: versions[0].get(name) for name in shared}, top=True)
+    _check_conversion(errors, spec.get("conversion") or {})
+
+
+def _check_group(errors: Errors, group: str) -> None:
+    if not group:
+        errors.append(required("spec.group"))
+    elif faults := is_dns_subdomain(group):
+        errors.append(invalid("spec.group", group, ",".join(faults)))
+    elif "." not in group:
+        errors.append(invalid("spec.group", group, "should be a domain with at least one dot"))
+
+
+def _check_label(errors: Errors, path: str, name: str, words: str = "", *, text: str | None = None) -> None:
+    faults = is_dns_1035_label(name)
+    if faults:
+        errors.append(invalid(path, name if text is None else text, words + ",".join(faults)))
+
+
+def _check_versions(errors: Errors, versions: list[Value], shared: set[str]) -> None:
+    names = [version.get("name") for version in versions]
+    shown = [go_form({k: v for k, v in version.items() if k not in shared}, _VERSION_FIELDS) for version in versions]
+    for each in shown:
+        each["Deprecated"] = bool(each["Deprecated"])
+    if len(set(names)) < len(names):
+        errors.append(invalid("spec.versions", shown, "must contain unique version names"))
+    if sum(bool(version.get("storage")) for version in versions) != 1:
+        detail = "must have exactly one version marked as storage version"
+        errors.append(invalid("spec.versions", shown, detail))
+    if versions and versions[0].get("name"):
+        _check_label(errors, "spec.version", versions[0]["name"])
+
+
+def _check_names(errors: Errors, names: Value) -> None:
+    errors += [
+        required(f"spec.names.{name}") for name in ("plural", "singular", "kind", "listKind") if not names.get(name)
+    ]
+    for name in ("plural", "singular"):
+        if names.get(name):
+            _check_label(errors, f"spec.names.{name}", names[name])
+    for name in ("kind", "listKind"):
+        if names.get(name):
+            _check_label(errors, f"spec.names.{name}", names[name].lower(), _CASE, text=names[name])
+    for name in ("shortNames", "categories"):
+        for index, each in enumerate(names.get(name) or ()):
+            _check_label(errors, f"spec.names.{name}[{index}]", each)
+    if names.get("kind") and names.get("kind") == names.get("listKind"):
+        errors.append(invalid("spec.names.listKind", names["listKind"], "kind and listKind may not be the same"))
+
+
+def _check_parts(errors: Errors, path: str, parts: dict[str, Any], *, top: bool) -> None:
+    """What a version consists of; `top`: what is the same in all of them."""
+    schema = (parts.get("schema") or {}).get("openAPIV3Schema")
+    if schema:
+        where = f"{path}.{'validation' if top else 'schema'}.openAPIV3Schema"
+        errors += check_schema(schema, where)
+    _check_subresources(errors, f"{path}.subresources", parts.get("subresources") or {})
+    for index, column in enumerate(parts.get("additionalPrinterColumns") or ()):
+        _check_column(errors, f"{path}.additionalPrinterColumns[{index}]", column)
+    _check_selectable(errors, f"{path}.selectableFields", parts.get("selectableFields") or [])
+
+
+def _check_subresources(errors: Errors, path: str, subresources: Value) -> None:
+    scale = subresources.get("scale")
+    if scale is None:
+        return
+    for name, root in (("specReplicasPath", ".spec."), ("statusReplicasPath", ".status.")):
+        value = scale.get(name) or ""
+        if not value:
+            errors.append(required(f"{path}.scale.{name}"))
+        else:
+            _check_plain_path(errors, f"{path}.scale.{name}", value, (root,))
+    if selector := scale.get("labelSelectorPath"):
+        _check_plain_path(errors, f"{path}.scale.labelSelectorPath", selector, (".spec.", ".status."))
+
+
+def _check_plain_path(errors: Errors, path: str, value: str, roots: tuple[str, ...]) -> None:
+    """A path of field names only, below spec or status."""
+    try:
+        steps = parse_path(value)
+    except BadPath:
+        steps = ()
+    if not steps or any(step.how != "field" for step in steps):
+        errors.append(invalid(path, value, "is an invalid json path"))
+    elif not value.startswith(roots):
+        errors.append(invalid(path, value, f"should be a json path under {' or '.join(root[:-1] for root in roots)}"))
+
+
+def _check_column(errors: Errors, path: str, column: Value) -> None:
+    if not column.get("name"):
+        errors.append(required(f"{path}.name"))
+    kind = column.get("type") or ""
+    if not kind:
+        errors.append(required(f"{path}.type", f"must be one of {','.join(_COLUMN_TYPES)}"))
+    elif kind not in _COLUMN_TYPES:
+        errors.append(invalid(f"{path}.type", kind, f"must be one of {','.join(_COLUMN_TYPES)}"))
+    if column.get("format") and column["format"] not in _COLUMN_FORMATS:
+        errors.append(invalid(f"{path}.format", column["format"], f"must be one of {','.join(_COLUMN_FORMATS)}"))
+    text = column.get("jsonPath") or ""
+    if not text:
+        errors.append(required(f"{path}.jsonPath"))
+        return
+    try:
+        parse_path(text)
+    except BadPath as fault:
+        errors.append(invalid(f"{path}.jsonPath", text, f"is an invalid json path: {fault}"))
+
+
+def _check_selectable(errors: Errors, path: str, fields: list[Value]) -> None:
+    if len(fields) > _MOST_SELECTABLE:
+        body = f"Too many: {len(fields)}: must have at most {_MOST_SELECTABLE} items"
+        errors.append(FieldError(path, "FieldValueTooMany", body))
+    for index, field in enumerate(fields):
+        text = field.get("jsonPath") or ""
+        if not text:
+            errors.append(required(f"{path}[{index}].jsonPath"))
+            continue
+        try:
+            plain = all(step.how == "field" for step in parse_path(text))
+        except BadPath:
+            plain = False
+        if not plain:
+            errors.append(invalid(f"{path}[{index}].jsonPath", text, "is an invalid path: must be a simple field path"))
+        elif text.startswith(".metadata."):
+            errors.append(invalid(f"{path}[{index}].jsonPath", text, "must not point to fields in metadata"))
+
+
+def _check_conversion(errors: Errors, conversion: Value) -> None:
+    strategy = conversion.get("strategy") or ""
+    path = "spec.conversion"
+    if not strategy:
+        errors.append(required(f"{path}.strategy"))
+    elif strategy not in ("None", "Webhook"):
+        errors.append(not_supported(f"{path}.strategy", strategy, ("None", "Webhook")))
+    webhook = conversion.get("webhook")
+    if strategy != "Webhook":
+        if webhook is not None:
+            detail = 'should not be set when strategy is not set to "Webhook"'
+            errors.append(forbidden(f"{path}.webhookClientConfig", detail))
+        return
+    config = (webhook or {}).get("clientConfig")
+    if not config:
+        errors.append(required(f"{path}.webhookClientConfig", "required when strategy is set to Webhook"))
+    elif ("url" in config) == ("service" in config):
+        detail = "exactly one of url or service is required"
+        errors.append(required(f"{path}.webhookClientConfig", detail))
+    reviews = (webhook or {}).get("conversionReviewVersions") or []
+    if not reviews:
+        errors.append(required(f"{path}.conversionReviewVersions", "must specify one or more conversionReviewVersions"))
+    elif not {"v1", "v1beta1"} & set(reviews):
+        detail = "must include at least one of v1, v1beta1"
+        errors.append(invalid(f"{path}.conversionReviewVersions", reviews, detail))
