@@ -18,6 +18,7 @@ from controller.reconcilers import deployment, replicaset, taint_eviction
 from controller.reconcilers.taint_eviction import PlacedPod
 from controller.reconcilers.tolerations import Taint
 from controller.reconcilers.views import Owner, PodFacts, pod_facts
+from controller.reconcilers.workloads import owner_reference
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TEMPLATE: Object = {
@@ -55,7 +56,7 @@ def deployment_seen(count: int) -> deployment.Observed:
     spec = {"replicas": count, "selector": SELECTOR, "template": TEMPLATE, "progressDeadlineSeconds": 600}
     obj = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec, "status": {}}
     child = replica_set(count)
-    child["metadata"]["ownerReferences"] = [replicaset.owner_reference(obj)]
+    child["metadata"]["ownerReferences"] = [owner_reference(obj)]
     child["status"] = {"replicas": count, "availableReplicas": count, "observedGeneration": 1}
     return deployment.Observed(obj, (child,), NOW, {})
 

@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from tests.images import BUSYBOX, write_busybox_image
 PODS = by_resource("", "pods")
 NODES = by_resource("", "nodes")
 DEPLOYMENTS = by_resource("apps", "deployments")
+STATEFUL_SETS = by_resource("apps", "statefulsets")
 START_SECONDS = 120.0
 
 
@@ -42,7 +43,7 @@ def lab_up(directory: Path, nodes: int, letter: str, **options: Any) -> Lab:
     """A lab whose nodes hold the busybox image. Its names and network are this process's own, so that runs do not meet;
     `letter` tells a process's labs apart. `options` are Lab's: routed, controller_flags, agent_flags."""
     process = os.getpid()
-    subnet = 100 + (process + ord(letter)) % 150
+    subnet = 100 + (process + ord(letter)) % 140  # below the pods' 10.244
     lab = Lab(directory, tag=f"{letter}{process % 100_000}", port=free_port(), subnet=subnet, **options)
     try:
         lab.up(nodes)
@@ -76,6 +77,13 @@ def deployment(name: str, replicas: int, labels: dict[str, str] | None = None) -
             "template": {"metadata": {"labels": meta}, "spec": spec},
         },
     }
+
+
+def stateful_set(name: str, replicas: int) -> Object:
+    """The same pods with an identity; all at once, so that they are spread like the others."""
+    whole = deployment(name, replicas)
+    spec = {**whole["spec"], "serviceName": name, "podManagementPolicy": "Parallel"}
+    return {**whole, "kind": "StatefulSet", "spec": spec}
 
 
 @dataclass
@@ -150,12 +158,17 @@ class Scene:
         await self.client.create(DEPLOYMENTS, deployment(self.app, replicas, labels))
         await self.settled(replicas, START_SECONDS)
 
+    async def deploy_stateful(self, replicas: int) -> None:
+        """The same with a StatefulSet."""
+        await self.remove()
+        await self.client.create(STATEFUL_SETS, stateful_set(self.app, replicas))
+        await self.settled(replicas, START_SECONDS)
+
     async def remove(self) -> None:
-        """Deletes the Deployment and waits until pods and containers are gone."""
-        try:
-            await self.client.delete(DEPLOYMENTS, "default", self.app)
-        except NotFound:
-            return
+        """Deletes the Deployment and StatefulSet and waits until pods and containers are gone."""
+        for kind in (DEPLOYMENTS, STATEFUL_SETS):
+            with suppress(NotFound):
+                await self.client.delete(kind, "default", self.app)
         await self.seen.until(lambda: not self.seen.pods, START_SECONDS, "all pods gone")
 
     async def taints(self, node: str) -> set[str]:

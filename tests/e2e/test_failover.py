@@ -235,6 +235,28 @@ async def test_fenced_pods_move_when_a_person_says_that_their_server_is_lost(her
     assert await here.taints(node) == set()
 
 
+async def test_a_stateful_pod_never_runs_twice_and_moves_only_when_a_person_says_that_its_server_is_lost(
+    here: Scene,
+) -> None:
+    await here.deploy_stateful(6)
+    node = here.lab.state.nodes[0]
+    pods, stuck = set(here.seen.pods), sorted(here.seen.on(node))
+    names = [name_of(here.seen.pods[uid]) for uid in stuck]
+    here.lab.cut(node)
+    await asyncio.sleep(LONG_SILENCE_SECONDS)
+    assert set(here.seen.pods) == pods, "none is replaced, none is taken away"
+    assert len((await here.containers([node]))[node]) == len(stuck), "they run on, where they are"
+    await asyncio.to_thread(wherry, here.lab, "delete", "pod", *names, "--no-wait")
+    await asyncio.sleep(LONG_SILENCE_SECONDS / 2)
+    assert set(here.seen.pods) == pods, "deleted pods stay until their server confirms it"
+    here.lab.kill(node)
+    await asyncio.to_thread(wherry, here.lab, "node", "lost", node)
+    await replaced_elsewhere(here, node, 6)
+    assert sorted(map(name_of, here.seen.pods.values())) == [f"web-{number}" for number in range(6)]
+    await bring_back(here, node, 6)
+    await asyncio.to_thread(wherry, here.lab, "node", "back", node)
+
+
 async def test_a_killed_container_runs_again_on_the_same_server_at_once(alone: Scene) -> None:
     found = await restarts(alone, 5)
     assert statistics.median(found) < BUDGET_SECONDS, found
