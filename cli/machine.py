@@ -36,6 +36,8 @@ CHROOT_WARNING = (
     "warning: / is no mount point in this chroot: containers run, but `exec` into them does not work. "
     "Better enter it by `mount --rbind DIR DIR && chroot DIR`."
 )
+CONTROLLER_FLAGS = ("etcd_endpoints", "service_cluster_ip_range", "service_node_port_range", "load_balancer_pool")
+"""Options of `up` that are the controller's."""
 CNI_DIRECTORIES = (Path("/opt/cni/bin"), Path("/usr/lib/cni"), Path("/usr/libexec/cni"))
 
 
@@ -46,6 +48,9 @@ CNI_DIRECTORIES = (Path("/opt/cni/bin"), Path("/usr/lib/cni"), Path("/usr/libexe
 @click.option("--node-name", help="Name of this node; default the host name.")
 @click.option("--etcd-endpoints", help="Use this etcd (host:port, comma-separated) instead of a private one.")
 @click.option("--container-runtime-endpoint", help="Use this containerd socket instead of a private one.")
+@click.option("--service-cluster-ip-range", help="Addresses of Services; default 10.96.0.0/12.")
+@click.option("--service-node-port-range", help="Node ports of Services; default 30000-32767.")
+@click.option("--load-balancer-pool", help="Addresses of load balancers (CIDR or FIRST-LAST); default those of nodes.")
 def up_command(data_dir: Path, port: int, detach: bool, node_name: str | None, **given: str | None) -> None:
     """Start a whole cluster on this machine: etcd, controller, containerd, agent."""
     data_dir = data_dir.resolve()
@@ -131,8 +136,9 @@ def write_plan(data_dir: Path, port: int, node_name: str | None, given: dict[str
     data_dir.chmod(0o700)
     python = [sys.executable, "-m"]
     controller = [*python, "controller.main", "--data-dir", str(data_dir), "--port", str(port)]
-    if given["etcd_endpoints"]:
-        controller += ["--etcd-endpoints", given["etcd_endpoints"]]
+    for flag in CONTROLLER_FLAGS:
+        if value := given.get(flag):
+            controller += [f"--{flag.replace('_', '-')}", value]
     agent = [*python, "agent.main", "--server", f"https://127.0.0.1:{port}", "--data-dir", str(data_dir)]
     node = (node_name or socket.gethostname()).lower()
     agent += ["--node-name", node]

@@ -8,9 +8,21 @@ from __future__ import annotations
 
 import argparse
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
+
+from controller.registry.ranges import (
+    DEFAULT_RANGES,
+    NO_POOL,
+    Pool,
+    ServiceRanges,
+    parse_pool,
+    parse_port_range,
+    parse_service_range,
+)
 
 DEFAULT_PORT = 6443
 DEFAULT_ISSUER = "https://kubernetes.default.svc.cluster.local"
@@ -39,6 +51,8 @@ class ControllerConfig:
     controllers: tuple[str, ...] = (RECONCILERS_ALL,)
     service_account_issuer: str = DEFAULT_ISSUER
     cluster_cidr: str = "10.244.0.0/16"
+    service_ranges: ServiceRanges = DEFAULT_RANGES
+    load_balancer_pool: Pool = NO_POOL
     shutdown_grace_seconds: float = 10.0
 
     def runs(self, name: str) -> bool:
@@ -58,8 +72,16 @@ class ControllerConfig:
     def hosts(self) -> tuple[str, ...]:
         """Every name the serving certificate carries."""
         given = self.advertise_hosts or (local_address(self.bind_address),)
-        fixed = ("127.0.0.1", "::1", "localhost", socket.gethostname(), *_SERVICE_NAMES)
+        service = [one.at(1) for one in self.service_ranges.addresses]
+        fixed = ("127.0.0.1", "::1", "localhost", socket.gethostname(), *_SERVICE_NAMES, *service)
         return tuple(dict.fromkeys((*given, *fixed)))
+
+    @property
+    def endpoint_address(self) -> str:
+        """The address that Service `kubernetes` leads to: no name, no loopback. "" if there is none."""
+        family = self.service_ranges.addresses[0].network.version
+        candidates = (*self.advertise_hosts, local_address(self.bind_address))
+        return next((one for one in candidates if _is_reachable(one, family)), "")
 
 
 _SERVICE_NAMES = (
@@ -67,8 +89,15 @@ _SERVICE_NAMES = (
     "kubernetes.default",
     "kubernetes.default.svc",
     "kubernetes.default.svc.cluster.local",
-    "10.96.0.1",
 )
+
+
+def _is_reachable(host: str, family: int) -> bool:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return address.version == family and not (address.is_loopback or address.is_unspecified or address.is_link_local)
 
 
 def local_address(bind_address: str) -> str:
@@ -101,6 +130,7 @@ def parse_arguments(argv: Sequence[str]) -> ControllerConfig:
     parser.add_argument("--controllers", default="*", help="'*', 'none', or a comma-separated list of names and -names")
     parser.add_argument("--service-account-issuer", default=DEFAULT_ISSUER, help="`iss` of service-account tokens")
     parser.add_argument("--cluster-cidr", default="10.244.0.0/16", help="network pods' addresses come from")
+    _add_service_flags(parser)
     given = parser.parse_args(argv)
     return ControllerConfig(
         data_dir=given.data_dir.resolve(),
@@ -112,7 +142,42 @@ def parse_arguments(argv: Sequence[str]) -> ControllerConfig:
         controllers=_listed(given.controllers) or ("none",),
         service_account_issuer=given.service_account_issuer,
         cluster_cidr=given.cluster_cidr,
+        service_ranges=ServiceRanges(given.service_cluster_ip_range, given.service_node_port_range),
+        load_balancer_pool=given.load_balancer_pool,
     )
+
+
+def _add_service_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--service-cluster-ip-range",
+        type=_parsed_by(parse_service_range),
+        default=DEFAULT_RANGES.addresses,
+        help="CIDR (or one of each IP family, comma-separated) that Services get addresses from; default 10.96.0.0/12",
+    )
+    parser.add_argument(
+        "--service-node-port-range",
+        type=_parsed_by(parse_port_range),
+        default=DEFAULT_RANGES.ports,
+        help="node ports of Services (default %(default)s)",
+    )
+    parser.add_argument(
+        "--load-balancer-pool",
+        type=_parsed_by(parse_pool),
+        default=NO_POOL,
+        help="addresses for Services of type LoadBalancer, CIDR or FIRST-LAST, comma-separated; default those of nodes",
+    )
+
+
+def _parsed_by(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """argparse tells the person what a ValueError says only in this dress."""
+
+    def parsed(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return parsed
 
 
 def _listed(text: str) -> tuple[str, ...]:

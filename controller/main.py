@@ -31,6 +31,7 @@ from controller.registry.recorder import Recorder
 from controller.scheduler.loop import run_scheduler
 from controller.server.app import ApiServer
 from controller.server.bootstrap import ensure_defaults
+from controller.server.builtin_services import Advertised, BuiltinServices
 from controller.server.call import Services
 from controller.server.compose import ServerSettings, compose
 from controller.server.listener import Address, Listener, load_serving_certificate, server_context
@@ -82,7 +83,7 @@ async def _work(config: ControllerConfig) -> None:
     async with asyncio.TaskGroup() as tasks, _etcd(config, tasks) as endpoints:
         store = await _opened(_store_config(config, pki, endpoints))
         try:
-            async with _task(tasks, store.run()), _serving(config, pki, store) as (registry, liveness):
+            async with _task(tasks, store.run()), _serving(config, pki, store, instance.identity) as (registry, liveness):
                 gc.collect()
                 gc.freeze()
                 gc.set_threshold(*GC_THRESHOLDS)
@@ -124,11 +125,12 @@ async def _opened(config: StoreConfig) -> Store:
         delay = min(delay * 2, LAST_RETRY_SECONDS)
 
 
-async def _with_defaults(registry: Registry) -> None:
+async def _with_defaults(registry: Registry, builtin: BuiltinServices) -> None:
     delay = FIRST_RETRY_SECONDS
     while True:
         try:
-            return await ensure_defaults(registry)
+            await ensure_defaults(registry)
+            return await builtin.ensure()
         except ApiError as error:
             if not error.retryable:
                 raise
@@ -156,12 +158,16 @@ def _store_config(config: ControllerConfig, pki: Pki, endpoints: tuple[str, ...]
 
 
 @contextlib.asynccontextmanager
-async def _serving(config: ControllerConfig, pki: Pki, store: Store) -> AsyncIterator[tuple[Registry, Liveness]]:
+async def _serving(
+    config: ControllerConfig, pki: Pki, store: Store, identity: str
+) -> AsyncIterator[tuple[Registry, Liveness]]:
     """The API server, listening."""
     liveness = Liveness()
     shown = f"{config.hosts[0]}:{config.port}"
-    services = compose(store, pki, liveness, ServerSettings(config.service_account_issuer, shown))
-    await _with_defaults(services.registry)
+    settings = ServerSettings(config.service_account_issuer, shown, config.service_ranges)
+    services = compose(store, pki, liveness, settings)
+    builtin = BuiltinServices(services.registry, Advertised(identity, config.endpoint_address, config.port))
+    await _with_defaults(services.registry, builtin)
     context = server_context(pki)
     address = Address(config.bind_address, config.port)
     listener = Listener(ApiServer(services), context, address, config.shutdown_grace_seconds)
@@ -169,7 +175,7 @@ async def _serving(config: ControllerConfig, pki: Pki, store: Store) -> AsyncIte
         async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
             with _explained(f"port {config.port}"):
                 await stack.enter_async_context(listener)
-            async with _task(tasks, _renew(config, context, services)):
+            async with _task(tasks, _renew(config, context, services)), _task(tasks, builtin.run()):
                 yield services.registry, liveness
     finally:
         await services.close()

@@ -10,9 +10,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Network = IPv4Network | IPv6Network
+Address = IPv4Address | IPv6Address
 MOST_PORT = 65535
 _LARGEST_BITS, _SMALLEST_BITS = 20, 4
 """Kubernetes takes no IPv4 range larger than a /12; .10 is the DNS service's, so a /28 is the smallest."""
@@ -90,6 +91,47 @@ class ServiceRanges:
         return next((one for one in self.addresses if one.family == family), None)
 
 
+@dataclass(frozen=True)
+class Pool:
+    """Addresses of load balancers: spans of first and last address."""
+
+    spans: tuple[tuple[Address, Address], ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.spans)
+
+    def __contains__(self, text: str) -> bool:
+        address = ip_address(text)
+        return any(
+            first.version == address.version and int(first) <= int(address) <= int(last) for first, last in self.spans
+        )
+
+    def addresses(self, family: str) -> Iterator[str]:
+        """Lowest first, span by span."""
+        for first, last in self.spans:
+            if family == f"IPv{first.version}":
+                yield from (str(type(first)(number)) for number in range(int(first), int(last) + 1))
+
+
+def parse_pool(text: str) -> Pool:
+    """`CIDR` or `FIRST-LAST`, comma-separated. Of an IPv4 network, the first and last address are no hosts'. Raises
+    ValueError."""
+    return Pool(tuple(_span(part.strip()) for part in text.split(",") if part.strip()))
+
+
+def _span(text: str) -> tuple[Address, Address]:
+    if "-" in text:
+        first, last = (ip_address(part.strip()) for part in text.split("-", 1))
+        if first.version != last.version or int(first) > int(last):
+            raise ValueError(f"{text} is no span of addresses: it must go from a lower to a higher one of one family")
+        return first, last
+    network = ip_network(text)
+    if network.version == 4 and network.prefixlen < 31:
+        return network[1], network[-2]
+    return network[0], network[-1]
+
+
+NO_POOL = Pool()
 DEFAULT_RANGES = ServiceRanges()
 
 
@@ -114,7 +156,9 @@ def parse_port_range(text: str) -> Ports:
     first, dash, last = text.partition("-")
     if not dash:
         first, plus, count = text.partition("+")
-        last = str(int(first) + int(count) - 1) if plus and first.isdigit() and count.isdigit() else first
+        last = first
+        if plus:
+            last = str(int(first) + int(count) - 1) if first.isdigit() and count.isdigit() else ""
     if not (first.strip().isdigit() and last.strip().isdigit()):
         raise ValueError(f"{text} is no port range such as 30000-32767")
     ports = Ports(int(first), int(last))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from controller.pki.files import Pki
 from controller.pki.tokens import TokenSigner
 from controller.registry import Registry, RegistrySettings
+from controller.registry.ranges import DEFAULT_RANGES, ServiceRanges
 from controller.server.agents import Agents
 from controller.server.authentication import Authenticator
 from controller.server.authorization import Chain
@@ -28,6 +29,7 @@ class ServerSettings:
     """`iss` and default audience of service-account tokens."""
     shown_address: str
     """HOST:PORT clients are told to use."""
+    ranges: ServiceRanges = DEFAULT_RANGES
 
 
 def compose(store: Store, pki: Pki, heartbeats: Heartbeats, settings: ServerSettings) -> Services:
@@ -37,7 +39,7 @@ def compose(store: Store, pki: Pki, heartbeats: Heartbeats, settings: ServerSett
     signer = TokenSigner(pki.service_account_key, settings.issuer)
     return Services(
         store=store,
-        registry=Registry(store, RegistrySettings(checks=(EscalationCheck(rbac, authorizer),))),
+        registry=Registry(store, RegistrySettings((EscalationCheck(rbac, authorizer),), settings.ranges)),
         pki=pki,
         signer=signer,
         authenticator=Authenticator(store, signer, pki.admin_token),

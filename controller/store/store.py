@@ -25,6 +25,7 @@ from controller.store.keys import Keyspace
 from controller.store.leadership import Candidacy, Leadership
 from controller.store.maintenance import Maintenance
 from controller.store.paging import FIRST_KEYS, keys_for_next
+from controller.store.presence import Presence
 from controller.store.query import Page, Query
 from controller.store.types import (
     Claims,
@@ -77,6 +78,7 @@ class Store:
         self._etcd = Etcd(config.endpoints, tls, config.request_timeout_seconds)
         self._cache = Cache(self._codec, history)
         self.claims = ClaimBook(self._etcd, self._cache, self._keyspace)
+        self.presence = Presence(self._etcd, self._cache, self._keyspace)
         self._feed = Feed(self._etcd, self._keyspace, self._cache)
         self._barrier = Barrier(self._etcd, self._keyspace, self._cache, self._feed)
         self._committer = Committer(self._etcd, self._codec, self._cache, config.request_timeout_seconds)

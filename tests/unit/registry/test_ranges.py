@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from controller.registry.ranges import Addresses, Ports, parse_port_range, parse_service_range
+from controller.registry.ranges import Addresses, Ports, parse_pool, parse_port_range, parse_service_range
 
 
 def test_the_default_range_holds_all_but_its_first_and_last_address() -> None:
@@ -65,3 +65,11 @@ def test_bad_port_ranges_are_refused(text: str) -> None:
 def test_bad_service_ranges_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_service_range(text)
+
+
+def test_a_pool_is_networks_and_spans() -> None:
+    pool = parse_pool("192.0.2.0/30, 198.51.100.5-198.51.100.6, fd00::/127")
+    assert list(pool.addresses("IPv4")) == ["192.0.2.1", "192.0.2.2", "198.51.100.5", "198.51.100.6"]
+    assert list(pool.addresses("IPv6")) == ["fd00::", "fd00::1"]
+    assert "192.0.2.2" in pool and "192.0.2.3" not in pool
+    assert not parse_pool("")
