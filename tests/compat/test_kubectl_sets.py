@@ -43,7 +43,7 @@ def test_a_stateful_set_is_scaled_left_behind_and_taken_over(cluster: Cluster) -
     rolled_out(cluster, "sts/db")
     assert cluster.kubectl("scale", "sts/db", "--replicas=2") == "statefulset.apps/db scaled\n"
     eventually(lambda: uids(cluster).keys() == {"db-0", "db-1"}, 20, "the last pod is gone")
-    assert "2/2" in eventually(lambda: cluster.kubectl("get", "sts"), 20, "two pods are ready")
+    eventually(lambda: "2/2" in cluster.kubectl("get", "sts"), 20, "two of two pods are ready")
     before = uids(cluster)
     cluster.kubectl("delete", "sts", "db", "--cascade=orphan")
     assert uids(cluster) == before
