@@ -17,10 +17,12 @@ from api.errors import AlreadyExists, ApiError, Conflict, NotFound, Timeout, con
 from api.kinds import Kind
 from api.objects import Object, clone, controller_of, name_of, namespace_of, uid_of
 from controller.admission.types import Request
+from controller.registry.allocation import take_claim
 from controller.registry.recorder import Recorder
 from controller.registry.registry import Registry
 from controller.registry.types import DeleteOptions
 from controller.store import Query
+from controller.store.claims import Claim
 from controller.store.types import Key
 
 ACTION_SECONDS = 30.0
@@ -126,6 +128,21 @@ class DeleteAll:
 
 
 @dataclass(frozen=True)
+class TakeClaim:
+    """Claims for a Service the address or port that it has, while nobody holds that and the Service is as it was."""
+
+    name: str
+    service: Object
+
+
+@dataclass(frozen=True)
+class DropClaim:
+    """Frees a claim, if it still is the one that was seen."""
+
+    claim: Claim
+
+
+@dataclass(frozen=True)
 class Together:
     """Actions that may happen in any order, and each without the others."""
 
@@ -133,7 +150,7 @@ class Together:
 
 
 Change = Write | Adopt | Disown | DropFinalizer
-Action = Create | Change | Delete | DeleteAll | Together | Note
+Action = Create | Change | Delete | DeleteAll | TakeClaim | DropClaim | Together | Note
 
 
 def put_status(kind: Kind, obj: Mapping[str, Any], status: Object) -> Write:
@@ -194,7 +211,13 @@ class Executor:
             raise errors[0]
         return max(versions)
 
-    async def _perform_one(self, action: Create | Change | Delete | DeleteAll) -> int:
+    async def _perform_one(self, action: Create | Change | Delete | DeleteAll | TakeClaim | DropClaim) -> int:
+        if isinstance(action, TakeClaim):
+            await take_claim(self._registry.store, action.name, action.service)
+            return 0
+        if isinstance(action, DropClaim):
+            await self._registry.store.claims.drop(action.claim)
+            return 0
         if isinstance(action, Create):
             return await self._create(action)
         if isinstance(action, Change):

@@ -30,6 +30,7 @@ from controller.reconcilers.node_watch import NodeHealth, NodeLifecycle
 from controller.reconcilers.pod_gc import PodGarbageCollector
 from controller.reconcilers.quota import ResourceQuotaReconciler
 from controller.reconcilers.replicaset_watch import ReplicaSetReconciler
+from controller.reconcilers.service_claims import ServiceClaims
 from controller.reconcilers.statefulset_watch import StatefulSetReconciler
 from controller.reconcilers.taint_eviction import TaintEviction
 from controller.reconcilers.views import Views
@@ -82,6 +83,7 @@ def build(registry: Registry, liveness: Liveness, settings: Settings) -> list[Re
         NodeIpam(views, settings.cluster_cidr, settings.node_cidr_mask),
         PodGarbageCollector(views, settings.terminated_pods, utc_now),
         ResourceQuotaReconciler(views, utc_now),
+        ServiceClaims(views, registry.ranges),
         EventExpiry(views, settings.event_ttl_seconds, utc_now),
     ]
     return [reconciler for reconciler in everything if settings.enabled(reconciler.name)]

@@ -29,7 +29,7 @@ from controller.registry.service_fields import (
 )
 from controller.registry.types import Target
 from controller.store import Store
-from controller.store.types import Claims, GuardFailed
+from controller.store.types import Claims, GuardFailed, Key
 
 SERVICES = ("", "services")
 Spec = Mapping[str, Any]
@@ -237,6 +237,15 @@ class Booking:
 
 def _gets_node_ports(spec: Spec) -> bool:
     return spec.get("type") == "NodePort" or bool(spec.get("allocateLoadBalancerNodePorts"))
+
+
+async def take_claim(store: Store, name: str, service: Mapping[str, Any]) -> bool:
+    """Claims what a stored Service has and did not claim; False when something changed meanwhile. Raises
+    Unavailable."""
+    record = store.get(Key(*SERVICES, namespace_of(service), name_of(service)))
+    if record is None or str(record.version) != service["metadata"]["resourceVersion"]:
+        return False
+    return await store.claims.take(name, holder_of(service), record)
 
 
 def holder_of(service: Mapping[str, Any]) -> str:
