@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from controller.placement import selects_node
 from controller.scheduler.demand import PodClass
-from controller.scheduler.matching import is_tolerated, term_matches
+from controller.scheduler.matching import is_tolerated
 from controller.scheduler.scores import static_score
 from controller.scheduler.snapshot import Mask, Matrix, NodeView, Scores, Snapshot
 
@@ -43,11 +44,7 @@ def refuse_not_ready(pod_class: PodClass, node: NodeView) -> str:
 
 
 def refuse_affinity_mismatch(pod_class: PodClass, node: NodeView) -> str:
-    selector = pod_class.spec.get("nodeSelector") or {}
-    required = pod_class.affinity("nodeAffinity").get("requiredDuringSchedulingIgnoredDuringExecution")
-    matches = all(node.labels.get(key) == value for key, value in selector.items())
-    if matches and required is not None:
-        matches = any(term_matches(term, node) for term in required.get("nodeSelectorTerms") or ())
+    matches = selects_node(pod_class.spec, node.name, node.labels)
     return "" if matches else "node(s) didn't match Pod's node affinity/selector"
 
 

@@ -1,6 +1,6 @@
-"""Does a taint, a node selector term, a pod selector match? The small rules that filters and scores share. Pure.
+"""Does a class tolerate a taint, does a term speak of a pod? The small rules that filters and scores share. Pure.
 
-Sources: kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration and .../assign-pod-node.
+Source: kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node.
 """
 
 from __future__ import annotations
@@ -9,57 +9,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from api.selectors import LabelSelector, from_object
+from controller.placement import tolerates
 from controller.scheduler.demand import PodClass
-from controller.scheduler.snapshot import NodeView
-
-
-def tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
-    """Key, effect and value must match; an empty key with Exists tolerates everything."""
-    if toleration.get("effect") and toleration["effect"] != taint.get("effect"):
-        return False
-    if toleration.get("key") and toleration["key"] != taint.get("key"):
-        return False
-    if toleration.get("operator") == "Exists":
-        return True
-    return bool(toleration.get("key")) and (toleration.get("value") or "") == (taint.get("value") or "")
 
 
 def is_tolerated(pod_class: PodClass, taint: Mapping[str, Any]) -> bool:
     return any(tolerates(toleration, taint) for toleration in pod_class.tolerations)
-
-
-def term_matches(term: Mapping[str, Any], node: NodeView) -> bool:
-    """A nodeSelectorTerm: all its expressions and fields; an empty term matches nothing."""
-    expressions, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
-    if not expressions and not fields:
-        return False
-    names = {"metadata.name": node.name}
-    return all(_requirement_holds(e, node.labels) for e in expressions) and all(
-        _requirement_holds(f, names) for f in fields
-    )
-
-
-def _requirement_holds(requirement: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    value = labels.get(requirement.get("key", ""))
-    values: list[str] = requirement.get("values") or []
-    match requirement.get("operator"):
-        case "In":
-            return value is not None and value in values
-        case "NotIn":
-            return value is None or value not in values
-        case "Exists":
-            return value is not None
-        case "DoesNotExist":
-            return value is None
-        case "Gt":
-            return _is_integer(value) and int(value or 0) > int(values[0])
-        case "Lt":
-            return _is_integer(value) and int(value or 0) < int(values[0])
-    return False
-
-
-def _is_integer(text: str | None) -> bool:
-    return text is not None and text.lstrip("+-").isdigit()
 
 
 PodMatcher = Callable[[PodClass], bool]

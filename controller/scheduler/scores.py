@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from controller.placement import term_matches
 from controller.scheduler.demand import PodClass
-from controller.scheduler.matching import is_tolerated, term_matches
+from controller.scheduler.matching import is_tolerated
 from controller.scheduler.snapshot import CPU, MEMORY, Matrix, NodeView, Scores
 
 SPREAD_NODE_COST = 25.0
@@ -38,7 +39,8 @@ def _affinity_score(pod_class: PodClass, node: NodeView) -> float:
         pod_class.affinity("nodeAffinity").get("preferredDuringSchedulingIgnoredDuringExecution") or []
     )
     total = sum(term.get("weight") or 0 for term in preferred)
-    won = sum(term.get("weight") or 0 for term in preferred if term_matches(term.get("preference") or {}, node))
+    name, labels = node.name, node.labels
+    won = sum(t.get("weight") or 0 for t in preferred if term_matches(t.get("preference") or {}, name, labels))
     return 100.0 * won / total if total else 0.0
 
 
