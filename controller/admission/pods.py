@@ -16,6 +16,8 @@ from controller.store.types import Key
 NOT_READY = "node.kubernetes.io/not-ready"
 UNREACHABLE = "node.kubernetes.io/unreachable"
 TOLERATION_SECONDS = 300
+_CLASSES = ("scheduling.k8s.io", "priorityclasses")
+_GLOBAL = b'"globalDefault":true'
 SYSTEM_PRIORITIES = {"system-node-critical": 2_000_001_000, "system-cluster-critical": 2_000_000_000}
 """The two classes every cluster has (https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/)."""
 
@@ -59,7 +61,7 @@ def set_priority(attributes: Attributes, reader: Reader) -> None:
 
 def _priority(attributes: Attributes, reader: Reader, name: str) -> tuple[int, str]:
     if not name:
-        return 0, "PreemptLowerPriority"
+        return _default_priority(attributes, reader)
     record = reader.get(Key("scheduling.k8s.io", "priorityclasses", "", name))
     if record is not None:
         priority_class = record.parse()
@@ -67,6 +69,17 @@ def _priority(attributes: Attributes, reader: Reader, name: str) -> tuple[int, s
     if name in SYSTEM_PRIORITIES:
         return SYSTEM_PRIORITIES[name], "PreemptLowerPriority"
     raise attributes.forbidden(f"no PriorityClass with name {name} was found")
+
+
+def _default_priority(attributes: Attributes, reader: Reader) -> tuple[int, str]:
+    """The class with globalDefault; of several the one with the smallest value. None: priority 0."""
+    found = [record.parse() for record in reader.list(_CLASSES).records if _GLOBAL in record.raw]
+    chosen = min((each for each in found if each.get("globalDefault")), key=lambda each: each["value"], default=None)
+    if chosen is None:
+        return 0, "PreemptLowerPriority"
+    assert attributes.obj is not None
+    attributes.obj["spec"]["priorityClassName"] = chosen["metadata"]["name"]
+    return chosen["value"], chosen.get("preemptionPolicy", "PreemptLowerPriority")
 
 
 def taint_new_node(node: Object) -> None:
