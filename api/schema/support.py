@@ -98,7 +98,6 @@ IDLE_KINDS: dict[tuple[str, str], str] = {
     ("batch", "Job"): _NO_PODS,
     ("batch", "CronJob"): "no jobs are made for it",
     ("autoscaling", "HorizontalPodAutoscaler"): "nothing is scaled by it",
-    ("policy", "PodDisruptionBudget"): "evictions do not ask it",
     ("storage.k8s.io", "StorageClass"): _NO_STORAGE,
 }
 """Kinds that are kept and shown while nothing acts on them: creating one is answered with a warning that says so.

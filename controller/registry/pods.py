@@ -1,25 +1,23 @@
-"""What only pods can be asked: bind to a node, evict.
+"""What only pods can be asked: bind to a node.
 
-Called by the Registry: `bind` by the scheduler in process and by POST pods/NAME/binding, `evict` by POST
-pods/NAME/eviction (kubectl drain). Rules from k8s.io/kubernetes/pkg/registry/core/pod/storage.
+Called by the Registry: by the scheduler in process and by POST pods/NAME/binding. Rules from
+k8s.io/kubernetes/pkg/registry/core/pod/storage.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from api.errors import BadRequest, Conflict, conflict, invalid_object, not_supported, required
 from api.kinds import by_resource
 from api.objects import Object
 from controller.admission.attributes import Operation
 from controller.admission.types import Request
-from controller.registry.deletion import delete
 from controller.registry.faults import api_error
 from controller.registry.ground import RACES, Ground, attributes_of, unstored
 from controller.registry.system_fields import timestamp
-from controller.registry.types import DeleteOptions, Deletion, Target
+from controller.registry.types import Target
 from controller.store.types import Record, StoreError, VersionMismatch
 
 PODS = by_resource("", "pods")
@@ -118,18 +116,3 @@ def _set_scheduled(status: Object, now: str) -> None:
 
 def _refused(name: str, why: str) -> Conflict:
     return conflict("", "pods/binding", name, why)
-
-
-async def evict(ground: Ground, request: Request, namespace: str, name: str, options: DeleteOptions) -> Deletion:
-    """Deletes a pod as its disruption allows. Raises NotFound, Conflict (preconditions), Forbidden."""
-    target = Target(PODS, namespace, name, "eviction")
-    record = await ground.get(target)
-    await ground.admit(attributes_of(request, Operation.CREATE, target, None, record.parse()))
-    return await delete(ground, request, Target(PODS, namespace, name), options)
-
-
-def eviction_options(name: str, obj: Mapping[str, Any]) -> DeleteOptions:
-    """Reads a policy/v1 Eviction. Raises BadRequest when it names another pod than the URL."""
-    if (obj.get("metadata") or {}).get("name", name) != name:
-        raise BadRequest("name in URL does not match name in Eviction object")
-    return DeleteOptions.from_object(obj.get("deleteOptions") or {})

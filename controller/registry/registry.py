@@ -15,15 +15,16 @@ from api.kinds import Kind
 from api.objects import Object
 from controller.admission.chain import Chain, Check
 from controller.admission.types import Request
-from controller.registry import deletion, pods, scale, update
+from controller.registry import deletion, eviction, pods, scale, update
 from controller.registry.allocation import Allocator
 from controller.registry.create import create
+from controller.registry.eviction import eviction_options
 from controller.registry.ground import Ground
 from controller.registry.intake import take_in
 from controller.registry.known_specs import KnownSpecs
 from controller.registry.ledger import Ledger
 from controller.registry.patching import patch_object
-from controller.registry.pods import Binding, binding_of, eviction_options
+from controller.registry.pods import Binding, binding_of
 from controller.registry.ranges import DEFAULT_RANGES, ServiceRanges
 from controller.registry.types import DEFAULT_DELETE, DeleteOptions, Deletion, Patch, Target
 from controller.registry.views import outward
@@ -122,11 +123,11 @@ class Registry:
 
     async def evict(self, request: Request, namespace: str, name: str, options: DeleteOptions) -> Deletion:
         """Deletes a pod by the eviction API (policy/v1)."""
-        return await pods.evict(self._ground, request, namespace, name, options)
+        return await eviction.evict(self._ground, request, namespace, name, options)
 
-    async def evict_as(self, request: Request, namespace: str, name: str, eviction: Object) -> Deletion:
+    async def evict_as(self, request: Request, namespace: str, name: str, obj: Object) -> Deletion:
         """POST pods/NAME/eviction with a policy/v1 Eviction; Kubernetes answers a Success Status, 201."""
-        return await self.evict(request, namespace, name, eviction_options(name, eviction))
+        return await self.evict(request, namespace, name, eviction_options(name, obj))
 
     def shown(self, kind: Kind, record: Record) -> Record:
         """A record read from the store as `kind` shows it (see `views`)."""
