@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.network.dns.addresses import default_addresses
 from agent.node import Taint, parse_labels, parse_taint
 
 DEFAULT_PORT = 10250
@@ -34,10 +35,12 @@ class AgentConfig:
     labels: tuple[tuple[str, str], ...] = ()
     taints: tuple[Taint, ...] = ()
     cluster_dns: tuple[str, ...] = ()
+    """What pods ask; () is the tenth address of `service_cidr`."""
     cluster_domain: str = "cluster.local"
     cluster_cidr: str = "10.244.0.0/16"
     service_cidr: str = "10.96.0.0/12"
     cni_conf_dir: Path | None = None
+    resolv_conf: Path = Path("/etc/resolv.conf")
     log_file_bytes: int = 10 * _MIB
     log_files: int = 5
     log_budget_bytes: int = 1024 * _MIB
@@ -45,6 +48,10 @@ class AgentConfig:
     @property
     def name(self) -> str:
         return (self.node_name or socket.gethostname()).lower()
+
+    @property
+    def dns_addresses(self) -> tuple[str, ...]:
+        return self.cluster_dns or default_addresses(self.service_cidr)
 
 
 def parse_arguments(arguments: Sequence[str]) -> AgentConfig:
@@ -72,6 +79,7 @@ def parse_arguments(arguments: Sequence[str]) -> AgentConfig:
         cluster_cidr=given.cluster_cidr,
         service_cidr=given.service_cidr,
         cni_conf_dir=given.cni_conf_dir,
+        resolv_conf=given.resolv_conf,
         log_file_bytes=given.log_file_mib * _MIB,
         log_files=given.log_files,
         log_budget_bytes=given.log_budget_mib * _MIB,
@@ -92,11 +100,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--container-runtime-endpoint", default="", help="unix:///path of a containerd to use (default: a private one)")
     add("--labels", default="", help="labels for the node, key=value,...")
     add("--taints", default="", help="taints for a new node, key=value:Effect,...")
-    add("--cluster-dns", default="", help="addresses of the cluster's DNS servers, if it has any")
+    add("--cluster-dns", default="", help="DNS servers of pods (default: the services' range's tenth address)")
     add("--cluster-domain", default="cluster.local", help="DNS domain of the cluster (default: %(default)s)")
     add("--cluster-cidr", default="10.244.0.0/16", help="address range of all pods (default: %(default)s)")
     add("--service-cidr", default="10.96.0.0/12", help="address range of all services (default: %(default)s)")
     add("--cni-conf-dir", type=Path, default=None, help="a directory with a CNI configuration of your own")
+    add("--resolv-conf", type=Path, default=Path("/etc/resolv.conf"), help="this node's own (default: %(default)s)")
     add("--log-file-mib", type=int, default=10, help="rotate a container's log at this size (default: %(default)s)")
     add("--log-files", type=int, default=5, help="log files kept for a container (default: %(default)s)")
     add("--log-budget-mib", type=int, default=1024, help="room for all logs together (default: %(default)s)")

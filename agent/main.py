@@ -33,7 +33,7 @@ from agent.node import STATUS_SECONDS, NodeKeeper, Profile, Readings, allocatabl
 from agent.paths import Paths
 from agent.pods.admission import NodeFacts
 from agent.pods.configs import Node
-from agent.pods.dns import Resolver, parse_resolv_conf
+from agent.pods.dns import Resolver, read_resolv_conf
 from agent.pods.images import Images
 from agent.pods.roster import Roster
 from agent.pods.status import Host, wire_time
@@ -117,12 +117,7 @@ class Agent:
 
     def _workshop(self) -> Workshop:
         config, runtime = self._config, self._engine.runtime
-        resolv = Path("/etc/resolv.conf")
-        resolver = Resolver(
-            config.cluster_dns,
-            config.cluster_domain,
-            parse_resolv_conf(resolv.read_text() if resolv.exists() else ""),
-        )
+        resolver = Resolver(config.dns_addresses, config.cluster_domain, lambda: read_resolv_conf(config.resolv_conf))
         node = Node(config.name, self._machine.hostname, self._paths, resolver, self._machine.memory_bytes)
         sources = SourceReader(self._client)
         return Workshop(
@@ -151,6 +146,8 @@ class Agent:
             cluster_cidr=config.cluster_cidr,
             service_cidr=config.service_cidr,
             cluster_domain=config.cluster_domain,
+            cluster_dns=config.dns_addresses,
+            resolv_conf=config.resolv_conf,
         )
 
     def _office(self) -> Office:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from agent.network.dns.part import DnsPart
 from agent.network.feed import Feeds
 from api.client import Client
 from api.objects import Object
@@ -34,6 +35,10 @@ class Ground:
     cluster_cidr: str
     service_cidr: str
     cluster_domain: str
+    cluster_dns: tuple[str, ...] = ()
+    """What pods ask, if it is not the services' range's tenth address."""
+    resolv_conf: Path = Path("/etc/resolv.conf")
+    """Which servers this node asks itself."""
 
 
 class Part(Protocol):
@@ -51,7 +56,7 @@ class Network:
 
     def __init__(self, ground: Ground) -> None:
         self.feeds = Feeds(ground.client)
-        self.parts: Sequence[Part] = ()
+        self.parts: Sequence[Part] = (DnsPart(ground, self.feeds),)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:

@@ -20,6 +20,8 @@ import orjson
 from agent.network.bridge import bridge_name
 from agent.network.cni import NFT_FAMILIES, forwarding_comment, iptables_program, network_name, table_name
 from agent.network.commands import run_program
+from agent.network.dns.link import link_name
+from agent.network.dns.process import stop_processes
 
 _RESULTS = Path("/var/lib/cni/results")
 _PORTMAP_CHAINS = ("CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-MASQ", "CNI-HOSTPORT-SETMARK")
@@ -27,6 +29,7 @@ _PORTMAP_CHAINS = ("CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-MASQ", "CNI-HOSTPORT-SETMA
 
 async def purge_network(node_id: str, bin_dir: str) -> None:
     """Remove what the pod network of a node left in this network namespace and in libcni's cache. Idempotent."""
+    await stop_processes(node_id)
     for cached in cached_results(node_id):
         for configuration, environment in portmap_deletions(_read_json(cached), bin_dir):
             await run_program(f"{bin_dir}/portmap", [], configuration, environment)
@@ -36,7 +39,8 @@ async def purge_network(node_id: str, bin_dir: str) -> None:
     for family in NFT_FAMILIES:
         await _remove_forwarding(iptables_program(family), node_id)
     await _remove_tables(node_id)
-    await run_program("ip", ["link", "delete", bridge_name(node_id)])
+    for link in (bridge_name(node_id), link_name(node_id)):
+        await run_program("ip", ["link", "delete", link])
 
 
 def cached_results(node_id: str) -> list[Path]:

@@ -1,18 +1,23 @@
-"""The pod's resolv.conf and hosts file. Pure; called when a sandbox or a container is configured.
+"""The pod's resolv.conf and hosts file; called when a sandbox or a container is configured.
+
+Pure, but that it reads the node's own resolv.conf.
 
 Rules: kubernetes.io/docs/concepts/services-networking/dns-pod-service (policies, dnsConfig, limits).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import ipaddress
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from agent.runtime.protocol import DnsConfig
 from api.objects import Object, name_of, namespace_of
 
 MAX_SERVERS = 3
 MAX_SEARCHES = 32
+_RESOLVED = Path("/run/systemd/resolve/resolv.conf")
 _HOSTS = """\
 # Kubernetes-managed hosts file.
 127.0.0.1\tlocalhost
@@ -33,7 +38,30 @@ class Resolver:
 
     cluster_servers: tuple[str, ...] = ()
     domain: str = "cluster.local"
-    node: DnsConfig = field(default_factory=DnsConfig)
+    read_node: Callable[[], DnsConfig] = DnsConfig
+
+    @property
+    def node(self) -> DnsConfig:
+        """As it is now: machines change their servers while they run."""
+        return self.read_node()
+
+
+def read_resolv_conf(path: Path) -> DnsConfig:
+    """A node's resolv.conf; nothing when it cannot be read. See `servers_file`."""
+    try:
+        return parse_resolv_conf(servers_file(path).read_text(errors="replace"))
+    except OSError:
+        return DnsConfig()
+
+
+def servers_file(path: Path, behind: Path = _RESOLVED) -> Path:
+    """The file with the servers that a pod can ask, too: systemd-resolved's own where `path` names only itself."""
+    try:
+        servers = parse_resolv_conf(path.read_text(errors="replace")).servers
+        local = [ipaddress.ip_address(server.partition("%")[0]).is_loopback for server in servers]
+    except (OSError, ValueError):
+        return path
+    return behind if local and all(local) and behind.exists() else path
 
 
 def parse_resolv_conf(text: str) -> DnsConfig:
@@ -63,9 +91,9 @@ def dns_config(pod: Object, resolver: Resolver) -> DnsConfig:
     elif policy == "Default":
         base = resolver.node
     else:
-        domain = resolver.domain
-        searches = (f"{namespace_of(pod)}.svc.{domain}", f"svc.{domain}", domain, *resolver.node.searches)
-        base = DnsConfig(resolver.cluster_servers or resolver.node.servers, searches, ("ndots:5",))
+        domain, node = resolver.domain, resolver.node
+        searches = (f"{namespace_of(pod)}.svc.{domain}", f"svc.{domain}", domain, *node.searches)
+        base = DnsConfig(resolver.cluster_servers or node.servers, searches, ("ndots:5",))
     return _merged(base, pod["spec"].get("dnsConfig") or {})
 
 

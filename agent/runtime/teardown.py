@@ -15,6 +15,7 @@ import shutil
 import signal
 from pathlib import Path
 
+from agent.network.dns.process import kill_processes
 from agent.network.purge import purge_network
 from agent.paths import Paths
 from agent.runtime.cgroups import kill_cgroup, remove_cgroup
@@ -49,12 +50,13 @@ async def stop_containerd(data_dir: Path, *, purge: bool = False) -> None:
 
 
 def kill_node(data_dir: Path) -> None:
-    """SIGKILL containerd, its shims and all containers at once, and tidy nothing: what a power cut leaves behind."""
+    """SIGKILL containerd, its shims, containers and DNS at once, and tidy nothing: what a power cut leaves behind."""
     paths = containerd_paths(data_dir)
     pid = find_containerd(paths)
     if pid is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    kill_processes(paths.node_id)
     _clear_processes(paths)
 
 

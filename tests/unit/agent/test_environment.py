@@ -118,7 +118,7 @@ def test_qos(resources: dict[str, Any], expected: str) -> None:
 def test_names_are_resolved_by_the_policy() -> None:
     node = parse_resolv_conf("# x\nnameserver 192.0.2.53\nsearch corp.example\noptions ndots:2 timeout:1\n")
     assert node == DnsConfig(("192.0.2.53",), ("corp.example",), ("ndots:2", "timeout:1"))
-    resolver = Resolver(("10.96.0.10",), "cluster.local", node)
+    resolver = Resolver(("10.96.0.10",), "cluster.local", lambda: node)
     first = dns_config(a_pod(dnsPolicy="ClusterFirst"), resolver)
     assert first.servers == ("10.96.0.10",)
     assert first.searches == ("ns.svc.cluster.local", "svc.cluster.local", "cluster.local", "corp.example")
