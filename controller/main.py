@@ -83,7 +83,8 @@ async def _work(config: ControllerConfig) -> None:
     async with asyncio.TaskGroup() as tasks, _etcd(config, tasks) as endpoints:
         store = await _opened(_store_config(config, pki, endpoints))
         try:
-            async with _task(tasks, store.run()), _serving(config, pki, store, instance.identity) as (registry, liveness):
+            serving = _serving(config, pki, store, instance.identity)
+            async with _task(tasks, store.run()), serving as (registry, liveness):
                 gc.collect()
                 gc.freeze()
                 gc.set_threshold(*GC_THRESHOLDS)
@@ -202,7 +203,10 @@ async def _lead(config: ControllerConfig, identity: str, pki: Pki, registry: Reg
             log.info("leading", identity=identity)
             guards = (leadership.guard,)
             settings = Settings(
-                cluster_cidr=config.cluster_cidr, ca_pem=pki.authority.pem.decode(), enabled=config.runs
+                cluster_cidr=config.cluster_cidr,
+                ca_pem=pki.authority.pem.decode(),
+                load_balancer_pool=config.load_balancer_pool,
+                enabled=config.runs,
             )
             work = [run_reconcilers(registry, liveness, settings, guards)]
             if config.runs("scheduler"):

@@ -32,9 +32,11 @@ from controller.reconcilers.pod_gc import PodGarbageCollector
 from controller.reconcilers.quota import ResourceQuotaReconciler
 from controller.reconcilers.replicaset_watch import ReplicaSetReconciler
 from controller.reconcilers.service_claims import ServiceClaims
+from controller.reconcilers.service_lb_watch import ServiceLoadBalancers
 from controller.reconcilers.statefulset_watch import StatefulSetReconciler
 from controller.reconcilers.taint_eviction import TaintEviction
 from controller.reconcilers.views import Views
+from controller.registry.ranges import NO_POOL, Pool
 from controller.registry.recorder import Recorder
 from controller.registry.registry import Registry
 from controller.store.types import Guard
@@ -59,6 +61,8 @@ class Settings:
     """For nodes that never heartbeat: as kube-controller-manager's --node-monitor-grace-period."""
     event_ttl_seconds: float = 3600.0
     terminated_pods: int = 12_500
+    load_balancer_pool: Pool = NO_POOL
+    """Empty: Services of type LoadBalancer get the addresses of nodes."""
     enabled: Callable[[str], bool] = field(default=every_controller)
 
 
@@ -86,6 +90,7 @@ def build(registry: Registry, liveness: Liveness, settings: Settings) -> list[Re
         PodGarbageCollector(views, settings.terminated_pods, utc_now),
         ResourceQuotaReconciler(views, utc_now),
         ServiceClaims(views, registry.ranges),
+        ServiceLoadBalancers(views, settings.load_balancer_pool),
         EventExpiry(views, settings.event_ttl_seconds, utc_now),
     ]
     return [reconciler for reconciler in everything if settings.enabled(reconciler.name)]
