@@ -138,14 +138,16 @@ class ApiServer:
         form = negotiate(accept, pods=_is_pods(target)) if accept else PLAIN
         call = Call(request, user, target, target.kind, verb, params, form)
         try:
-            return await self._run(call, handler)
+            answer = await self._run(call, handler)
         except ApiError as error:
             return reply_error(error, warning_headers(call.warnings))
+        if call.warnings and verb in ("get", "list") and isinstance(answer, Reply):
+            answer.headers = (*answer.headers, *warning_headers(call.warnings))
+        return answer
 
     async def _run(self, call: Call, handler: Handler) -> Answer:
         verb, target, services = call.verb, call.target, self.services
-        if call.kind.custom is not None:
-            call.warnings += deprecations(call.kind)
+        call.warnings += deprecations(call.kind)
         if verb == "get" and not target.subresource:
             return await handler(services, call)
         if verb == "watch" or target.subresource in routes.LONG_RUNNING:

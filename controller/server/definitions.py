@@ -137,8 +137,16 @@ def _says(status: Object, verdict: Verdict) -> bool:
     return bool(status.get("acceptedNames") == verdict.names and present == told)
 
 
+_DEPRECATED = {
+    ("", "endpoints"): ["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"],
+}
+"""Built-in ones, in Kubernetes' words."""
+
+
 def deprecations(kind: kinds.Kind) -> list[str]:
-    """What who uses a deprecated version of a custom kind is told."""
+    """What who uses a deprecated version of a kind is told."""
+    if kind.custom is None:
+        return _DEPRECATED.get(kind.resource, [])
     schema = custom_of(kind)
     if schema is None or not schema.deprecated:
         return []

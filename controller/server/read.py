@@ -23,7 +23,7 @@ from controller.server import shapes
 from controller.server.call import Call, Services, parse_version
 from controller.server.negotiation import Shape
 from controller.server.options import ListOptions, list_options
-from controller.server.reply import Answer, Reply, encode
+from controller.server.reply import Answer, Reply, encode, warning_headers
 from controller.store import Page, Query, Store
 from controller.store.types import Compacted, Record, Unavailable
 
@@ -194,7 +194,7 @@ async def _reply_bytes(call: Call, records: list[Record], meta: Object) -> Answe
     items = shapes.items_of(kind, records)
     if size <= WHOLE_BYTES:
         return Reply(200, head + b",".join(items) + tail)
-    response = web.StreamResponse(headers={"Content-Type": call.form.content_type})
+    response = web.StreamResponse(headers=[("Content-Type", call.form.content_type), *warning_headers(call.warnings)])
     await response.prepare(call.request)
     await response.write(head)
     for piece in pieces_of(items):

@@ -22,7 +22,7 @@ from controller.server.negotiation import Shape
 from controller.server.options import ListOptions, list_options
 from controller.server.pod_address import address_lines
 from controller.server.read import reach
-from controller.server.reply import Answer
+from controller.server.reply import Answer, warning_headers
 from controller.store import Query, Watcher
 from controller.store.types import Compacted, Event, EventType, Record
 
@@ -85,7 +85,11 @@ class _Stream:
         self._headings = True
         self._encode = self._encoder()
         self._response = web.StreamResponse(
-            headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
+            headers=[
+                ("Content-Type", "application/json"),
+                ("Cache-Control", "no-cache, private"),
+                *warning_headers(call.warnings),
+            ]
         )
 
     def _encoder(self) -> Callable[[Iterable[Event]], Iterator[bytes]]:

@@ -207,3 +207,13 @@ async def test_many_watchers_get_every_event_once(cluster: Cluster) -> None:
         names = [f"m{index:02}" for index in range(30)]
         await make_maps(cluster, *names)
     assert all(follower.result() == names for follower in followers)
+
+
+async def test_who_reads_or_writes_endpoints_is_told_to_use_slices(cluster: Cluster) -> None:
+    told = '299 - "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"'
+    path = "/api/v1/namespaces/default/endpoints"
+    made = await cluster.admin.post(path, {"metadata": {"name": "a"}})
+    read = [await cluster.admin.get(one) for one in (path, f"{path}/a", "/api/v1/endpoints", f"{path}/none")]
+    gone = await cluster.admin.ask("DELETE", f"{path}/a")
+    assert [answer.headers.get("Warning") for answer in (made, *read, gone)] == [told] * 6
+    assert "Warning" not in (await cluster.admin.get(MAPS)).headers
