@@ -1,7 +1,8 @@
 """May a pod be on a node, by the node's own properties? Taints, node selectors, node affinity.
 
 Called by the scheduler, which chooses among many nodes, and by DaemonSets, which ask about each. Pure; imports nothing
-of the controller. Sources: kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration and .../assign-pod-node.
+of the controller. Sources: kubernetes.io/docs/concepts/scheduling-eviction/, pages "Taints and Tolerations" and
+"Assigning Pods to Nodes".
 """
 
 from __future__ import annotations

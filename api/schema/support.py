@@ -94,7 +94,6 @@ IDLE_KINDS: dict[tuple[str, str], str] = {
     ("", "LimitRange"): "pods are not measured by it",
     ("", "PersistentVolume"): _NO_STORAGE,
     ("", "PersistentVolumeClaim"): _NO_STORAGE,
-    ("apps", "DaemonSet"): _NO_PODS,
     ("batch", "Job"): _NO_PODS,
     ("batch", "CronJob"): "no jobs are made for it",
     ("autoscaling", "HorizontalPodAutoscaler"): "nothing is scaled by it",

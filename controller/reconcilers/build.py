@@ -13,6 +13,7 @@ from typing import Any
 
 from controller.admission.types import Request, User, utc_now
 from controller.reconcilers.actions import Executor
+from controller.reconcilers.daemonset_watch import DaemonSetReconciler
 from controller.reconcilers.deployment_watch import DeploymentReconciler
 from controller.reconcilers.disruption import DisruptionReconciler
 from controller.reconcilers.endpoints.endpoints import EndpointsReconciler
@@ -77,6 +78,7 @@ def build(registry: Registry, liveness: Liveness, settings: Settings) -> list[Re
         ReplicaSetReconciler(views, utc_now),
         DeploymentReconciler(views, utc_now),
         StatefulSetReconciler(views, utc_now),
+        DaemonSetReconciler(views, utc_now),
         DisruptionReconciler(views, utc_now),
         EndpointSliceReconciler(registry.store, endpoint_pods),
         EndpointsReconciler(registry.store, endpoint_pods),

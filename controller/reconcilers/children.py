@@ -15,6 +15,8 @@ from controller.reconcilers.views import Views, controller_of_record
 from controller.store import Query
 from controller.store.types import Event, EventType, Key, Record
 
+_REMEMBERED_NAMES = 1000
+
 
 class Children:
     def __init__(self, views: Views, owner: Kind, child: Kind) -> None:
@@ -54,6 +56,25 @@ class Children:
         for record in self._views.store.list(self._owner.resource, Query(namespace=child.key.namespace)).records:
             if from_object(self._views.object(record)["spec"]["selector"]).matches(child.labels):
                 yield record.key.name
+
+
+class FormerNames:
+    """Names that an owner's pods have had. What is remembered only makes names nicer; nothing depends on it."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, dict[str, None]] = {}
+
+    def of(self, uid: str) -> frozenset[str]:
+        return frozenset(self._names.get(uid, ()))
+
+    def remember(self, uid: str, name: str) -> None:
+        names = self._names.setdefault(uid, {})
+        names[name] = None
+        if len(names) > _REMEMBERED_NAMES:
+            del names[next(iter(names))]
+
+    def forget(self, uid: str) -> None:
+        self._names.pop(uid, None)
 
 
 def _by_key(records: Iterable[Record]) -> tuple[Record, ...]:

@@ -1,8 +1,9 @@
 """ControllerRevisions: the templates a StatefulSet or DaemonSet has had, by which `kubectl rollout undo` goes back.
 
-Called by the decisions of both. Pure. Invariant: numbers only rise, and the template in force has the highest; a
-template that comes back keeps its revision and gets a new number. A revision's data, hash and name are Kubernetes' own
-(k8s.io/kubernetes pkg/controller/history), so that a cluster that is taken over rolls nothing anew.
+Called by the decisions of both, first of all (`unsettled`). Pure. Invariant: numbers only rise, and the template in
+force has the highest; a template that comes back keeps its revision and gets a new number. A revision's data, hash and
+name are those of Kubernetes' StatefulSets (k8s.io/kubernetes pkg/controller/history), so that a cluster that is taken
+over rolls nothing anew.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import orjson
 
 from api import kinds
+from api.kinds import Kind
 from api.objects import (
     Object,
     annotations_of,
@@ -26,7 +28,8 @@ from api.objects import (
     uid_of,
 )
 from api.selectors import from_object
-from controller.reconcilers.actions import Action, Adopt, Create, Delete, Write
+from controller.reconcilers.actions import Action, Adopt, Create, Delete, Write, put_status
+from controller.reconcilers.loop import Decision
 from controller.reconcilers.names import spelled
 from controller.reconcilers.views import seconds_of
 from controller.reconcilers.workloads import owner_reference
@@ -79,6 +82,23 @@ def adoptions(owner: Mapping[str, Any], objects: Iterable[Object]) -> Iterable[A
 def find_current(template: Mapping[str, Any], revisions: Sequence[Revision]) -> Revision | None:
     """The newest revision with this template."""
     return next((one for one in reversed(revisions) if one.template == template), None)
+
+
+def unsettled(
+    kind: Kind, owner: Object, revisions: Sequence[Revision], hash_label: str, *, occupied: bool
+) -> Decision | None:
+    """What makes the revision of the owner's template the one with the highest number; None if it is.
+
+    `occupied`: the name of a new one is somebody else's. Then status.collisionCount rises, and the next has another.
+    """
+    found = find_current(owner["spec"]["template"], revisions)
+    if found is not None:
+        numbered = renumbering(found, revisions)
+        return None if numbered is None else Decision((numbered,))
+    if not occupied:
+        return Decision((creation(owner, revisions, hash_label),))
+    counted = {**(owner.get("status") or {}), "collisionCount": collisions_of(owner) + 1}
+    return Decision(status=put_status(kind, owner, counted))
 
 
 def renumbering(found: Revision, revisions: Sequence[Revision]) -> Write | None:

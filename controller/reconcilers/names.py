@@ -17,6 +17,7 @@ ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 SUFFIX_LENGTH = 5
 _LONGEST_BASE = 63 - SUFFIX_LENGTH
 _TEN_DIGITS = 10**9
+_LONGEST_SEED = blake2b.MAX_KEY_SIZE
 
 
 def template_hash(template: Mapping[str, Any], collisions: int) -> str:
@@ -39,6 +40,8 @@ def child_names(owner_name: str, owner_uid: str, taken: Collection[str]) -> Iter
     """
     base = generate_base(owner_name)[:_LONGEST_BASE]
     seed = owner_uid.encode()
+    if len(seed) > _LONGEST_SEED:
+        seed = blake2b(seed).digest()
     given: set[str] = set()
     slot = 0
     while True:
@@ -50,7 +53,7 @@ def child_names(owner_name: str, owner_uid: str, taken: Collection[str]) -> Iter
 
 
 def _suffix(seed: bytes, slot: int) -> str:
-    number = int.from_bytes(blake2b(b"%d" % slot, key=seed[:64], digest_size=8).digest(), "big")
+    number = int.from_bytes(blake2b(b"%d" % slot, key=seed, digest_size=8).digest(), "big")
     letters = []
     for _ in range(SUFFIX_LENGTH):
         number, letter = divmod(number, len(ALPHABET))

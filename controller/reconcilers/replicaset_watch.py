@@ -12,14 +12,12 @@ from datetime import datetime
 
 from api.errors import AlreadyExists
 from api.objects import Object, controller_of, uid_of
-from controller.reconcilers.children import Children
+from controller.reconcilers.children import Children, FormerNames
 from controller.reconcilers.loop import Decision, Failure, Source, Watch, own_key
 from controller.reconcilers.replicaset import REPLICA_SETS, Observed, decide
 from controller.reconcilers.views import PodFacts, Views, controller_of_record
 from controller.reconcilers.workloads import PODS
 from controller.store.types import Event, EventType, Key
-
-_REMEMBERED_NAMES = 1000
 
 
 class ReplicaSetReconciler:
@@ -29,7 +27,7 @@ class ReplicaSetReconciler:
     def __init__(self, views: Views, clock: Callable[[], datetime]) -> None:
         self._views = views
         self._clock = clock
-        self._gone: dict[str, dict[str, None]] = {}
+        self._gone = FormerNames()
         self._pods = Children(views, REPLICA_SETS, PODS)
 
     def sources(self) -> Sequence[Source]:
@@ -42,14 +40,14 @@ class ReplicaSetReconciler:
         replica_set = self._views.object(record)
         uid = uid_of(replica_set)
         if failure is not None and isinstance(failure.error, AlreadyExists):
-            self._remember(uid, failure.error.details.get("name") or "")  # somebody else's pod has that name
+            self._gone.remember(uid, failure.error.details.get("name") or "")  # somebody else's pod has that name
         pods = self._views.pods_of(uid)
         return Observed(
             replica_set=replica_set,
             pods=pods,
             now=self._clock(),
             orphans=tuple(self._views.pod(record) for record in self._pods.orphans(key[0])),
-            gone=frozenset(self._gone.get(uid, ())),
+            gone=self._gone.of(uid),
             related_on_node=self._related_on_node(replica_set, pods),
             failure=failure,
         )
@@ -71,21 +69,15 @@ class ReplicaSetReconciler:
 
     def _on_replica_set(self, event: Event) -> Iterable[Hashable]:
         if event.type is EventType.DELETED:
-            self._gone.pop(uid_of(event.record.parse()), None)
+            self._gone.forget(uid_of(event.record.parse()))
         return own_key(event)
 
     def _on_pod(self, event: Event) -> Iterable[Hashable]:
         if event.type is EventType.DELETED:
             key, owner = event.record.key, controller_of_record(event.record)
             if owner is not None and self._exists(key.namespace, owner.name):
-                self._remember(owner.uid, key.name)
+                self._gone.remember(owner.uid, key.name)
         return self._pods.keys(event)
 
     def _exists(self, namespace: str, name: str) -> bool:
         return self._views.store.get(Key(*REPLICA_SETS.resource, namespace, name)) is not None
-
-    def _remember(self, uid: str, name: str) -> None:
-        names = self._gone.setdefault(uid, {})
-        names[name] = None
-        if len(names) > _REMEMBERED_NAMES:
-            del names[next(iter(names))]

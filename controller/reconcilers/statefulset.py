@@ -25,10 +25,9 @@ from controller.reconcilers.history import (
     adoptions,
     beyond_history,
     collisions_of,
-    creation,
     find_current,
-    renumbering,
     revisions_of,
+    unsettled,
 )
 from controller.reconcilers.loop import NOTHING, Decision, Failure
 from controller.reconcilers.rollout import share
@@ -49,6 +48,7 @@ from controller.reconcilers.workloads import (
     min_ready_of,
     replicas_of,
     seconds_to_availability,
+    with_status,
 )
 
 STATEFUL_SETS = kinds.by_resource("apps", "statefulsets")
@@ -155,25 +155,15 @@ def decide(observed: Observed) -> Decision:
     first = (*claim_actions(stateful_set, claims), *adoptions(stateful_set, observed.revisions))
     if first and not is_deleting(stateful_set):
         return Decision(first)  # first settle whose is what
-    if update is None:
-        return _begin_revision(observed, revisions)
-    numbered = renumbering(update, revisions)
-    if numbered is not None:
-        return Decision((numbered,))
+    pending = unsettled(STATEFUL_SETS, stateful_set, revisions, HASH_LABEL, occupied=observed.occupied)
+    if update is None or pending is not None:
+        return pending or NOTHING
     standing = _Standing(observed, claims.mine, revisions, _current(stateful_set, revisions) or update, update)
     return _decide_pods(standing)
 
 
 def revision_of(pod: PodFacts) -> str:
     return pod.labels.get(REVISION_LABEL, "")
-
-
-def _begin_revision(observed: Observed, revisions: Sequence[Revision]) -> Decision:
-    stateful_set = observed.stateful_set
-    if not observed.occupied:
-        return Decision((creation(stateful_set, revisions, HASH_LABEL),))
-    counted = {**(stateful_set.get("status") or {}), "collisionCount": collisions_of(stateful_set) + 1}
-    return Decision(status=put_status(STATEFUL_SETS, stateful_set, counted))  # the next one has another name
 
 
 def _current(stateful_set: Mapping[str, Any], revisions: Sequence[Revision]) -> Revision | None:
@@ -192,11 +182,7 @@ def _decide_pods(standing: _Standing) -> Decision:
     )
     now, min_ready = standing.observed.now.timestamp(), min_ready_of(standing.stateful_set)
     requeue = seconds_to_availability(standing.pods, min_ready, now)
-    if write is None or (actions and not told_first):
-        return Decision(actions, requeue_after_seconds=requeue)
-    if actions:
-        return Decision((write, *actions), requeue_after_seconds=requeue)
-    return Decision(status=write, requeue_after_seconds=requeue)
+    return with_status(actions, write, first=told_first, requeue_after_seconds=requeue)
 
 
 def _next_actions(standing: _Standing) -> tuple[Action, ...]:

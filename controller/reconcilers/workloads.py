@@ -16,7 +16,7 @@ from api.errors import Conflict
 from api.objects import Object, is_deleting, name_of, namespace_of, uid_of
 from api.selectors import from_object
 from controller.reconcilers.actions import Action, Adopt, Disown, namespace_terminating
-from controller.reconcilers.loop import Failure
+from controller.reconcilers.loop import Decision, Failure
 from controller.reconcilers.names import generate_base
 from controller.reconcilers.views import PodFacts
 
@@ -115,3 +115,14 @@ def is_refusal(failure: Failure | None) -> bool:
     if failure is None or failure.error.retryable or isinstance(failure.error, Conflict):
         return False
     return not namespace_terminating(failure.error)
+
+
+def with_status(
+    actions: tuple[Action, ...], write: Action | None, *, first: bool, requeue_after_seconds: float | None
+) -> Decision:
+    """The status is written once the pods are as decided, or, if it must be known before the actions, `first`."""
+    if write is None or (actions and not first):
+        return Decision(actions, requeue_after_seconds=requeue_after_seconds)
+    if actions:
+        return Decision((write, *actions), requeue_after_seconds=requeue_after_seconds)
+    return Decision(status=write, requeue_after_seconds=requeue_after_seconds)
