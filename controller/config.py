@@ -23,6 +23,7 @@ from controller.registry.ranges import (
     parse_port_range,
     parse_service_range,
 )
+from controller.server.audit import NO_AUDIT, AuditSettings, BadPolicy, parse_policy
 
 DEFAULT_PORT = 6443
 DEFAULT_ISSUER = "https://kubernetes.default.svc.cluster.local"
@@ -54,6 +55,7 @@ class ControllerConfig:
     service_ranges: ServiceRanges = DEFAULT_RANGES
     load_balancer_pool: Pool = NO_POOL
     shutdown_grace_seconds: float = 10.0
+    audit: AuditSettings = NO_AUDIT
 
     def runs(self, name: str) -> bool:
         """Whether the reconciler `name` (or "scheduler") shall run: a name or its -name decides, else `*` does, as in
@@ -131,6 +133,7 @@ def parse_arguments(argv: Sequence[str]) -> ControllerConfig:
     parser.add_argument("--service-account-issuer", default=DEFAULT_ISSUER, help="`iss` of service-account tokens")
     parser.add_argument("--cluster-cidr", default="10.244.0.0/16", help="network pods' addresses come from")
     _add_service_flags(parser)
+    _add_audit_flags(parser)
     given = parser.parse_args(argv)
     return ControllerConfig(
         data_dir=given.data_dir.resolve(),
@@ -142,9 +145,30 @@ def parse_arguments(argv: Sequence[str]) -> ControllerConfig:
         controllers=_listed(given.controllers) or ("none",),
         service_account_issuer=given.service_account_issuer,
         cluster_cidr=given.cluster_cidr,
+        audit=_audit_settings(given, parser),
         service_ranges=ServiceRanges(given.service_cluster_ip_range, given.service_node_port_range),
         load_balancer_pool=given.load_balancer_pool,
     )
+
+
+def _add_audit_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--audit-log-path", default="", help="where audit events go, - for nowhere (default DATA-DIR/audit/audit.log)")
+    add("--audit-policy-file", type=Path, default=None, help="what is logged, an audit.k8s.io/v1 Policy")
+    add("--audit-log-maxsize", type=int, default=100, help="megabytes before the log is rotated (default %(default)s)")
+    add("--audit-log-maxbackup", type=int, default=5, help="rotated logs that are kept (default %(default)s)")
+
+
+def _audit_settings(given: argparse.Namespace, parser: argparse.ArgumentParser) -> AuditSettings:
+    path = Path(given.audit_log_path) if given.audit_log_path else given.data_dir.resolve() / "audit" / "audit.log"
+    rules = None
+    if given.audit_policy_file is not None:
+        try:
+            rules = parse_policy(given.audit_policy_file.read_text())
+        except (OSError, UnicodeDecodeError, BadPolicy) as error:
+            parser.error(f"--audit-policy-file {given.audit_policy_file}: {error}")
+    limit = given.audit_log_maxsize << 20
+    return AuditSettings(None if given.audit_log_path == "-" else path, rules, limit, given.audit_log_maxbackup)
 
 
 def _add_service_flags(parser: argparse.ArgumentParser) -> None:

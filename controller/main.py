@@ -34,6 +34,7 @@ from controller.server.bootstrap import ensure_defaults
 from controller.server.builtin_services import Advertised, BuiltinServices
 from controller.server.call import Services
 from controller.server.compose import ServerSettings, compose
+from controller.server.definitions import Definitions
 from controller.server.listener import Address, Listener, load_serving_certificate, server_context
 from controller.store import Store, StoreConfig
 from controller.store.server import EtcdStartError, ensure_etcd
@@ -169,14 +170,22 @@ async def _serving(
     services = compose(store, pki, liveness, settings)
     builtin = BuiltinServices(services.registry, Advertised(identity, config.endpoint_address, config.port))
     await _with_defaults(services.registry, builtin)
+    definitions = Definitions(services.registry)
+    definitions.install()
     context = server_context(pki)
     address = Address(config.bind_address, config.port)
-    listener = Listener(ApiServer(services), context, address, config.shutdown_grace_seconds)
+    server = ApiServer(services, config.audit)
+    listener = Listener(server, context, address, config.shutdown_grace_seconds)
     try:
         async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
             with _explained(f"port {config.port}"):
                 await stack.enter_async_context(listener)
-            async with _task(tasks, _renew(config, context, services)), _task(tasks, builtin.run()):
+            async with (
+                _task(tasks, _renew(config, context, services)),
+                _task(tasks, definitions.run()),
+                _task(tasks, server.audit.run()),
+                _task(tasks, builtin.run()),
+            ):
                 yield services.registry, liveness
     finally:
         await services.close()

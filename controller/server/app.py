@@ -24,12 +24,15 @@ from controller.admission.types import MASTERS_GROUP, User
 from controller.registry.faults import api_error
 from controller.registry.types import Target as Written
 from controller.server import discovery, openapi_v2, routes
+from controller.server.audit import NO_AUDIT, Asked, AuditLog, AuditSettings
+from controller.server.authentication import ANONYMOUS
 from controller.server.authorization import Attributes
-from controller.server.call import Call, Services
+from controller.server.call import ACTING_AS, USER, Call, Services
 from controller.server.cluster_metrics import ClusterMetrics
 from controller.server.connect import as_metrics, reads_metrics
 from controller.server.deadlines import Deadlines
 from controller.server.definitions import deprecations
+from controller.server.fairness import Fairness, flow_of, leaving, width_of
 from controller.server.health import answer_health
 from controller.server.impersonation import impersonated, impersonates
 from controller.server.join import answer_join
@@ -61,9 +64,11 @@ Path = Callable[["ApiServer", web.BaseRequest, User, str, dict[str, str]], Await
 class ApiServer:
     """Give `handle` to aiohttp's low-level server."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, audit: AuditSettings = NO_AUDIT) -> None:
         self.services = services
-        self.metrics = RequestMetrics()
+        self.audit = AuditLog(audit)
+        self.fairness = Fairness()
+        self.metrics = RequestMetrics(levels=self.fairness.levels)
         self.stopping = False
         self._cluster = ClusterMetrics()
         self._deadlines = Deadlines(REQUEST_SECONDS)
@@ -72,7 +77,7 @@ class ApiServer:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answers one request, whatever happens."""
-        started = time.perf_counter()
+        started, received = time.perf_counter(), time.time()
         path, _, query = request.raw_path.partition("?")
         target = parse_target(path)
         mutating = self.metrics.begin(request.method)
@@ -98,6 +103,9 @@ class ApiServer:
             self.metrics.end(mutating)
         seconds = -1.0 if _is_long(verb, target) else time.perf_counter() - started
         self.metrics.observe(verb, target, answer.status, seconds)
+        if self.audit.wanted:
+            user = request.get(USER, ANONYMOUS)
+            self.audit.record(Asked(request, user, verb, target, received, request.get(ACTING_AS)), answer)
         return answer.as_response() if isinstance(answer, Reply) else answer
 
     def _understand(
@@ -122,9 +130,7 @@ class ApiServer:
     ) -> Answer:
         services = self.services
         accept = request.headers.get("Accept", "")
-        user = services.authenticator.identify(request)
-        if impersonates(request.headers):
-            user = impersonated(services.authorizer, user, request.headers)
+        user = self._identified(request)
         if MASTERS_GROUP not in user.groups:
             attributes = _attributes(user, target, verb, params)
             if Shape.POD_ADDRESS in accept and _is_pods(target):
@@ -145,15 +151,33 @@ class ApiServer:
             answer.headers = (*answer.headers, *warning_headers(call.warnings))
         return answer
 
+    def _identified(self, request: web.BaseRequest) -> User:
+        """Who asks, or as whom he acts; the audit log learns of both. Raises Unauthorized, Forbidden, BadRequest."""
+        services = self.services
+        request[USER] = user = services.authenticator.identify(request)
+        if impersonates(request.headers):
+            request[ACTING_AS] = user = impersonated(services.authorizer, user, request.headers)
+        return user
+
     async def _run(self, call: Call, handler: Handler) -> Answer:
-        verb, target, services = call.verb, call.target, self.services
+        """Runs a handler: at once what stays open, in its user's turn what ends by itself."""
+        verb, target = call.verb, call.target
         call.warnings += deprecations(call.kind)
-        if verb == "get" and not target.subresource:
-            return await handler(services, call)
         if verb == "watch" or target.subresource in routes.LONG_RUNNING:
             return await self._run_long(call, handler)
+        level = self.fairness.level_of(call.user)
+        if level is None:
+            return await self._run_short(call, handler)
+        width = width_of(self.services.store.count(call.kind.resource)) if verb == "list" else 1
+        await level.enter(flow_of(call.user), width)
+        with leaving(level, width):
+            return await self._run_short(call, handler)
+
+    async def _run_short(self, call: Call, handler: Handler) -> Answer:
+        if call.verb == "get" and not call.target.subresource:
+            return await handler(self.services, call)
         with self._deadlines.watch():
-            return await handler(services, call)
+            return await handler(self.services, call)
 
     async def _run_long(self, call: Call, handler: Handler) -> Answer:
         """Watches, logs, tunnels: no deadline, counted apart, ended at shutdown."""
@@ -193,14 +217,14 @@ class ApiServer:
         if path == "/cacerts":
             return Reply(200, self.services.pki.authority.pem, "application/x-pem-file")
         services = self.services
-        user = services.authenticator.identify(request)
+        request[USER] = user = services.authenticator.identify(request)
         if path == "/wherry/v1/join":
             return await answer_join(services, request, user)
         if path.startswith(NODES_PREFIX):
             with self._endless():
                 return await answer_session(services, request, user, path)
         if impersonates(request.headers):
-            user = impersonated(services.authorizer, user, request.headers)
+            request[ACTING_AS] = user = impersonated(services.authorizer, user, request.headers)
         listed = path.startswith(TARGETS_PREFIX)
         if not listed:
             services.authorizer.require(Attributes(user, request.method.lower(), path=path))

@@ -28,6 +28,10 @@ from controller.store import Store
 from controller.store.types import Key, Record
 
 _ENCODINGS = ("identity", "gzip", "deflate")
+USER = web.RequestKey("user", User)
+ACTING_AS = web.RequestKey("acting_as", User)
+BODY = web.RequestKey("body", bytes)
+"""What the audit log wants to know of a request, kept with it."""
 BODY_LIMIT_BYTES = 3 * 1024 * 1024
 
 
@@ -97,7 +101,9 @@ async def read_body(request: web.BaseRequest) -> bytes:
     if "Content-Encoding" in request.headers and request.headers["Content-Encoding"].lower() not in _ENCODINGS:
         raise UnsupportedMediaType(f"415: Content-Encoding must be one of {', '.join(_ENCODINGS)}", {})
     try:
-        return await _read(request.content)
+        body = await _read(request.content)
+        request[BODY] = body
+        return body
     except web.RequestPayloadError as error:
         raise BadRequest(f"the request body cannot be read: {error}") from error
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, disable_created_metrics, generate_latest
@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from controller.server.cluster_metrics import ClusterMetrics, snapshot
+from controller.server.fairness import Level
 from controller.server.reply import Reply
 from controller.server.target import Target
 from controller.server.version import version_info
@@ -58,7 +59,8 @@ class _Durations:
 class RequestMetrics(Collector):
     """What one server process counts; registers itself for exposition until `close`."""
 
-    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+    def __init__(self, registry: CollectorRegistry = REGISTRY, levels: Sequence[Level] = ()) -> None:
+        self._levels = levels
         self.running = {False: 0, True: 0}
         """Requests being worked on now, by whether they write."""
         self._requests: dict[tuple[Any, ...], list[Any]] = {}
@@ -124,7 +126,7 @@ class RequestMetrics(Collector):
         yield durations
         yield from self._gauges()
 
-    def _gauges(self) -> Iterator[GaugeMetricFamily]:
+    def _gauges(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         running = GaugeMetricFamily(
             "apiserver_current_inflight_requests", "Requests being worked on now.", labels=("request_kind",)
         )
@@ -137,12 +139,30 @@ class RequestMetrics(Collector):
         for labels, count in list(self._open.items()):
             streams.add_metric(labels, count)
         yield streams
+        yield from self._fairness()
         version = version_info()
         build = GaugeMetricFamily(
             "kubernetes_build_info", "The value is always 1.", labels=("major", "minor", "git_version", "platform")
         )
         build.add_metric((version["major"], version["minor"], version["gitVersion"], version["platform"]), 1)
         yield build
+
+    def _fairness(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        label = ("priority_level",)
+        taken = GaugeMetricFamily(
+            "apiserver_flowcontrol_current_executing_seats", "Seats that requests take now.", labels=label
+        )
+        waiting = GaugeMetricFamily(
+            "apiserver_flowcontrol_current_inqueue_requests", "Requests that wait for a seat.", labels=label
+        )
+        refused = CounterMetricFamily(
+            "apiserver_flowcontrol_rejected_requests", "Requests refused for want of a seat.", labels=label
+        )
+        for level in self._levels:
+            taken.add_metric((level.name,), level.taken)
+            waiting.add_metric((level.name,), level.waiting)
+            refused.add_metric((level.name,), level.refused)
+        yield from (taken, waiting, refused)
 
 
 def _labels_of(verb: str, target: Target | None) -> Labels:

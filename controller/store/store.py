@@ -138,6 +138,10 @@ class Store:
         """From the cache, as it is now."""
         return self._cache.get(key)
 
+    def count(self, resource: tuple[str, str]) -> int:
+        """How many objects of a resource there are, in all namespaces."""
+        return len(self._cache.kind(resource).objects)
+
     async def current(self) -> int:
         """Returns once the cache holds everything acknowledged before this call (linearizable); the cache's version.
         Raises Unavailable."""

@@ -104,6 +104,9 @@ class Cluster:
     admin: Caller
     anonymous: Caller
     listener: Listener
+    server: ApiServer
+    trust: ssl.SSLContext
+    """TLS of a client that trusts the cluster's CA."""
 
     async def namespace(self, name: str) -> str:
         """A namespace with a default service account, so that pods can be made."""
@@ -144,9 +147,10 @@ async def cluster(store: Store, tmp_path: Path) -> AsyncIterator[Cluster]:
     await ensure_defaults(services.registry)
     context = ssl.create_default_context(cafile=str(pki.ca_path))
     address = Address("127.0.0.1", 0)
-    async with Listener(ApiServer(services), server_context(pki), address, grace_seconds=1.0) as listener:
+    server = ApiServer(services)
+    async with Listener(server, server_context(pki), address, grace_seconds=1.0) as listener:
         url = f"https://127.0.0.1:{listener.port}"
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
             admin, nobody = Caller(url, session, pki.admin_token), Caller(url, session)
-            yield Cluster(services, pki, url, beats, admin, nobody, listener)
+            yield Cluster(services, pki, url, beats, admin, nobody, listener, server, context)
     await services.close()

@@ -1,0 +1,83 @@
+"""Overload and audit over real HTTP: a user in a tight loop keeps nobody waiting; the log tells who did what."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from controller.server.audit import AuditLog, AuditSettings
+from tests.integration.server.conftest import Caller, Cluster
+
+CLIENTS = 200
+MAPS = "/api/v1/namespaces/default/configmaps"
+
+
+async def bind(cluster: Cluster, user: str) -> None:
+    body = {
+        "metadata": {"name": f"all-{user}"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": user}],
+    }
+    made = await cluster.admin.post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", body)
+    assert made.status == 201, made.body
+
+
+async def test_two_hundred_greedy_clients_do_not_starve_another_user(cluster: Cluster) -> None:
+    await cluster.namespace("default")
+    for user in ("greedy", "modest"):
+        await bind(cluster, user)
+    big = {"data": {"k": "v" * 500}}
+    await asyncio.gather(
+        *(cluster.admin.post(MAPS, {**big, "metadata": {"name": f"m{number}"}}) for number in range(300))
+    )
+    answers: dict[int, int] = {}
+
+    async def greedy() -> None:
+        while True:
+            answer = await cluster.admin.get(MAPS, Impersonate_User="greedy")
+            answers[answer.status] = answers.get(answer.status, 0) + 1
+
+    loops = [asyncio.create_task(greedy()) for _ in range(CLIENTS)]
+    await asyncio.sleep(1.0)
+    waits = []
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=cluster.trust)) as session:
+        other = Caller(cluster.url, session, cluster.pki.admin_token)
+        for _ in range(10):
+            started = time.perf_counter()
+            answer = await other.get(f"{MAPS}/m1", Impersonate_User="modest")
+            waits.append(time.perf_counter() - started)
+            assert answer.status == 200
+    for task in loops:
+        task.cancel()
+    await asyncio.gather(*loops, return_exceptions=True)
+    assert max(waits) < 1.0, waits
+    assert answers[200] > CLIENTS
+
+
+def events(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+async def test_changes_and_refusals_are_logged_and_reads_are_not(cluster: Cluster, tmp_path: Path) -> None:
+    await cluster.namespace("default")
+    log = tmp_path / "audit" / "audit.log"
+    cluster.server.audit = AuditLog(AuditSettings(log))
+    await cluster.admin.post(MAPS, {"metadata": {"name": "a"}})
+    await cluster.admin.get(f"{MAPS}/a")
+    await cluster.admin.get(MAPS, Impersonate_User="eve")
+    await cluster.anonymous.get(MAPS)
+    made, eve, anonymous = events(log)
+    assert (made["verb"], made["objectRef"]["resource"], made["responseStatus"]["code"]) == (
+        "create",
+        "configmaps",
+        201,
+    )
+    assert made["user"]["groups"] == ["system:masters", "system:authenticated"]
+    assert (eve["impersonatedUser"]["username"], eve["responseStatus"]["reason"]) == ("eve", "Forbidden")
+    assert anonymous["user"]["username"] == "system:anonymous"
+    assert log.stat().st_mode & 0o777 == 0o600
