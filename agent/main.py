@@ -23,6 +23,7 @@ import structlog
 from agent import hostinfo
 from agent.access import Access
 from agent.config import AgentConfig, parse_arguments
+from agent.dialing import Reachable
 from agent.events import WARNING, EventRecorder
 from agent.identity import Applicant, Identity, JoinRefused, obtain_identity, renew_identity
 from agent.logkeeper import LiveLog, LogKeeper, LogLimits
@@ -160,6 +161,9 @@ class Agent:
             metrics=AgentMetrics(self._config.name, self._heartbeat.age_seconds),
             prober=self._prober,
             cgroup_root=self._engine.cgroup_root,
+            reachable=Reachable(
+                tuple(f"{self._config.cluster_cidr},{self._config.service_cidr}".split(",")), self._applicant.addresses
+            ),
         )
 
     async def run(self) -> None:

@@ -4,6 +4,7 @@
     /pods  /runningpods/  /healthz  /metrics[/cadvisor|/resource]  /stats/summary
     POST /wherry/v1/images (a tar)  GET /wherry/v1/images
     GET /wherry/v1/volumes  PUT, DELETE /wherry/v1/volumes/NAME
+    GET /wherry/v1/connect/ADDRESS/PORT (an upgrade, see `dialing`)
 
 Asked by the controller, Prometheus and metrics-server. Every path but /healthz is authenticated and authorized first
 (`access`). Streams are tunnelled to the runtime, never framed here.
@@ -26,6 +27,7 @@ from aiohttp import web
 
 from agent.access import Access
 from agent.cadvisor import cadvisor, resource_metrics
+from agent.dialing import NOTHING_REACHABLE, Reachable, dial
 from agent.hostinfo import Machine
 from agent.logs import log_options, read_log
 from agent.metrics import AgentMetrics
@@ -60,6 +62,7 @@ class Office:
     metrics: AgentMetrics
     prober: Prober
     cgroup_root: str = ""
+    reachable: Reachable = NOTHING_REACHABLE
 
 
 Handler = Callable[["AgentServer", web.BaseRequest, list[str]], Awaitable[web.StreamResponse]]
@@ -116,8 +119,7 @@ class AgentServer:
             return web.Response(status=400)  # the client went away: nobody reads this
 
     async def _check(self, request: web.BaseRequest, path: str) -> None:
-        transport = request.transport
-        certificate: Mapping[str, object] | None = transport.get_extra_info("peercert") if transport else None
+        certificate = _certificate(request)
         bearer = request.headers.get("Authorization", "")
         bearer = bearer[7:].strip() if bearer.lower().startswith("bearer ") else ""
         await self._office.access.check(request.method, path, certificate, bearer)
@@ -245,6 +247,9 @@ class AgentServer:
                 return _json({})
         raise errors.MethodNotAllowed(f"{request.method} is not for {request.rel_url.path}")
 
+    async def connect(self, request: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
+        return await dial(request, _certificate(request), self._office.reachable, parts[3:])
+
     def _images(self) -> dict[str, tuple[str, float]]:
         """Container id -> what it runs, and since when."""
         found = {}
@@ -253,6 +258,11 @@ class AgentServer:
                 if view.current is not None:
                     found[view.current.id] = (view.current.image, view.current.started_at)
         return found
+
+
+def _certificate(request: web.BaseRequest) -> Mapping[str, object] | None:
+    transport = request.transport
+    return transport.get_extra_info("peercert") if transport else None
 
 
 def _streams(request: web.BaseRequest) -> StreamOptions:
@@ -286,4 +296,5 @@ _BY_FIRST: dict[str, Handler] = {
     "portForward": AgentServer.port_forward,
     "run": AgentServer.run_command,
     "wherry/v1/volumes": AgentServer.volumes,
+    "wherry/v1/connect": AgentServer.connect,
 }

@@ -87,6 +87,10 @@ _NODE_SUBRESOURCES = (
     Subresource("proxy", ("create", "delete", "get", "patch", "update"), kind="NodeProxyOptions"),
     STATUS,
 )
+_SERVICE_SUBRESOURCES = (
+    Subresource("proxy", ("create", "delete", "get", "patch", "update"), kind="ServiceProxyOptions"),
+    STATUS,
+)
 _NAMESPACE_SUBRESOURCES = (Subresource("finalize", ("update",)), STATUS)
 _NAMESPACE_VERBS = tuple(verb for verb in STANDARD_VERBS if verb != "deletecollection")
 _TOKEN = Subresource("token", ("create",), kind="TokenRequest", group="authentication.k8s.io", version="v1")
@@ -167,7 +171,7 @@ KINDS: tuple[Kind, ...] = (
         "services",
         short_names=("svc",),
         categories=_ALL,
-        subresources=(STATUS,),
+        subresources=_SERVICE_SUBRESOURCES,
         selectable_fields=("spec.clusterIP", "spec.type"),
     ),
     Kind("", "v1", "Endpoints", "endpoints", singular="endpoints", short_names=("ep",)),

@@ -140,6 +140,8 @@ def write_plan(data_dir: Path, port: int, node_name: str | None, given: dict[str
         if value := given.get(flag):
             controller += [f"--{flag.replace('_', '-')}", value]
     agent = [*python, "agent.main", "--server", f"https://127.0.0.1:{port}", "--data-dir", str(data_dir)]
+    if given["service_cluster_ip_range"]:
+        agent += ["--service-cidr", given["service_cluster_ip_range"]]
     node = (node_name or socket.gethostname()).lower()
     agent += ["--node-name", node]
     if given["container_runtime_endpoint"]:

@@ -1,4 +1,4 @@
-"""Requests that an agent answers: logs, exec, attach, port-forward, proxies of nodes and pods.
+"""Requests that an agent answers: logs, exec, attach, port-forward, proxies of nodes.
 
 Called by app.py through routes.py, after authorization. Finds the agent, translates to the kubelet's paths and
 parameters and passes bytes on. Invariant: the agent sees the controller's certificate, never the client's credentials.
@@ -20,6 +20,7 @@ from api.objects import Object
 from controller.server.agents import Backend
 from controller.server.authorization import Attributes
 from controller.server.call import Call, Services, existing, read_body
+from controller.server.proxy import HOP_BY_HOP, proxy_into_cluster
 from controller.server.reply import Answer, Reply
 from controller.server.target import Target
 from controller.server.tunnel import Upgrade, tunnel
@@ -39,9 +40,6 @@ _UPGRADE_HEADERS = ("connection", "upgrade")
 _UPGRADE_PREFIXES = ("sec-websocket-", "x-stream-protocol-version")
 _DECLINED = ("v5.channel.k8s.io", "spdy/3.1+portforward.k8s.io")
 """Sub-protocols containerd's streaming server does not speak; kubectl falls back to SPDY when they are refused."""
-_HOP_BY_HOP = frozenset(
-    ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding")
-) | {"upgrade", "host", "content-length", "authorization"}
 REFUSAL_BYTES = 1 << 16
 _METRICS_PATHS = frozenset(("/metrics", "/metrics/cadvisor", "/metrics/resource"))
 _TRUE = ("1", "true", "True", "t", "T")
@@ -158,36 +156,22 @@ def as_metrics(attributes: Attributes) -> Attributes:
 
 
 async def proxy(services: Services, call: Call) -> Answer:
-    """nodes/NAME/proxy/... to the agent, pods/NAME/proxy/... to the pod itself."""
+    """nodes/NAME/proxy/... to the agent; pods and services have a module of their own."""
+    if call.kind.plural != "nodes":
+        return await proxy_into_cluster(services, call)
     query = call.request.raw_path.partition("?")[2]
     path = quote(call.target.rest or "/") + (f"?{query}" if query else "")
-    if call.kind.plural == "nodes":
-        backend = services.agents.backend_of(call.target.name.partition(":")[0])
-    else:
-        backend = await _pod_backend(services, call)
+    backend = services.agents.backend_of(call.target.name.partition(":")[0])
     headers = upgrade_headers(call.request.headers.items())
     if headers is not None and "upgrade" in call.request.headers.get("Connection", "").lower():
         return await tunnel(call.request, backend, Upgrade(call.request.method, path, headers))
     return await _relay(services, call, backend, path)
 
 
-async def _pod_backend(services: Services, call: Call) -> Backend:
-    """`NAME` or `NAME:PORT` of a pod, by its own address."""
-    name, _, port = call.target.name.partition(":")
-    pod = (await existing(services, call.named(name))).parse()
-    address = (pod.get("status") or {}).get("podIP")
-    if not address:
-        raise BadRequest("address not allowed: the pod has no address yet")
-    ports = [p["containerPort"] for c in pod["spec"]["containers"] for p in c.get("ports") or ()]
-    if port and not port.isdigit():
-        raise BadRequest(f'invalid pod request "{call.target.name}": the port must be a number')
-    return Backend(str(address), int(port) if port else (ports[0] if ports else 80), None)
-
-
 async def _relay(services: Services, call: Call, backend: Backend, path: str, *, refusals: bool = False) -> Answer:
     """One request to the backend, its answer streamed to the client. `refusals`: errors become a Status."""
     request = call.request
-    headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
+    headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
     headers = {name: value for name, value in headers.items() if not name.lower().startswith("impersonate-")}
     body = await read_body(request)
     url = URL(backend.url + path, encoded=True)
@@ -205,7 +189,7 @@ async def _relay(services: Services, call: Call, backend: Backend, path: str, *,
 
 
 async def _stream_through(request: web.BaseRequest, answer: aiohttp.ClientResponse) -> Answer:
-    kept = [(name, value) for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP]
+    kept = [(name, value) for name, value in answer.headers.items() if name.lower() not in HOP_BY_HOP]
     response = web.StreamResponse(status=answer.status, headers=kept)
     await response.prepare(request)
     async for piece in answer.content.iter_any():

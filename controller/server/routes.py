@@ -80,6 +80,8 @@ def find(target: Target, verb: str) -> Handler | None:
         return None
     if not target.namespace and verb not in ("list", "watch") and target.kind is not None and target.kind.namespaced:
         return None  # across all namespaces one can only look
+    if not verb and target.subresource == "proxy":
+        verb = "get"  # OPTIONS: a proxy passes every method on
     kind = target.kind
     if kind is not None and kind.custom is not None:
         return _custom_handler(kind, target.subresource, verb)
