@@ -25,6 +25,7 @@ from api.printing import (
     Printer,
     View,
     age_of,
+    human_duration,
     joined,
     meta_of,
     name_and_age,
@@ -257,6 +258,31 @@ _DEPLOYMENT_COLUMNS = (
     AGE,
     *TEMPLATE_COLUMNS,
 )
+
+
+def _signing_request(obj: View, now: datetime) -> list[Any]:
+    spec, status = spec_of(obj), status_of(obj)
+    settled = [each.get("type") or "" for each in status.get("conditions") or ()]
+    words = [word for word in ("Approved", "Denied", "Failed") if word in settled] or ["Pending"]
+    seconds = spec.get("expirationSeconds")
+    return [
+        name_of(obj),
+        age_of(obj, now),
+        spec.get("signerName") or NONE,
+        spec.get("username") or "",
+        human_duration(seconds) if seconds else NONE,
+        ",".join([*words, *(["Issued"] if status.get("certificate") else [])]),
+    ]
+
+
+_SIGNING_COLUMNS = (
+    NAME,
+    AGE,
+    Column("SignerName", "Who is asked to sign."),
+    Column("Requestor", "Who asks."),
+    Column("RequestedDuration", "How long the certificate shall last."),
+    Column("Condition", "What was decided, and whether a certificate was issued."),
+)
 _DATA = Column("Data", "How many entries it holds.")
 _PRINTERS: dict[tuple[str, str], Printer] = {
     **WORKLOAD_PRINTERS,
@@ -271,6 +297,11 @@ _PRINTERS: dict[tuple[str, str], Printer] = {
     ("events.k8s.io", "Event"): (_EVENT_COLUMNS, _event_v1),
     ("coordination.k8s.io", "Lease"): ((NAME, Column("Holder", "Who holds the lease."), AGE), _lease),
     ("apps", "Deployment"): (_DEPLOYMENT_COLUMNS, _deployment),
+    ("certificates.k8s.io", "CertificateSigningRequest"): (_SIGNING_COLUMNS, _signing_request),
+    ("node.k8s.io", "RuntimeClass"): (
+        (NAME, Column("Handler", "The runtime's configuration on a node."), AGE),
+        lambda obj, now: [name_of(obj), obj.get("handler") or "", age_of(obj, now)],
+    ),
     ("rbac.authorization.k8s.io", "RoleBinding"): (_BINDING_COLUMNS, _role_binding),
     ("rbac.authorization.k8s.io", "ClusterRoleBinding"): (_BINDING_COLUMNS, _role_binding),
 }

@@ -214,6 +214,7 @@ async def _lead(config: ControllerConfig, identity: str, pki: Pki, registry: Reg
             settings = Settings(
                 cluster_cidr=config.cluster_cidr,
                 ca_pem=pki.authority.pem.decode(),
+                authority=pki.authority,
                 load_balancer_pool=config.load_balancer_pool,
                 enabled=config.runs,
             )

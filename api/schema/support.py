@@ -91,13 +91,13 @@ ACTED_ON: dict[str, str] = {
 _NO_PODS, _NO_TRAFFIC, _NO_STORAGE = "no pods are made for it", "no traffic goes that way", "no storage is provided"
 IDLE_KINDS: dict[tuple[str, str], str] = {
     ("", "ReplicationController"): _NO_PODS,
-    ("", "LimitRange"): "pods are not measured by it",
     ("", "PersistentVolume"): _NO_STORAGE,
     ("", "PersistentVolumeClaim"): _NO_STORAGE,
     ("batch", "Job"): _NO_PODS,
     ("batch", "CronJob"): "no jobs are made for it",
     ("autoscaling", "HorizontalPodAutoscaler"): "nothing is scaled by it",
     ("storage.k8s.io", "StorageClass"): _NO_STORAGE,
+    ("node.k8s.io", "RuntimeClass"): "every pod runs in its node's one runtime",
 }
 """Kinds that are kept and shown while nothing acts on them: creating one is answered with a warning that says so.
 Whoever makes something act on a kind takes its row out."""

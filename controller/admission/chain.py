@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from controller.admission.attributes import Attributes, Operation, Reader
+from controller.admission.certificates import REQUESTS, admit_signing_request
 from controller.admission.ingress_class import INGRESSES, set_ingress_class
 from controller.admission.limit_ranges import CLAIMS, admit_within_limits
 from controller.admission.namespaces import admit_into_namespace, admit_namespace_deletion
@@ -63,6 +64,8 @@ class Chain:
             taint_new_node(obj)
         elif attributes.kind.resource == INGRESSES and creates:
             set_ingress_class(obj, self.reader)
+        elif attributes.kind.resource == REQUESTS and creates:
+            admit_signing_request(attributes)
         if creates:
             protect(attributes, self.reader)
         admit_secure(attributes, self.reader)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 CA_DAYS = 3650
@@ -26,6 +26,8 @@ away every agent that joined meanwhile."""
 
 Certificate = x509.Certificate
 PrivateKey = ec.EllipticCurvePrivateKey
+PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
+LEAST_RSA_BITS = 2048
 
 
 @dataclass(frozen=True)
@@ -133,27 +135,52 @@ class Authority:
             raise CsrRefused("the certificate request's key is not an elliptic-curve key")
         return certificate_pem(self._sign(public, subject, days))
 
+    def sign_as_asked(self, csr: x509.CertificateSigningRequest, purpose: str, seconds: int) -> bytes:
+        """Signs a request with the subject and alternative names it asks for; who calls has judged them.
+
+        `purpose`: "client auth" or "server auth". Raises CsrRefused for a bad signature or a weak or unknown key.
+        """
+        public = csr.public_key()
+        if not csr.is_signature_valid:
+            raise CsrRefused("the certificate request is not signed by its own key")
+        if isinstance(public, rsa.RSAPublicKey) and public.key_size < LEAST_RSA_BITS:
+            raise CsrRefused(f"an RSA key must have at least {LEAST_RSA_BITS} bits, this one has {public.key_size}")
+        if not isinstance(public, PublicKey):
+            raise CsrRefused("the certificate request's key is neither elliptic-curve nor RSA nor Ed25519")
+        until = datetime.now(UTC) + timedelta(seconds=seconds)
+        usage = ExtendedKeyUsageOID.SERVER_AUTH if purpose == "server auth" else ExtendedKeyUsageOID.CLIENT_AUTH
+        builder = self._leaf(public, csr.subject, until, [usage])
+        for extension in csr.extensions:
+            if isinstance(extension.value, x509.SubjectAlternativeName):
+                builder = builder.add_extension(extension.value, critical=False)
+        return certificate_pem(builder.sign(self.key, hashes.SHA256()))
+
     def _sign(self, public: ec.EllipticCurvePublicKey, subject: Subject, days: int) -> Certificate:
-        now = datetime.now(UTC)
-        until = min(now + timedelta(days=days), self.certificate.not_valid_after_utc)
+        until = datetime.now(UTC) + timedelta(days=days)
         names = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in subject.groups]
         names.append(x509.NameAttribute(NameOID.COMMON_NAME, subject.name))
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name(names))
-            .issuer_name(self.certificate.subject)
-            .public_key(public)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - BACKDATE)
-            .not_valid_after(until)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage(signs_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage(_usages(subject)), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
-        )
+        builder = self._leaf(public, x509.Name(names), until, _usages(subject))
         if subject.hosts:
             builder = builder.add_extension(x509.SubjectAlternativeName(_alternatives(subject.hosts)), critical=False)
         return builder.sign(self.key, hashes.SHA256())
+
+    def _leaf(
+        self, public: PublicKey, subject: x509.Name, until: datetime, usages: list[x509.ObjectIdentifier]
+    ) -> x509.CertificateBuilder:
+        """A certificate but for its alternative names; it never outlives the CA."""
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self.certificate.subject)
+            .public_key(public)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(datetime.now(UTC) - BACKDATE)
+            .not_valid_after(min(until, self.certificate.not_valid_after_utc))
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(signs_certificates=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
+        )
 
 
 def _usages(subject: Subject) -> list[x509.ObjectIdentifier]:

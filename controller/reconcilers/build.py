@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from controller.admission.types import Request, User, utc_now
+from controller.pki.authority import Authority
 from controller.reconcilers.actions import Executor
+from controller.reconcilers.certificates import CertificateSigner
 from controller.reconcilers.daemonset_watch import DaemonSetReconciler
 from controller.reconcilers.deployment_watch import DeploymentReconciler
 from controller.reconcilers.disruption import DisruptionReconciler
@@ -35,6 +37,7 @@ from controller.reconcilers.replicaset_watch import ReplicaSetReconciler
 from controller.reconcilers.service_claims import ServiceClaims
 from controller.reconcilers.service_lb_watch import ServiceLoadBalancers
 from controller.reconcilers.statefulset_watch import StatefulSetReconciler
+from controller.reconcilers.storage_protection import ClaimProtection, VolumeProtection
 from controller.reconcilers.taint_eviction import TaintEviction
 from controller.reconcilers.views import Views
 from controller.registry.ranges import NO_POOL, Pool
@@ -58,6 +61,8 @@ class Settings:
     node_cidr_mask: int = 24
     ca_pem: str = ""
     """The cluster's CA certificate, published to every namespace as ConfigMap kube-root-ca.crt."""
+    authority: Authority | None = None
+    """Who signs certificates; None: nobody does."""
     node_grace_seconds: float = 40.0
     """For nodes that never heartbeat: as kube-controller-manager's --node-monitor-grace-period."""
     event_ttl_seconds: float = 3600.0
@@ -91,6 +96,9 @@ def build(registry: Registry, liveness: Liveness, settings: Settings) -> list[Re
         NodeIpam(views, settings.cluster_cidr, settings.node_cidr_mask),
         PodGarbageCollector(views, settings.terminated_pods, utc_now),
         ResourceQuotaReconciler(views, utc_now),
+        ClaimProtection(views),
+        CertificateSigner(views, settings.authority, utc_now),
+        VolumeProtection(views),
         ServiceClaims(views, registry.ranges),
         ServiceLoadBalancers(views, settings.load_balancer_pool),
         EventExpiry(views, settings.event_ttl_seconds, utc_now),

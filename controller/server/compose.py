@@ -18,6 +18,7 @@ from controller.server.call import Heartbeats, Services
 from controller.server.escalation import EscalationCheck
 from controller.server.node import NodeAuthorizer
 from controller.server.rbac import Rbac
+from controller.server.signers import SignerCheck
 from controller.store import Store
 
 
@@ -39,7 +40,9 @@ def compose(store: Store, pki: Pki, heartbeats: Heartbeats, settings: ServerSett
     signer = TokenSigner(pki.service_account_key, settings.issuer)
     return Services(
         store=store,
-        registry=Registry(store, RegistrySettings((EscalationCheck(rbac, authorizer),), settings.ranges)),
+        registry=Registry(
+            store, RegistrySettings((EscalationCheck(rbac, authorizer), SignerCheck(authorizer)), settings.ranges)
+        ),
         pki=pki,
         signer=signer,
         authenticator=Authenticator(store, signer, pki.admin_token),

@@ -33,6 +33,7 @@ _SUBRESOURCES: dict[str, dict[str, Handler]] = {
     "scale": {"get": read.get_scale, "update": write.update_object, "patch": write.patch_object},
     "ephemeralcontainers": {"get": read.get_object, "update": write.update_object, "patch": write.patch_object},
     "finalize": {"update": write.update_object},
+    "approval": {"get": read.get_object, "update": write.update_object, "patch": write.patch_object},
     "binding": {"create": write.create_binding},
     "eviction": {"create": write.create_eviction},
     "token": {"create": token_request.create_token},

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from api.kinds import Kind
 from api.objects import Object
-from controller.registry.strategies import batch, core, custom, extras, pods, services, workloads
+from controller.registry.strategies import batch, certificates, core, custom, extras, pods, services, workloads
 from controller.registry.strategies.base import PrepareUpdate, Strategy
 from controller.registry.strategies.common import spec_and_status
 
@@ -50,6 +50,7 @@ _STRATEGIES: dict[tuple[str, str], Strategy] = {
     (_NETWORKING, "networkpolicies"): spec_and_status(None),
     (_STORAGE, "storageclasses"): Strategy(returns_deleted=True),
     ("coordination.k8s.io", "leases"): Strategy(create_on_update=True, unconditional_update=False),
+    ("certificates.k8s.io", "certificatesigningrequests"): certificates.SIGNING_REQUEST,
     ("apiextensions.k8s.io", "customresourcedefinitions"): custom.DEFINITION,
     (_RBAC, "roles"): _ROLE,
     (_RBAC, "rolebindings"): _ROLE,
@@ -61,6 +62,7 @@ _PLAIN = Strategy()
 _SUBRESOURCES = {
     ("pods", "ephemeralcontainers"): pods.prepare_ephemeral_containers,
     ("namespaces", "finalize"): core.prepare_finalize,
+    ("certificatesigningrequests", "approval"): certificates.prepare_approval,
 }
 
 

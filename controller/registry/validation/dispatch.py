@@ -17,6 +17,7 @@ from api.schema.custom.type import custom_of
 from controller.registry.validation import (
     autoscaling,
     batch,
+    certificates,
     config,
     coordination,
     definitions,
@@ -132,6 +133,12 @@ _RULES: dict[tuple[str, str], Rules] = {
     ("", "PersistentVolume"): Rules(storage.check_volume, storage.check_volume_update, _METADATA_ONLY),
     ("", "PersistentVolumeClaim"): Rules(storage.check_claim, storage.check_claim_update, _METADATA_ONLY),
     (_STORAGE, "StorageClass"): Rules(storage.check_storage_class, storage.check_storage_class_update),
+    ("certificates.k8s.io", "CertificateSigningRequest"): Rules(
+        certificates.check_signing_request,
+        certificates.check_signing_request_update,
+        {"status": certificates.check_signing_request_status},
+    ),
+    ("node.k8s.io", "RuntimeClass"): Rules(certificates.check_runtime_class, certificates.check_runtime_class_update),
     ("apiextensions.k8s.io", "CustomResourceDefinition"): Rules(
         definitions.check_definition,
         definitions.check_definition_update,
