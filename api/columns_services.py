@@ -64,7 +64,7 @@ def _external(obj: View, kind: str) -> str:
 
 def _balanced(obj: View) -> str:
     ingress = (status_of(obj).get("loadBalancer") or {}).get("ingress") or ()
-    return joined(one.get("ip") or one.get("hostname") or "" for one in ingress)
+    return joined(sorted({one.get("ip") or one.get("hostname") or "" for one in ingress} - {""}))
 
 
 def _first(texts: Iterable[str]) -> str:

@@ -132,6 +132,14 @@ def _service_spec(spec: Object) -> None:
         spec.setdefault("allocateLoadBalancerNodePorts", True)
 
 
+def _service(service: Object) -> None:
+    """Who does not say means that traffic arrives with the balancer's address (KEP-1860)."""
+    if service["spec"].get("type") == "LoadBalancer":
+        for ingress in ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ():
+            if ingress.get("ip") and ingress.get("ipMode") is None:
+                ingress["ipMode"] = "VIP"
+
+
 def _service_port(port: Object) -> None:
     if port.get("targetPort") in (None, 0, ""):
         port["targetPort"] = port.get("port", 0)
@@ -197,6 +205,7 @@ RULES: dict[str, Rule] = {
     "core.v1.Volume": _volume,
     "core.v1.NodeStatus": _node_status,
     "core.v1.LimitRangeItem": _limit_range_item,
+    "core.v1.Service": _service,
     "core.v1.ServiceSpec": _service_spec,
     "core.v1.ServicePort": _service_port,
     "apps.v1.DeploymentStrategy": _deployment_strategy,

@@ -55,6 +55,16 @@ def demand_of(quota: View, kind: Kind, obj: View) -> Amounts:
     return {name: amount for name, amount in usage_of(kind, obj).items() if name in hard}
 
 
+def more_of(quota: View, kind: Kind, obj: View, old: View | None) -> Amounts:
+    """`demand_of` an object; of one that is changed, only what it costs more than before."""
+    demand = demand_of(quota, kind, obj)
+    if old is None:
+        return demand
+    paid_for = demand_of(quota, kind, old)
+    more = {name: amount - paid_for.get(name, Decimal(0)) for name, amount in demand.items()}
+    return {name: amount for name, amount in more.items() if amount > 0}
+
+
 def hard_of(quota: View) -> Mapping[str, Any]:
     return (quota.get("spec") or {}).get("hard") or {}
 
@@ -199,8 +209,11 @@ def _service_usage(spec: View) -> Amounts:
     kind, usage = spec.get("type"), {}
     if kind == "LoadBalancer":
         usage["services.loadbalancers"] = _ONE
-    if kind == "NodePort" or (kind == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts") is not False):
-        usage["services.nodeports"] = Decimal(len(spec.get("ports") or ()))
+    ports = spec.get("ports") or ()
+    if kind == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts") is False:
+        ports = [port for port in ports if port.get("nodePort")]  # only what is asked for by number
+    if kind in ("NodePort", "LoadBalancer"):
+        usage["services.nodeports"] = Decimal(len(ports))
     return usage
 
 

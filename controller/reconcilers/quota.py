@@ -1,6 +1,6 @@
 """ResourceQuota: `status.used` is what there is.
 
-Run by the loop, one key a quota. Creates charge the quota themselves (controller/registry/ledger.py); here is counted
+Run by the loop, one key a quota. Writes charge the quota themselves (controller/registry/ledger.py); here is counted
 what went, what a charge was made for and never came, and what an edited quota bounds anew. `decide` is pure.
 Safety: a create that was charged commits only while the quota is unchanged. So before a wrong sum is replaced it is
 taken away: that ends every create under way, and what committed before is in the cache when the sum is made anew.
@@ -19,12 +19,11 @@ from controller.admission.quota import QUOTAS, count, hard_of
 from controller.reconcilers.actions import Write
 from controller.reconcilers.loop import NOTHING, Decision, Failure, Source, Watch, own_key
 from controller.reconcilers.views import Views
+from controller.registry.ledger import MEASURED
 from controller.store.types import Event, EventType, Key
 
 REST_SECONDS = 1.0
 """A quota is corrected at most so often: each correction makes creates under way start again."""
-_MEASURED = (("", "services"), ("", "persistentvolumeclaims"))
-"""Kinds whose updates change what they cost; of pods it is the phase."""
 
 
 @dataclass(frozen=True)
@@ -108,4 +107,4 @@ def _changes_costs(event: Event) -> bool:
     if event.type is not EventType.MODIFIED or event.previous is None:
         return True
     phases = [one.fields.get("status.phase") for one in (event.record, event.previous)]
-    return phases[0] != phases[1] or event.record.key.resource in _MEASURED
+    return phases[0] != phases[1] or event.record.key.resource in MEASURED  # of pods it is the phase

@@ -1,8 +1,8 @@
-"""Pays for new objects out of the namespace's ResourceQuotas, before they are written.
+"""Pays for new objects, and for what changed ones cost more, out of the namespace's ResourceQuotas, before the write.
 
-Called by create. A charge raises `status.used` by compare-and-set, and the object commits only while the quota is as
-the charge left it. So no two creates are paid for by the same room, whoever makes them: what used says is never less
-than what there is and what is on its way. A charge whose object was not written after all stays until the quota
+Called by create and update. A charge raises `status.used` by compare-and-set, and the object commits only while the
+quota is as the charge left it. So no two writes are paid for by the same room, whoever makes them: what used says is
+never less than what there is and what is on its way. A charge whose object was not written stays until the quota
 reconciler counts again. Imports admission and the store.
 """
 
@@ -18,9 +18,9 @@ from controller.admission.attributes import Attributes
 from controller.admission.quota import (
     QUOTAS,
     count,
-    demand_of,
     is_counted,
     missing_in,
+    more_of,
     paid,
     refusal,
 )
@@ -28,6 +28,8 @@ from controller.store import Query, Store
 from controller.store.types import Guard, Key, KeyExists, KeyMissing, Record, VersionMismatch
 
 _RACES = 64
+MEASURED = (("", "services"), ("", "persistentvolumeclaims"))
+"""Kinds whose changes can make them cost more."""
 
 
 class Ledger:
@@ -41,9 +43,15 @@ class Ledger:
         """Whether there is anything to pay: asked for every create, so it costs next to nothing."""
         return bool(namespace and self._store.list(QUOTAS.resource, Query(namespace=namespace)).records)
 
+    def covers_change(self, attributes: Attributes) -> bool:
+        """Whether a change may have to be paid for: few kinds can come to cost more."""
+        measured = attributes.kind.resource in MEASURED and not attributes.subresource
+        return measured and self.covers(attributes.namespace)
+
     @asynccontextmanager
     async def charged(self, attributes: Attributes) -> AsyncIterator[tuple[Guard, ...]]:
-        """Within, the object is paid for while the guards hold. Raises Forbidden (a quota is used up), StoreError."""
+        """Within, the object (or what it costs more than before) is paid for while the guards hold. Raises Forbidden
+        (a quota is used up), StoreError."""
         turn = self._turns.setdefault(attributes.namespace, asyncio.Lock())
         async with turn:
             yield await self._charge(attributes)
@@ -60,7 +68,8 @@ class Ledger:
     async def _charge(self, attributes: Attributes) -> tuple[Guard, ...]:
         group, plural = attributes.kind.resource
         assert attributes.obj is not None
-        if self._store.get(Key(group, plural, attributes.namespace, name_of(attributes.obj))) is not None:
+        present = self._store.get(Key(group, plural, attributes.namespace, name_of(attributes.obj)))
+        if present is not None and attributes.old is None:
             raise KeyExists  # before anything is charged
         self.check(attributes)  # before any is charged
         guards = [await self._charge_one(attributes, record.key) for record in self._quotas(attributes)]
@@ -74,7 +83,7 @@ class Ledger:
             if record is None:
                 return None
             quota = record.parse()
-            demand = demand_of(quota, attributes.kind, attributes.obj)
+            demand = more_of(quota, attributes.kind, attributes.obj, attributes.old)
             if not demand:
                 return None
             used = _used(self._store, quota)
@@ -104,6 +113,6 @@ def _judge(attributes: Attributes, quota: Object, used: Object) -> None:
     missing = missing_in(quota, attributes.kind, attributes.obj)
     if missing:
         raise attributes.forbidden(f"failed quota: {quota['metadata']['name']}: must specify {missing}")
-    why = refusal(quota, demand_of(quota, attributes.kind, attributes.obj), used)
+    why = refusal(quota, more_of(quota, attributes.kind, attributes.obj, attributes.old), used)
     if why:
         raise attributes.forbidden(why)

@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 
 from api.errors import conflict, invalid, invalid_object, not_found
 from api.objects import Object, clone
-from controller.admission.attributes import Operation
+from controller.admission.attributes import Attributes, Operation
+from controller.admission.quota import QUOTAS
 from controller.admission.types import Request
 from controller.registry.allocation import claims_between
 from controller.registry.create import Taken, create_taken
@@ -29,7 +30,7 @@ from controller.registry.system_fields import carry_over
 from controller.registry.types import Target
 from controller.registry.validation import validate
 from controller.registry.views import inward, outward, outward_object, stored_kind
-from controller.store.types import Claims, Guard, GuardFailed, Record, StoreError, VersionMismatch
+from controller.store.types import Claims, Guard, GuardFailed, Key, Record, StoreError, VersionMismatch
 
 Make = Callable[[Object], Object | None]
 """From the current object (a fresh dict, its own to change) to the wanted one; None: nothing to do."""
@@ -111,18 +112,39 @@ async def change(
             record = newest
             continue
         judged = await _judge(ground, request, target, Attempt(new, old, owned=tracked))
+        changed = attributes_of(request, Operation.UPDATE, target, judged.obj, old)
         if request.dry_run:
+            if ground.ledger.covers_change(changed):
+                ground.ledger.check(changed)
             judged.obj["metadata"]["resourceVersion"] = str(record.version)
             return outward(view, unstored(target, judged.obj, record.version))
         try:
-            return outward(view, await _write(ground, target, judged, record))
+            return outward(view, await _charged_write(ground, changed, judged, record))
         except VersionMismatch as error:
             record = error.current or await ground.newest(target)
         except StoreError as error:
-            if not (isinstance(error, GuardFailed) and ground.store.claims.names(error.guard)):
+            if not _is_outrun(ground, error):
                 raise api_error(error, target) from error
-            record = await ground.newest(target)  # somebody was faster with an address or port: choose another
+            record = await ground.newest(target)
     raise conflict(target.kind.group, target.kind.plural, target.name)
+
+
+def _is_outrun(ground: Ground, error: StoreError) -> bool:
+    """Somebody was faster with an address, a port or the room in a quota: there may be others."""
+    if not isinstance(error, GuardFailed):
+        return False
+    key = error.guard.key
+    return ground.store.claims.names(error.guard) is not None or (
+        isinstance(key, Key) and key.resource == QUOTAS.resource
+    )
+
+
+async def _charged_write(ground: Ground, attributes: Attributes, judged: Judged, record: Record) -> Record:
+    target = Target(attributes.kind, attributes.namespace, attributes.name, attributes.subresource)
+    if judged.removes or not ground.ledger.covers_change(attributes):
+        return await _write(ground, target, judged, record)
+    async with ground.ledger.charged(attributes) as charges:
+        return await _write(ground, target, replace(judged, guards=judged.guards + charges), record)
 
 
 def _is_current(target: Target, new: Object, record: Record) -> bool:

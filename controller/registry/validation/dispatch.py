@@ -29,6 +29,7 @@ from controller.registry.validation import (
     rbac,
     service,
     sets,
+    slices,
     storage,
     workloads,
 )
@@ -117,8 +118,10 @@ _RULES: dict[tuple[str, str], Rules] = {
     ("", "Service"): Rules(
         service.check_service, service.check_service_update, {"status": service.check_service_status}
     ),
-    ("discovery.k8s.io", "EndpointSlice"): Rules(networking.check_slice, networking.check_slice_update),
-    (_NETWORKING, "Ingress"): Rules(networking.check_new_ingress, networking.check_ingress_update, _METADATA_ONLY),
+    ("discovery.k8s.io", "EndpointSlice"): Rules(slices.check_slice, slices.check_slice_update),
+    (_NETWORKING, "Ingress"): Rules(
+        networking.check_new_ingress, networking.check_ingress_update, {"status": networking.check_ingress_status}
+    ),
     (_NETWORKING, "IngressClass"): Rules(networking.check_ingress_class, networking.check_ingress_class_update),
     (_NETWORKING, "NetworkPolicy"): Rules(networking.check_network_policy, networking.check_network_policy_update),
     ("autoscaling", "HorizontalPodAutoscaler"): Rules(

@@ -1,28 +1,26 @@
-"""Ingress, EndpointSlice and NetworkPolicy.
+"""Ingress, IngressClass and NetworkPolicy.
 
-Called by dispatch. Sources: k8s.io/kubernetes/pkg/apis/{networking,discovery}/validation.
+Called by dispatch. Source: k8s.io/kubernetes/pkg/apis/networking/validation.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
 
-from api.errors import duplicate, forbidden, invalid, not_supported, required, too_many
+from api.errors import forbidden, invalid, not_supported, required, too_long
 from api.ingress import LEGACY_ANNOTATION
-from api.names import is_dns_label, is_dns_subdomain, is_port_number, is_wildcard_subdomain
+from api.names import is_dns_label, is_dns_subdomain, is_path_segment, is_port_number, is_wildcard_subdomain
 from controller.registry.validation.meta import check_metadata, check_updated_metadata
 from controller.registry.validation.rules import (
     IMMUTABLE,
     Errors,
     Value,
-    check_choice,
     check_cidr,
     check_ip,
     check_label_selector,
     check_name,
-    check_not_special_ip,
     check_port,
-    check_qualified,
     check_required_name,
     check_subdomain,
     parse_address,
@@ -31,8 +29,9 @@ from controller.registry.validation.rules import (
 _PATH_TYPES = frozenset({"Exact", "Prefix", "ImplementationSpecific"})
 _BAD_PARTS, _BAD_ENDS = ("//", "/./", "/../", "%2f", "%2F"), ("/..", "/.")
 _PROTOCOLS = frozenset({"TCP", "UDP", "SCTP"})
-_ADDRESS_TYPES = frozenset({"IPv4", "IPv6", "FQDN"})
-_MOST_ENDPOINTS, _MOST_ADDRESSES, _MOST_PORTS = 1000, 100, 20_000
+_SCOPES = frozenset({"Cluster", "Namespace"})
+_LONGEST_CONTROLLER = 250
+_HTTP_PATH = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+"
 _POLICY_TYPES = frozenset({"Ingress", "Egress"})
 
 
@@ -69,10 +68,26 @@ def check_ingress_update(errors: Errors, ingress: Value, old: Value) -> None:
     check_ingress(errors, ingress)
 
 
+def check_ingress_status(errors: Errors, ingress: Value, old: Value) -> None:
+    check_updated_metadata(errors, ingress["metadata"], old["metadata"])
+    listed = ((ingress.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    for index, point in enumerate(listed):
+        path, name = f"status.loadBalancer.ingress[{index}]", point.get("hostname")
+        if point.get("ip"):
+            check_ip(errors, f"{path}.ip", point["ip"])
+        if name:
+            check_subdomain(errors, f"{path}.hostname", name)
+            if parse_address(name) is not None:
+                errors.append(invalid(f"{path}.hostname", name, "must be a DNS name, not an IP address"))
+
+
 def check_ingress_class(errors: Errors, ingress_class: Value) -> None:
     check_metadata(errors, ingress_class["metadata"], is_dns_subdomain, namespaced=False)
-    controller = (ingress_class.get("spec") or {}).get("controller") or ""
+    spec = ingress_class.get("spec") or {}
+    controller = spec.get("controller") or ""
     domain, _, path = controller.partition("/")
+    if len(controller) > _LONGEST_CONTROLLER:
+        errors.append(too_long("spec.controller", controller, _LONGEST_CONTROLLER))
     if not controller:
         errors.append(required("spec.controller"))
     elif not domain or not path:
@@ -80,6 +95,34 @@ def check_ingress_class(errors: Errors, ingress_class: Value) -> None:
         errors.append(invalid("spec.controller", controller, detail))
     else:
         check_subdomain(errors, "spec.controller", domain)
+        if not re.fullmatch(_HTTP_PATH, path):
+            detail = f"Invalid path (regex used for validation is '{_HTTP_PATH}')"
+            errors.append(invalid("spec.controller", path, detail))
+    if spec.get("parameters") is not None:
+        _check_class_parameters(errors, "spec.parameters", spec["parameters"])
+
+
+def _check_class_parameters(errors: Errors, path: str, parameters: Value) -> None:
+    _check_reference(errors, path, parameters)
+    scope, namespace = parameters.get("scope"), parameters.get("namespace")
+    if scope is None:
+        errors.append(required(f"{path}.scope"))
+    elif scope not in _SCOPES:
+        errors.append(not_supported(f"{path}.scope", scope, _SCOPES))
+    elif scope == "Namespace" and namespace is None:
+        errors.append(required(f"{path}.namespace", "`parameters.scope` is set to 'Namespace'"))
+    elif scope == "Namespace":
+        check_name(errors, f"{path}.namespace", namespace, is_dns_label)
+    elif namespace is not None:
+        errors.append(forbidden(f"{path}.namespace", "`parameters.scope` is set to 'Cluster'"))
+
+
+def _check_reference(errors: Errors, path: str, reference: Value) -> None:
+    """An object of another kind, by group, kind and name."""
+    if reference.get("apiGroup") is not None:
+        check_subdomain(errors, f"{path}.apiGroup", reference["apiGroup"])
+    for field in ("kind", "name"):
+        check_required_name(errors, f"{path}.{field}", reference.get(field), is_path_segment)
 
 
 def check_ingress_class_update(errors: Errors, ingress_class: Value, old: Value) -> None:
@@ -87,27 +130,6 @@ def check_ingress_class_update(errors: Errors, ingress_class: Value, old: Value)
     now, was = ((obj.get("spec") or {}).get("controller") for obj in (ingress_class, old))
     if now != was:
         errors.append(invalid("spec.controller", now, IMMUTABLE))
-
-
-def check_slice(errors: Errors, endpoint_slice: Value) -> None:
-    check_metadata(errors, endpoint_slice["metadata"], is_dns_subdomain, namespaced=True)
-    kind = endpoint_slice.get("addressType") or ""
-    check_choice(errors, "addressType", kind, _ADDRESS_TYPES)
-    endpoints = endpoint_slice.get("endpoints") or []
-    if len(endpoints) > _MOST_ENDPOINTS:
-        errors.append(too_many("endpoints", len(endpoints), _MOST_ENDPOINTS))
-    for index, endpoint in enumerate(endpoints):
-        _check_endpoint(errors, f"endpoints[{index}]", endpoint, kind)
-    _check_slice_ports(errors, endpoint_slice.get("ports") or [])
-
-
-def check_slice_update(errors: Errors, endpoint_slice: Value, old: Value) -> None:
-    """The address type stays; addresses that were there are not judged by another one again."""
-    if (kind := endpoint_slice.get("addressType")) != old.get("addressType"):
-        errors.append(invalid("addressType", kind, IMMUTABLE))
-        endpoint_slice = {**endpoint_slice, "addressType": old.get("addressType")}
-    check_updated_metadata(errors, endpoint_slice["metadata"], old["metadata"])
-    check_slice(errors, endpoint_slice)
 
 
 def check_network_policy(errors: Errors, policy: Value) -> None:
@@ -173,9 +195,7 @@ def _check_backend(errors: Errors, path: str, backend: Value) -> None:
     if resource is not None and service is not None:
         errors.append(invalid(path, "", "cannot set both resource and service backends"))
     elif resource is not None:
-        for field in ("kind", "name"):
-            if not resource.get(field):
-                errors.append(required(f"{path}.resource.{field}"))
+        _check_reference(errors, f"{path}.resource", resource)
     elif service is not None:
         _check_service_backend(errors, path, service)
     else:
@@ -194,54 +214,6 @@ def _check_service_backend(errors: Errors, path: str, service: Value) -> None:
         check_port(errors, f"{path}.service.port.number", number)
     else:
         errors.append(required(path, "port name or number is required"))
-
-
-def _check_endpoint(errors: Errors, path: str, endpoint: Value, kind: str) -> None:
-    addresses = endpoint.get("addresses") or []
-    if not addresses:
-        errors.append(required(f"{path}.addresses", "must contain at least 1 address"))
-    elif len(addresses) > _MOST_ADDRESSES:
-        errors.append(too_many(f"{path}.addresses", len(addresses), _MOST_ADDRESSES))
-    for index, address in enumerate(addresses):
-        _check_address(errors, f"{path}.addresses[{index}]", address, kind)
-    if endpoint.get("nodeName") is not None:
-        check_subdomain(errors, f"{path}.nodeName", endpoint["nodeName"])
-    if endpoint.get("hostname") is not None:
-        check_name(errors, f"{path}.hostname", endpoint["hostname"], is_dns_label)
-
-
-def _check_address(errors: Errors, path: str, address: str, kind: str) -> None:
-    if kind == "FQDN":
-        check_subdomain(errors, path, address.removesuffix("."))
-        return
-    if kind not in ("IPv4", "IPv6"):
-        return
-    before = len(errors)
-    check_ip(errors, path, address)
-    if len(errors) > before:
-        return
-    if f"IPv{ipaddress.ip_address(address).version}" != kind:
-        errors.append(invalid(path, address, f"must be an {kind} address"))
-    else:
-        check_not_special_ip(errors, path, address)
-
-
-def _check_slice_ports(errors: Errors, ports: list[Value]) -> None:
-    if len(ports) > _MOST_PORTS:
-        errors.append(too_many("ports", len(ports), _MOST_PORTS))
-    names: set[str] = set()
-    for index, port in enumerate(ports):
-        path, name = f"ports[{index}]", port.get("name") or ""
-        if name:
-            check_name(errors, f"{path}.name", name, is_dns_label)
-        if name in names:
-            errors.append(duplicate(f"{path}.name", name))
-        names.add(name)
-        if port.get("port") is not None:
-            check_name(errors, f"{path}.port", port["port"], is_port_number)
-        check_choice(errors, f"{path}.protocol", port.get("protocol"), _PROTOCOLS)
-        if port.get("appProtocol") is not None:
-            check_qualified(errors, f"{path}.appProtocol", port["appProtocol"])
 
 
 def _check_policy_port(errors: Errors, path: str, port: Value) -> None:

@@ -18,6 +18,8 @@ from controller.registry.validation.rules import (
     check_not_negative,
     check_not_special_ip,
     check_port,
+    check_qualified,
+    check_subdomain,
 )
 from controller.registry.validation.workloads import check_template
 
@@ -66,17 +68,22 @@ def _check_subsets(errors: Errors, endpoints: Value) -> None:
             errors.append(required(path, "must specify `addresses` or `notReadyAddresses`"))
         for field in ("addresses", "notReadyAddresses"):
             for place, address in enumerate(subset.get(field) or ()):
-                _check_address(errors, f"{path}.{field}[{place}].ip", address.get("ip") or "")
+                _check_address(errors, f"{path}.{field}[{place}]", address)
         ports = subset.get("ports") or ()
         for place, port in enumerate(ports):
             _check_port(errors, f"{path}.ports[{place}]", port, named=len(ports) > 1)
 
 
-def _check_address(errors: Errors, path: str, address: str) -> None:
-    before = len(errors)
-    check_ip(errors, path, address)
-    if len(errors) == before:
-        check_not_special_ip(errors, path, address)
+def _check_address(errors: Errors, path: str, address: Value) -> None:
+    before, text = len(errors), address.get("ip") or ""
+    check_ip(errors, f"{path}.ip", text)
+    valid = len(errors) == before
+    if address.get("hostname"):
+        check_name(errors, f"{path}.hostname", address["hostname"], is_dns_label)
+    if address.get("nodeName") is not None:
+        check_subdomain(errors, f"{path}.nodeName", address["nodeName"])
+    if valid:
+        check_not_special_ip(errors, f"{path}.ip", text)
 
 
 def _check_port(errors: Errors, path: str, port: Value, *, named: bool) -> None:
@@ -86,3 +93,5 @@ def _check_port(errors: Errors, path: str, port: Value, *, named: bool) -> None:
         errors.append(required(f"{path}.name"))
     check_port(errors, f"{path}.port", port.get("port") or 0)
     check_choice(errors, f"{path}.protocol", port.get("protocol") or "", _PROTOCOLS)
+    if port.get("appProtocol") is not None:
+        check_qualified(errors, f"{path}.appProtocol", port["appProtocol"])

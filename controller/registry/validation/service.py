@@ -34,13 +34,34 @@ _POLICIES = frozenset({"Cluster", "Local"})
 _FAMILIES = frozenset({"IPv4", "IPv6"})
 _FAMILY_POLICIES = frozenset({"SingleStack", "PreferDualStack", "RequireDualStack"})
 _DISTRIBUTIONS = ("PreferClose", "PreferSameZone", "PreferSameNode")
+_MODES = frozenset({"VIP", "Proxy"})
 _LONGEST_AFFINITY = 86400
+_AGENT_PORT = 10250
+_FIXED = "may not change once set"
+_SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
 _ONLY_BALANCED = "may only be used when `type` is 'LoadBalancer'"
 
 
 def check_service(errors: Errors, service: Value) -> None:
     check_metadata(errors, service["metadata"], is_dns_label, namespaced=True)
-    _check_spec(errors, service.get("spec") or {})
+    spec = service.get("spec") or {}
+    _check_spec(errors, spec)
+    text = (service["metadata"].get("annotations") or {}).get(_SOURCE_RANGES)
+    if text is not None and not spec.get("loadBalancerSourceRanges"):
+        _check_annotated_ranges(errors, text, spec.get("type") or "")
+
+
+def _check_annotated_ranges(errors: Errors, text: str, kind: str) -> None:
+    """The field of old, which is an annotation."""
+    path = f"metadata.annotations[{_SOURCE_RANGES}]"
+    if kind != "LoadBalancer":
+        errors.append(forbidden(path, _ONLY_BALANCED))
+    faults: Errors = []
+    for network in filter(None, (part.strip() for part in text.split(","))):
+        check_cidr(faults, path, network)
+    if faults:
+        detail = "must be a list of IP ranges. For example, 10.240.0.0/24,10.250.0.0/24"
+        errors.append(invalid(path, text, detail))
 
 
 def check_service_update(errors: Errors, service: Value, old: Value) -> None:
@@ -48,6 +69,10 @@ def check_service_update(errors: Errors, service: Value, old: Value) -> None:
     spec, before = service.get("spec") or {}, old.get("spec") or {}
     if spec.get("type") != "ExternalName" and before.get("type") != "ExternalName":
         _check_same_addresses(errors, spec, before)
+        _check_same_families(errors, spec, before)
+    one, other = spec.get("loadBalancerClass"), before.get("loadBalancerClass")
+    if spec.get("type") == before.get("type") == "LoadBalancer" and one != other:
+        errors.append(invalid("spec.loadBalancerClass", one, _FIXED))
     port, old_port = spec.get("healthCheckNodePort"), before.get("healthCheckNodePort")
     if _needs_health_check(spec) and _needs_health_check(before) and port != old_port:
         errors.append(forbidden("spec.healthCheckNodePort", "field is immutable"))
@@ -56,13 +81,30 @@ def check_service_update(errors: Errors, service: Value, old: Value) -> None:
 
 def check_service_status(errors: Errors, service: Value, old: Value) -> None:
     check_updated_metadata(errors, service["metadata"], old["metadata"])
-    balancer = (service.get("status") or {}).get("loadBalancer") or {}
-    for index, ingress in enumerate(balancer.get("ingress") or ()):
-        path = f"status.loadBalancer.ingress[{index}]"
-        if ingress.get("ip"):
-            check_ip(errors, f"{path}.ip", ingress["ip"])
-        if ingress.get("hostname"):
-            check_subdomain(errors, f"{path}.hostname", ingress["hostname"])
+    listed = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    if listed and (service.get("spec") or {}).get("type") != "LoadBalancer":
+        why = "may only be used when `spec.type` is 'LoadBalancer'"
+        errors.append(forbidden("status.loadBalancer.ingress", why))
+        return
+    for index, ingress in enumerate(listed):
+        _check_ingress_point(errors, f"status.loadBalancer.ingress[{index}]", ingress)
+
+
+def _check_ingress_point(errors: Errors, path: str, ingress: Value) -> None:
+    address, mode, name = ingress.get("ip"), ingress.get("ipMode"), ingress.get("hostname")
+    if address:
+        check_ip(errors, f"{path}.ip", address)
+    if mode is None:
+        if address:
+            errors.append(required(f"{path}.ipMode", "must be specified when `ip` is set"))
+    elif not address:
+        errors.append(forbidden(f"{path}.ipMode", "may not be specified when `ip` is not set"))
+    elif mode not in _MODES:
+        errors.append(not_supported(f"{path}.ipMode", mode, _MODES))
+    if name:
+        check_subdomain(errors, f"{path}.hostname", name)
+        if parse_address(name) is not None:
+            errors.append(invalid(f"{path}.hostname", name, "must be a DNS name, not an IP address"))
 
 
 def _addresses(spec: Value) -> list[str]:
@@ -102,6 +144,11 @@ def _check_spec(errors: Errors, spec: Value) -> None:
 
 
 def _check_type(errors: Errors, spec: Value, kind: str) -> None:
+    if kind == "LoadBalancer":
+        for index, port in enumerate(spec.get("ports") or ()):
+            if port.get("port") == _AGENT_PORT:
+                detail = f"may not expose port {_AGENT_PORT} externally since it is used by kubelet"
+                errors.append(invalid(f"spec.ports[{index}]", _AGENT_PORT, detail))
     if kind in ("LoadBalancer", "NodePort") and _is_headless(spec):
         detail = f"may not be set to 'None' for {kind} services"
         errors.append(invalid("spec.clusterIPs[0]", "None", detail))
@@ -198,12 +245,30 @@ def _check_families(errors: Errors, addresses: list[str], families: list[str]) -
 
 def _check_same_addresses(errors: Errors, spec: Value, before: Value) -> None:
     now, was = _addresses(spec), _addresses(before)
-    for index, address in enumerate(was[:2]):
-        if index >= len(now):
-            if index == 0:
-                errors.append(invalid("spec.clusterIPs[0]", now, "primary clusterIP can not be unset"))
-        elif now[index] != address:
-            errors.append(invalid(f"spec.clusterIPs[{index}]", now, "may not change once set"))
+    if was and not now:
+        errors.append(invalid("spec.clusterIPs[0]", now, "primary clusterIP can not be unset"))
+    for index, (one, other) in enumerate(zip(now, was, strict=False)):
+        if one != other:
+            errors.append(invalid(f"spec.clusterIPs[{index}]", now, _FIXED))
+    _check_released(errors, spec, (now, was), "clusterIP")
+
+
+def _check_same_families(errors: Errors, spec: Value, before: Value) -> None:
+    free = [_is_headless(one) and not one.get("selector") for one in (spec, before)]
+    if any(free):  # headless without selector: nothing in the cluster depends on them
+        return
+    now, was = spec.get("ipFamilies") or [], before.get("ipFamilies") or []
+    for one, other in zip(now, was, strict=False):
+        if one != other:
+            errors.append(invalid("spec.ipFamilies[0]", now, _FIXED))
+    _check_released(errors, spec, (now, was), "ipFamily")
+
+
+def _check_released(errors: Errors, spec: Value, change: tuple[list[str], list[str]], what: str) -> None:
+    now, was = change
+    if len(was) > len(now) == 1 and spec.get("ipFamilyPolicy") != "SingleStack":
+        detail = f"must be set to SingleStack when releasing the secondary {what}"
+        errors.append(invalid("spec.ipFamilyPolicy", spec.get("ipFamilyPolicy"), detail))
 
 
 def _check_port_clashes(errors: Errors, kind: str, ports: list[Value]) -> None:

@@ -27,6 +27,7 @@ from tests.etcd_process import opened
 from tests.integration.registry.conftest import MAPS, PODS, a_map, a_pod, admin
 
 QUOTAS = kinds.by_resource("", "resourcequotas")
+SERVICES = kinds.by_resource("", "services")
 POD_KEY = Key("", "pods", "shop", "x")
 AT_ONCE = DeleteOptions(grace_seconds=0)
 
@@ -212,3 +213,41 @@ async def try_pod_again(registry: Registry, name: str) -> bool:
             if not error.retryable:
                 raise
     return False
+
+
+async def test_a_service_that_comes_to_cost_more_pays_the_difference_or_is_refused(registry: Registry) -> None:
+    await registry.create(
+        admin(), QUOTAS, "shop", a_quota(**{"services.nodeports": "3", "services.loadbalancers": "0"})
+    )
+    ports = [{"name": "a", "port": 1}, {"name": "b", "port": 2}]
+    for name in ("x", "y"):
+        spec = {"ports": [dict(port) for port in ports], "type": "NodePort" if name == "x" else "ClusterIP"}
+        await registry.create(admin(), SERVICES, "shop", {"metadata": {"name": name}, "spec": spec})
+    assert used(registry.store) == {"services.nodeports": "2", "services.loadbalancers": "0"}
+    for kind, why in (("NodePort", "services.nodeports=2"), ("LoadBalancer", "services.loadbalancers=1")):
+        for dry_run in (False, True):
+            with pytest.raises(Forbidden, match=f"exceeded quota: q, requested: {why}"):
+                await typed(registry, "y", kind, ports, dry_run=dry_run)
+    await typed(registry, "x", "NodePort", [*ports, {"name": "c", "port": 3}])
+    assert used(registry.store) == {"services.nodeports": "3", "services.loadbalancers": "0"}
+    await typed(registry, "x", "ClusterIP", ports)
+    await Counting(registry).settle()
+    await typed(registry, "y", "NodePort", ports)
+    assert used(registry.store) == {"services.nodeports": "2", "services.loadbalancers": "0"}
+
+
+async def typed(registry: Registry, name: str, kind: str, ports: list[Object], *, dry_run: bool = False) -> None:
+    body = {"metadata": {"name": name}, "spec": {"ports": [dict(port) for port in ports], "type": kind}}
+    await registry.update(admin(dry_run=dry_run), SERVICES, "shop", name, body)
+
+
+async def test_changes_that_race_never_cost_more_than_the_quota(registry: Registry) -> None:
+    await registry.create(admin(), QUOTAS, "shop", a_quota(**{"services.nodeports": "3"}))
+    ports = [{"port": 1}]
+    for number in range(8):
+        body = {"metadata": {"name": f"s{number}"}, "spec": {"ports": [dict(port) for port in ports]}}
+        await registry.create(admin(), SERVICES, "shop", body)
+    results = await asyncio.gather(
+        *(typed(registry, f"s{number}", "NodePort", ports) for number in range(8)), return_exceptions=True
+    )
+    assert sum(isinstance(one, Forbidden) for one in results) == 5 and results.count(None) == 3
