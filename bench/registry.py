@@ -51,12 +51,20 @@ class Memory:
         assert resource == ("", "resourcequotas"), "a create asks for the quotas of its namespace only"
         return Page([], self.version, 0)
 
-    async def create(self, key: Key, obj: Object, guards: tuple[Guard, ...] = ()) -> Record:
+    def count(self, resource: tuple[str, str]) -> int:
+        del resource
+        return 0
+
+    async def create(self, key: Key, obj: Object, guards: tuple[Guard, ...] = (), claims: object = None) -> Record:
+        del guards, claims
         if key in self.records:
             raise KeyExists
         return self._put(key, obj)
 
-    async def update(self, key: Key, obj: Object, expected: int, guards: tuple[Guard, ...] = ()) -> Record:
+    async def update(
+        self, key: Key, obj: Object, expected: int, guards: tuple[Guard, ...] = (), claims: object = None
+    ) -> Record:
+        del guards, claims
         current = self.records.get(key)
         if current is None or current.version != expected:
             raise VersionMismatch(current)

@@ -8,8 +8,8 @@ Words and order as k8s.io/kubernetes/pkg/registry/core/service/storage/alloc.go.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from api.errors import ApiError, InternalError, invalid, invalid_object
@@ -34,6 +34,7 @@ from controller.store.types import Claims, GuardFailed, Key
 SERVICES = ("", "services")
 Spec = Mapping[str, Any]
 _FULL = "range is full"
+_NOTHING: nullcontext[None] = nullcontext()
 
 
 class Allocator:
@@ -45,17 +46,12 @@ class Allocator:
         self.pending: set[str] = set()
         """Chosen by writes under way: others of this process choose something else."""
 
-    @contextmanager
-    def booking(self, target: Target, old: Object | None, *, dry_run: bool) -> Iterator[Booking | None]:
-        """For one write of a Service; None for every other kind, and for writes that leave its spec alone."""
+    def booking(self, target: Target, old: Object | None, *, dry_run: bool) -> Booking | nullcontext[None]:
+        """To be entered for one write. A Booking for a Service; None for every other kind, and for writes that leave
+        its spec alone."""
         if target.kind.resource != SERVICES or target.subresource:
-            yield None
-            return
-        booking = Booking(self, target, old, dry_run)
-        try:
-            yield booking
-        finally:
-            booking.release()
+            return _NOTHING
+        return Booking(self, target, old, dry_run)
 
 
 def claims_between(target: Target, old: Object | None, new: Object | None) -> Claims | None:
@@ -77,6 +73,12 @@ class Booking:
         self._dry_run = dry_run
         self._asked: Object = {}
         self._taken: set[str] = set()
+
+    def __enter__(self) -> Booking:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self.release()
 
     async def fill(self, service: Object) -> None:
         """Completes the spec: families, addresses, ports. Raises Invalid, InternalError (a range is full)."""

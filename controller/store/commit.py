@@ -59,6 +59,7 @@ _RETRY_SECONDS = 0.1
 _LEAST_SECONDS = 1.0
 _SENDING_SHARE = 0.7
 _EXPIRE_INTERVAL_SECONDS = 0.5
+_NO_NAMES: frozenset[bytes] = frozenset()
 FULL = "etcd is full"
 STOPPED = "the store was stopped"
 
@@ -188,9 +189,9 @@ class Committer:
                 continue
             names = [condition.name for condition in write.conditions]
             clashes = write.name in written or write.name in compared or any(name in written for name in names)
-            if write.claimed or write.freed:
-                own = {*write.claimed, *write.freed}
-                clashes = clashes or bool(own & written or own & compared)
+            own = {*write.claimed, *write.freed} if write.claimed or write.freed else _NO_NAMES
+            if own:
+                clashes = clashes or not (own.isdisjoint(written) and own.isdisjoint(compared))
             if clashes or (batch and total + write.size > COMMIT_BYTES):
                 left.append(write)
                 if not clashes:
@@ -203,8 +204,8 @@ class Committer:
                 written.add(write.name)
             else:
                 compared.add(write.name)
+            written |= own
             compared.update(names)
-            written.update(write.claimed, write.freed)
             total += write.size
         self._queue.extendleft(reversed(left))
         if not self._queue:
@@ -240,10 +241,12 @@ class Committer:
                 self._cache.expect(write.write_id, write.draft)
                 value = write.draft.value(place, write.write_id)
                 commit.put(write.name, value, write.expected, write.conditions)
-                commit.claim(write.claimed, write.freed, write.holder)
+                if write.holder:
+                    commit.claim(write.claimed, write.freed, write.holder)
             elif write.action is Action.DELETE:
                 commit.delete(write.name, write.expected, write.conditions)
-                commit.claim((), write.freed, b"")
+                if write.holder:
+                    commit.claim((), write.freed, write.holder)
             else:
                 commit.confirm(write.name, write.expected, write.conditions)
         return commit
