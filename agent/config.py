@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from agent.network.dns.addresses import default_addresses
 from agent.node import Taint, parse_labels, parse_taint
 
 DEFAULT_PORT = 10250
+DEFAULT_VXLAN_ID, DEFAULT_VXLAN_PORT = 4244, 4789
 _MIB = 1 << 20
 
 
@@ -41,6 +42,8 @@ class AgentConfig:
     service_cidr: str = "10.96.0.0/12"
     cni_conf_dir: Path | None = None
     resolv_conf: Path = Path("/etc/resolv.conf")
+    vxlan_id: int = DEFAULT_VXLAN_ID
+    vxlan_port: int = DEFAULT_VXLAN_PORT
     log_file_bytes: int = 10 * _MIB
     log_files: int = 5
     log_budget_bytes: int = 1024 * _MIB
@@ -80,6 +83,8 @@ def parse_arguments(arguments: Sequence[str]) -> AgentConfig:
         service_cidr=given.service_cidr,
         cni_conf_dir=given.cni_conf_dir,
         resolv_conf=given.resolv_conf,
+        vxlan_id=given.vxlan_id,
+        vxlan_port=given.vxlan_port,
         log_file_bytes=given.log_file_mib * _MIB,
         log_files=given.log_files,
         log_budget_bytes=given.log_budget_mib * _MIB,
@@ -106,7 +111,26 @@ def _parser() -> argparse.ArgumentParser:
     add("--service-cidr", default="10.96.0.0/12", help="address range of all services (default: %(default)s)")
     add("--cni-conf-dir", type=Path, default=None, help="a directory with a CNI configuration of your own")
     add("--resolv-conf", type=Path, default=Path("/etc/resolv.conf"), help="this node's own (default: %(default)s)")
+    tunnel = "of the tunnel to nodes behind routers, the same on all nodes"
+    add("--vxlan-id", type=_number(1 << 24), default=DEFAULT_VXLAN_ID, help=f"VNI {tunnel} (default: %(default)s)")
+    add(
+        "--vxlan-port",
+        type=_number(1 << 16),
+        default=DEFAULT_VXLAN_PORT,
+        help=f"UDP port {tunnel} (default: %(default)s)",
+    )
     add("--log-file-mib", type=int, default=10, help="rotate a container's log at this size (default: %(default)s)")
     add("--log-files", type=int, default=5, help="log files kept for a container (default: %(default)s)")
     add("--log-budget-mib", type=int, default=1024, help="room for all logs together (default: %(default)s)")
     return parser
+
+
+def _number(limit: int) -> Callable[[str], int]:
+    """Reads a whole number above 0 and below `limit`."""
+
+    def number(text: str) -> int:
+        if not 0 < (value := int(text)) < limit:
+            raise ValueError(text)
+        return value
+
+    return number

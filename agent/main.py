@@ -28,7 +28,7 @@ from agent.events import WARNING, EventRecorder
 from agent.identity import Applicant, Identity, JoinRefused, obtain_identity, renew_identity
 from agent.logkeeper import LiveLog, LogKeeper, LogLimits
 from agent.metrics import AgentMetrics
-from agent.network.cni import PodNetwork, ensure_pod_network, pod_mtu
+from agent.network.cni import ensure_pod_network
 from agent.network.network import Ground, Network
 from agent.node import STATUS_SECONDS, NodeKeeper, Profile, Readings, allocatable
 from agent.paths import Paths
@@ -149,6 +149,9 @@ class Agent:
             cluster_domain=config.cluster_domain,
             cluster_dns=config.dns_addresses,
             resolv_conf=config.resolv_conf,
+            cni_conf_dir=self._engine.cni_conf_dir,
+            vxlan_id=config.vxlan_id,
+            vxlan_port=config.vxlan_port,
         )
 
     def _office(self) -> Office:
@@ -197,35 +200,26 @@ class Agent:
 
     async def _keep_network(self) -> None:
         """Sets the pod network up as soon as the node has its podCIDR, and again when that changes."""
-        done = ""
+        done: tuple[str, ...] = ()
         while True:
             self.keeper.changed.clear()
             self._facts.labels = labels_of(self.keeper.node)
-            cidr = self.keeper.pod_cidr
-            if cidr and cidr != done and self._engine.cni_conf_dir is not None:
-                done = cidr if await self._make_network(cidr, self._engine.cni_conf_dir) else done
+            cidrs = self.keeper.pod_cidrs
+            if cidrs and cidrs != done and self._engine.cni_conf_dir is not None:
+                done = cidrs if await self._make_network(cidrs, self._engine.cni_conf_dir) else done
             if self._engine.cni_conf_dir is None:
                 self._network_problem = ""
             self._network_tried.set()
-            pause = None if done == cidr else NETWORK_RETRY_SECONDS
+            pause = None if done == cidrs else NETWORK_RETRY_SECONDS
             try:
                 async with asyncio.timeout(pause):
                     await self.keeper.changed.wait()
             except TimeoutError:
                 continue
 
-    async def _make_network(self, cidr: str, conf_dir: Path) -> bool:
-        config = self._config
-        network = PodNetwork(
-            self._engine.node_id,
-            (cidr,),
-            tuple(config.cluster_cidr.split(",")),
-            config.data_dir / "network",
-            pod_mtu(self._applicant.addresses[0]),
-            tuple(config.service_cidr.split(",")),
-        )
+    async def _make_network(self, cidrs: tuple[str, ...], conf_dir: Path) -> bool:
         try:
-            await ensure_pod_network(network, conf_dir)
+            await ensure_pod_network(self._ground().pod_network(cidrs), conf_dir)
         except (RuntimeFault, ValueError, OSError) as error:
             self._network_problem = f"container runtime network not ready: {error}"
             self._events.node_event(WARNING, "NetworkNotReady", self._network_problem)
@@ -239,6 +233,7 @@ class Agent:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_NETWORK_SECONDS):
                 await self._network_tried.wait()
+                await self._network.routes.settled.wait()
         while True:
             self.keeper.doubted.clear()
             problem = await self._problem()
@@ -280,6 +275,7 @@ class Agent:
             memory=hostinfo.memory_use(),
             processes=hostinfo.process_count(),
             problem=problem,
+            routes=self._network.routes.problem if self._network.routes.active else None,
             images=tuple(((*image.digests, *image.tags), image.size_bytes) for image in biggest),
         )
 

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from agent.hostinfo import DiskUse, Machine, MemoryUse
+from agent.network.model import parse_node
 from api import errors
 from api.client import MERGE_PATCH, STRATEGIC_PATCH, Client, Selection
 from api.kinds import by_resource
@@ -61,6 +62,8 @@ class Readings:
     memory: MemoryUse
     processes: tuple[int, int]
     problem: str = ""
+    routes: str | None = None
+    """Why pods of other nodes are not reached; "" when they are; None when routes are somebody else's."""
     images: tuple[tuple[tuple[str, ...], int], ...] = ()
     """(names, size) of each image, biggest first."""
 
@@ -149,6 +152,7 @@ def _conditions(readings: Readings, before: Mapping[str, Any]) -> list[Object]:
         ("Ready", "False", "KubeletNotReady", readings.problem)
         if readings.problem
         else ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+        *_network_unavailable(readings.routes),
     )
     known = {entry["type"]: entry for entry in before.get("conditions") or ()}
     return [_condition(row, known.get(row[0]), readings.now) for row in table]
@@ -162,6 +166,15 @@ _WORDS = {
     ("PIDPressure", True): ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
     ("PIDPressure", False): ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
 }
+
+
+def _network_unavailable(problem: str | None) -> list[tuple[str, str, str, str]]:
+    """Whoever makes the routes says whether there are any; node lifecycle makes a taint of it."""
+    if problem is None:
+        return []
+    if problem:
+        return [("NetworkUnavailable", "True", "NoRouteCreated", problem)]
+    return [("NetworkUnavailable", "False", "RouteCreated", "the agent keeps the routes to other nodes")]
 
 
 def _pressure(kind: str, short: bool) -> tuple[str, str, str, str]:
@@ -184,18 +197,17 @@ def _condition(row: tuple[str, str, str, str], known: Mapping[str, Any] | None, 
 
 def differs(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     """Whether a status says more than that time has passed. Pure."""
-    return _timeless(before) != _timeless(after)
+    said = {entry["type"] for entry in after.get("conditions") or ()}  # others' conditions are not ours to judge
+    return _timeless(before, said) != _timeless(after, said)
 
 
-def _timeless(status: Mapping[str, Any]) -> dict[str, Any]:
+def _timeless(status: Mapping[str, Any], said: set[str]) -> dict[str, Any]:
     own = ("capacity", "allocatable", "addresses", "daemonEndpoints", "nodeInfo", "images")
     shown: dict[str, Any] = {key: status.get(key) or None for key in own}
-    entries = status.get("conditions") or ()
-    ours = ("MemoryPressure", "DiskPressure", "PIDPressure", "Ready")
     shown["conditions"] = {
         entry["type"]: (entry["status"], entry.get("reason"), entry.get("message"))
-        for entry in entries
-        if entry["type"] in ours
+        for entry in status.get("conditions") or ()
+        if entry["type"] in said
     }
     return shown
 
@@ -263,8 +275,8 @@ class NodeKeeper:
         self._reported, self._reported_at = status, monotonic
 
     @property
-    def pod_cidr(self) -> str:
-        return (self.node.get("spec") or {}).get("podCIDR") or ""
+    def pod_cidrs(self) -> tuple[str, ...]:
+        return parse_node(self.node).pod_cidrs if self.node else ()
 
     @property
     def uid(self) -> str:

@@ -29,9 +29,11 @@ from agent.network.model import family_of
 from agent.runtime.errors import Failed
 
 CONFLIST_NAME = "90-wherry.conflist"
-TUNNEL_BYTES = 50
-"""What VXLAN over IPv4 puts around a packet. Pods always leave that room: no packet is lost to a smaller path."""
-_IPV6_BYTES = 20
+TUNNEL_BYTES = {4: 50, 6: 70}
+"""What VXLAN puts around a packet. Pods always leave that room: no packet is lost to a smaller path."""
+TUNNEL_MARK = 0x1000
+"""The mark of pods' packets to nodes behind the tunnel: one bit, apart from kube-proxy's and portmap's."""
+_AFTER_DNAT = -90
 NFT_FAMILIES = {4: "ip", 6: "ip6"}
 _EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
 _STAYS_ON_LINK = {4: ("169.254.0.0/16", "224.0.0.0/4"), 6: ("fe80::/10", "ff00::/8")}
@@ -91,24 +93,31 @@ def render_conflist(network: PodNetwork) -> dict[str, Any]:
 
 
 def render_masquerade(network: PodNetwork) -> str:
-    """The node's nftables tables, as a transaction that keeps what `routes` put into the set of nodes.
+    """The node's nftables tables, as a transaction that keeps what `routes` put into the sets of nodes.
 
-    Multicast and link-local addresses are for the link only: a changed source would help nobody.
+    Multicast and link-local addresses are for the link only: a changed source would help nobody. Marked are pods'
+    packets to nodes that are reached through the tunnel, but no answers from a host port, which was asked outside it.
     """
     lines = []
     for pod_cidr in network.pod_cidrs:
         family = family_of(pod_cidr)
-        nft, chain = NFT_FAMILIES[family], f"{NFT_FAMILIES[family]} {network.table} postrouting"
+        nft, table = NFT_FAMILIES[family], f"{NFT_FAMILIES[family]} {network.table}"
         known = (pod_cidr, *network.cluster_cidrs, *network.service_cidrs)
         inside = [cidr for cidr in known if family_of(cidr) == family]
         apart = ", ".join(_merged([*inside, *_STAYS_ON_LINK[family]]))
         lines += [
-            f"add table {nft} {network.table}",
-            f"add set {nft} {network.table} nodes {{ type ipv{family}_addr; }}",
-            f"add chain {chain} {{ type nat hook postrouting priority srcnat; policy accept; }}",
-            f"flush chain {chain}",
-            f"add rule {chain} {nft} saddr {pod_cidr} {nft} daddr != {{ {apart} }} {nft} daddr != @nodes "
+            f"add table {table}",
+            f"add set {table} nodes {{ type ipv{family}_addr; }}",
+            f"add set {table} tunnelled {{ type ipv{family}_addr; }}",
+            f"add chain {table} postrouting {{ type nat hook postrouting priority srcnat; policy accept; }}",
+            f"add chain {table} prerouting {{ type filter hook prerouting priority {_AFTER_DNAT}; policy accept; }}",
+            f"flush chain {table} postrouting",
+            f"flush chain {table} prerouting",
+            f"add rule {table} postrouting {nft} saddr {pod_cidr} {nft} daddr != {{ {apart} }} {nft} daddr != @nodes "
             "masquerade fully-random",
+            f"add rule {table} prerouting ct direction reply ct status dnat return",
+            f"add rule {table} prerouting {nft} saddr {pod_cidr} {nft} daddr @tunnelled "
+            f"meta mark set meta mark or {TUNNEL_MARK}",
         ]
     return "\n".join(lines) + "\n"
 
@@ -196,8 +205,7 @@ def _forward_packets(family: int) -> None:
 
 def pod_mtu(node_address: str) -> int:
     """The pods' MTU: what fits through every interface they use, also when VXLAN is put around it."""
-    smallest = min(default_mtu(), _mtu_of_address(node_address))
-    return smallest - TUNNEL_BYTES - (_IPV6_BYTES if family_of(node_address) == 6 else 0)
+    return min(default_mtu(), _mtu_of_address(node_address)) - TUNNEL_BYTES[family_of(node_address)]
 
 
 def _mtu_of_address(address: str) -> int:

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from agent.network.cni import PodNetwork, pod_mtu
 from agent.network.dns.part import DnsPart
 from agent.network.feed import Feeds
+from agent.network.routes.part import Routes
 from api.client import Client
 from api.objects import Object
 
@@ -39,6 +41,21 @@ class Ground:
     """What pods ask, if it is not the services' range's tenth address."""
     resolv_conf: Path = Path("/etc/resolv.conf")
     """Which servers this node asks itself."""
+    cni_conf_dir: Path | None = None
+    """None: pods are attached by somebody else, who also routes."""
+    vxlan_id: int = 4244
+    vxlan_port: int = 4789
+
+    def pod_network(self, pod_cidrs: tuple[str, ...]) -> PodNetwork:
+        """What this node attaches its pods with, once its podCIDRs are known."""
+        return PodNetwork(
+            self.node_id,
+            pod_cidrs,
+            tuple(self.cluster_cidr.split(",")),
+            self.data_dir / "network",
+            pod_mtu(self.addresses[0]),
+            tuple(self.service_cidr.split(",")),
+        )
 
 
 class Part(Protocol):
@@ -56,7 +73,9 @@ class Network:
 
     def __init__(self, ground: Ground) -> None:
         self.feeds = Feeds(ground.client)
-        self.parts: Sequence[Part] = (DnsPart(ground, self.feeds),)
+        self.routes = Routes(ground, self.feeds)
+        self.dns = DnsPart(ground, self.feeds)
+        self.parts: Sequence[Part] = (self.dns, self.routes)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:

@@ -1,0 +1,202 @@
+"""Which way leads to each peer's pods: over the link both are on, or through a VXLAN tunnel. Pure.
+
+Called by the part of routes with what it observed. A peer is reached directly at an address to which somebody's route
+(the interface's own, as a rule) leads without a gateway; routers know nothing of pods, so behind one there is a tunnel.
+
+Nothing about the tunnel has to be published: a node's link-layer address in it derives from its name, its gateway
+address for others is the first one of its podCIDR (IPv6: the link-local one of its link-layer address). Entries are
+permanent; the device learns nothing and floods nothing. Each pod of this node has its own route; for the rest of its
+podCIDR there is one that says "unreachable", or packets to a pod that has gone would follow the default route.
+
+Pods speak to peers' own addresses unmasqueraded. Where routers are between, such packets are marked (see `masquerade`)
+and take the tunnel as well: a router would not know whom to answer, or refuse a source that it does not know.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from agent.network.cni import TUNNEL_BYTES
+from agent.network.model import family_of
+from agent.network.routes.model import Decision, Device, Forward, Item, Neighbour, Observed, Path, Peer, Route, Rule
+
+_ORDER = (Device, Neighbour, Forward, Rule, Route)
+"""What a later one needs is there before it."""
+_DEFAULT_MTU = 1500
+
+
+def decide_routes(observed: Observed) -> Decision:
+    """What to add and to remove, so that exactly the peers' pods, by exactly one way each, are reached."""
+    plan = _Plan(observed, _Ways(observed.kernel.paths))
+    for peer in sorted(observed.peers, key=lambda peer: peer.name):
+        plan.place(peer)
+    wanted = plan.items()
+    present = observed.kernel.items
+    if any(isinstance(item, Device) and item not in wanted for item in present) and plan.tunnelled:
+        present = frozenset(item for item in present if not rides(item, observed.settings.device))
+    keys = {_key(item) for item in wanted}
+    return Decision(
+        add=tuple(sorted(wanted - present, key=_place)),
+        remove=tuple(sorted((item for item in present if _key(item) not in keys), key=_place, reverse=True)),
+        nodes=frozenset(plan.nodes),
+        tunnelled=frozenset(plan.tunnelled),
+        direct_peers=len(plan.direct),
+        tunnel_peers=len(plan.behind),
+        complaints=tuple(plan.complaints),
+    )
+
+
+def tunnel_mac(node_name: str) -> str:
+    """A node's link-layer address in the tunnel: locally administered, unicast, the same for everybody who asks."""
+    digest = hashlib.sha256(node_name.encode()).digest()
+    return ":".join(f"{byte:02x}" for byte in (digest[0] & 0xFC | 0x02, *digest[1:6]))
+
+
+def tunnel_gateway(pod_cidr: str, mac: str) -> str:
+    """The address in the tunnel of the node with this podCIDR."""
+    if family_of(pod_cidr) == 4:
+        return pod_cidr.partition("/")[0]
+    octets = bytes.fromhex(mac.replace(":", ""))
+    half = bytes((octets[0] ^ 0x02, *octets[1:3], 0xFF, 0xFE, *octets[3:]))
+    return str(ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + half))
+
+
+class _Ways:
+    """Longest-prefix match over routes of others."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._by_prefix: dict[tuple[int, int], dict[int, Path]] = {}
+        for path in sorted(paths, key=lambda path: -path.metric):  # the lowest metric comes last and stays
+            network = ipaddress.ip_network(path.destination)
+            level = self._by_prefix.setdefault((network.version, network.prefixlen), {})
+            level[int(network.network_address)] = path
+        self._levels = sorted(self._by_prefix, reverse=True)
+
+    def find(self, address: str) -> Path | None:
+        wanted = ipaddress.ip_address(address)
+        for version, length in self._levels:
+            if version == wanted.version:
+                base = int(wanted) >> (wanted.max_prefixlen - length) << (wanted.max_prefixlen - length)
+                if (path := self._by_prefix[version, length].get(base)) is not None:
+                    return path
+        return None
+
+
+@dataclass
+class _Plan:
+    """The wanted items, as they are gathered peer by peer."""
+
+    observed: Observed
+    ways: _Ways
+    routes: dict[str, Route] = field(default_factory=dict)
+    """By destination."""
+    over_tunnel: set[Item] = field(default_factory=set)
+    nodes: set[str] = field(default_factory=set)
+    tunnelled: set[str] = field(default_factory=set)
+    direct: set[str] = field(default_factory=set)
+    behind: set[str] = field(default_factory=set)
+    complaints: list[str] = field(default_factory=list)
+    owners: dict[str, str] = field(default_factory=dict)
+
+    def place(self, peer: Peer) -> None:
+        observed = self.observed
+        here = observed.kernel.addresses.keys() | {observed.address}
+        if peer.name == observed.me.name or here.intersection(peer.ips):
+            return  # another agent's pods in this very network are reached by their own links
+        if not peer.ips or not peer.pod_cidrs:
+            return
+        self.nodes.update(peer.ips)
+        for cidr in peer.pod_cidrs:
+            if self._is_free(cidr, peer):
+                self._lead(cidr, peer)
+
+    def _is_free(self, cidr: str, peer: Peer) -> bool:
+        """Whether these pods are the peer's alone: a route must not take away somebody's pods, nor a node itself."""
+        network = ipaddress.ip_network(cidr)
+        if any(_within(address, cidr) for address in (*peer.ips, *self.observed.me.ips)):
+            self.complaints.append(f"podCIDR {cidr} of node {peer.name} contains addresses of nodes; choose another")
+        elif any(_overlap(cidr, own) for own in self.observed.me.pod_cidrs):
+            self.complaints.append(f"podCIDR {cidr} of node {peer.name} overlaps this node's own; one must be changed")
+        elif cidr in self.owners:
+            other = self.owners[cidr]
+            self.complaints.append(f"nodes {other} and {peer.name} have the same podCIDR {cidr}; one must be changed")
+        elif network.prefixlen:
+            self.owners[cidr] = peer.name
+            return True
+        return False
+
+    def _lead(self, cidr: str, peer: Peer) -> None:
+        source = self.observed.address if family_of(self.observed.address) == family_of(cidr) else ""
+        for ip in (ip for ip in peer.ips if family_of(ip) == family_of(cidr)):
+            if (path := self.ways.find(ip)) is not None and path.direct:
+                self.routes[cidr] = Route(cidr, path.link, ip, source)
+                self.direct.add(peer.name)
+                return
+        remote = next((ip for ip in peer.ips if family_of(ip) == family_of(self.observed.address)), None)
+        if remote is None:
+            self.complaints.append(f"node {peer.name} has no address of the family of {self.observed.address}")
+            return
+        self._tunnel(cidr, peer, remote, source)
+
+    def _tunnel(self, cidr: str, peer: Peer, remote: str, source: str) -> None:
+        settings, mac = self.observed.settings, tunnel_mac(peer.name)
+        gateway = tunnel_gateway(cidr, mac)
+        self.behind.add(peer.name)
+        self.over_tunnel |= {Forward(mac, remote), Neighbour(gateway, mac)}
+        self.routes[cidr] = Route(cidr, settings.device, gateway, source)
+        for ip in (ip for ip in peer.ips if family_of(ip) == family_of(cidr)):
+            alone = f"{ip}/{128 if family_of(ip) == 6 else 32}"
+            self.tunnelled.add(ip)
+            self.over_tunnel.add(Route(alone, settings.device, gateway, table=settings.table))
+            own = (own for own in self.observed.me.pod_cidrs if family_of(own) == family_of(ip))
+            self.over_tunnel.update(Rule(own, settings.table) for own in own)
+
+    def items(self) -> frozenset[Item]:
+        device = frozenset({self._device()} if self.behind else ())
+        no_such_pod = frozenset(Route(cidr) for cidr in self.observed.me.pod_cidrs)
+        return device | no_such_pod | frozenset(self.over_tunnel) | frozenset(self.routes.values())
+
+    def _device(self) -> Device:
+        observed, settings = self.observed, self.observed.settings
+        own = observed.kernel.addresses
+        return Device(
+            name=settings.device,
+            vni=settings.vni,
+            port=settings.port,
+            local=observed.address if observed.address in own else "",
+            mac=tunnel_mac(observed.me.name),
+            mtu=own.get(observed.address, _DEFAULT_MTU) - TUNNEL_BYTES[family_of(observed.address)],
+            addresses=frozenset(cidr.partition("/")[0] for cidr in observed.me.pod_cidrs if family_of(cidr) == 4),
+        )
+
+
+def _key(item: Item) -> object:
+    """What can be there once: adding another item with the same key replaces it."""
+    if isinstance(item, Route):
+        return Route, item.destination, item.table
+    if isinstance(item, Neighbour):
+        return Neighbour, item.address
+    if isinstance(item, Forward):
+        return Forward, item.mac
+    return Device if isinstance(item, Device) else item
+
+
+def _place(item: Item) -> tuple[int, str]:
+    return _ORDER.index(type(item)), repr(item)
+
+
+def rides(item: Item, device: str) -> bool:
+    """Whether an item goes when the tunnel's device is made anew."""
+    return isinstance(item, Device | Neighbour | Forward) or (isinstance(item, Route) and item.link == device)
+
+
+def _within(address: str, cidr: str) -> bool:
+    return ipaddress.ip_address(address) in ipaddress.ip_network(cidr)
+
+
+def _overlap(one: str, other: str) -> bool:
+    first, second = ipaddress.ip_network(one), ipaddress.ip_network(other)
+    return first.version == second.version and first.overlaps(second)
