@@ -147,6 +147,7 @@ class Agent:
             cluster_cidr=config.cluster_cidr,
             service_cidr=config.service_cidr,
             cluster_domain=config.cluster_domain,
+            ingress_ports=config.ingress_ports,
             cluster_dns=config.dns_addresses,
             resolv_conf=config.resolv_conf,
             cni_conf_dir=self._engine.cni_conf_dir,

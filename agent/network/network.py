@@ -17,6 +17,7 @@ from typing import Protocol
 from agent.network.cni import PodNetwork, pod_mtu
 from agent.network.dns.part import DnsPart
 from agent.network.feed import Feeds
+from agent.network.ingress.part import IngressPart
 from agent.network.routes.part import Routes
 from api.client import Client
 from api.objects import Object
@@ -37,6 +38,8 @@ class Ground:
     cluster_cidr: str
     service_cidr: str
     cluster_domain: str
+    ingress_ports: tuple[int, int] = (80, 443)
+    """HTTP and HTTPS; 0: not at all."""
     cluster_dns: tuple[str, ...] = ()
     """What pods ask, if it is not the services' range's tenth address."""
     resolv_conf: Path = Path("/etc/resolv.conf")
@@ -75,7 +78,7 @@ class Network:
         self.feeds = Feeds(ground.client)
         self.routes = Routes(ground, self.feeds)
         self.dns = DnsPart(ground, self.feeds)
-        self.parts: Sequence[Part] = (self.dns, self.routes)
+        self.parts: Sequence[Part] = (self.dns, self.routes, IngressPart(ground, self.feeds))
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
