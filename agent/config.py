@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +42,8 @@ class AgentConfig:
     service_cidr: str = "10.96.0.0/12"
     cni_conf_dir: Path | None = None
     resolv_conf: Path = Path("/etc/resolv.conf")
+    ingress_ports: tuple[int, int] = (80, 443)
+    """HTTP and HTTPS of the ingress; 0: not at all."""
     vxlan_id: int = DEFAULT_VXLAN_ID
     vxlan_port: int = DEFAULT_VXLAN_PORT
     log_file_bytes: int = 10 * _MIB
@@ -64,6 +66,7 @@ def parse_arguments(arguments: Sequence[str]) -> AgentConfig:
     try:
         labels = tuple(parse_labels(given.labels).items())
         taints = tuple(parse_taint(text) for text in given.taints.split(",") if text)
+        refuse_reserved(dict(labels))
     except ValueError as error:
         parser.error(str(error))
     return AgentConfig(
@@ -83,6 +86,7 @@ def parse_arguments(arguments: Sequence[str]) -> AgentConfig:
         service_cidr=given.service_cidr,
         cni_conf_dir=given.cni_conf_dir,
         resolv_conf=given.resolv_conf,
+        ingress_ports=(given.ingress_http_port, given.ingress_https_port),
         vxlan_id=given.vxlan_id,
         vxlan_port=given.vxlan_port,
         log_file_bytes=given.log_file_mib * _MIB,
@@ -119,6 +123,9 @@ def _parser() -> argparse.ArgumentParser:
         default=DEFAULT_VXLAN_PORT,
         help=f"UDP port {tunnel} (default: %(default)s)",
     )
+    http, https = "HTTP port of the ingress, if this node serves it", "HTTPS port of the ingress"
+    add("--ingress-http-port", type=_port_or_none, default=80, help=f"{http} (default: %(default)s; 0: none)")
+    add("--ingress-https-port", type=_port_or_none, default=443, help=f"{https} (default: %(default)s; 0: none)")
     add("--log-file-mib", type=int, default=10, help="rotate a container's log at this size (default: %(default)s)")
     add("--log-files", type=int, default=5, help="log files kept for a container (default: %(default)s)")
     add("--log-budget-mib", type=int, default=1024, help="room for all logs together (default: %(default)s)")
@@ -134,3 +141,18 @@ def _number(limit: int) -> Callable[[str], int]:
         return value
 
     return number
+
+
+def refuse_reserved(labels: Mapping[str, str]) -> None:
+    """ValueError for labels that a node may not give itself: whoever has a join token would have their rights, too."""
+    for key in labels:
+        if key.partition("/")[0] == "wherry" and "/" in key:
+            command = f"kubectl label node NAME {key}=VALUE"
+            raise ValueError(f"a node may not set the label {key} itself; an administrator does: {command}")
+
+
+def _port_or_none(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise ValueError(text)
+    return port

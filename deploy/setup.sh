@@ -9,7 +9,7 @@ dev=""
 [ "$(id -u)" = 0 ] || { echo "error: run this as root (sudo): it installs packages" >&2; exit 1; }
 command -v apt-get >/dev/null || { echo "error: this script knows apt-get only; README.md lists what to install" >&2; exit 1; }
 
-packages=(etcd-server containerd runc containernetworking-plugins iptables nftables iproute2 buildah busybox-static
+packages=(etcd-server containerd runc containernetworking-plugins iptables nftables iproute2 haproxy buildah busybox-static
     python3 python3-venv procps ca-certificates)
 [ -n "$dev" ] && packages+=(prometheus wrk chromium unzip npm socat debootstrap)
 missing=()
@@ -18,7 +18,7 @@ for package in "${packages[@]}"; do
 done
 # A program that is there by other means (containerd.io from Docker, node from elsewhere) needs no package.
 provided() { case "$1" in
-    containerd | runc | buildah | unzip | npm | wrk | prometheus | chromium | socat) command -v "$1" ;;
+    containerd | runc | haproxy | buildah | unzip | npm | wrk | prometheus | chromium | socat) command -v "$1" ;;
     etcd-server) command -v etcd ;;
     python3-venv) python3 -c 'import ensurepip' ;;
     *) false ;;

@@ -16,6 +16,7 @@ import signal
 from pathlib import Path
 
 from agent.network.dns.process import kill_processes
+from agent.network.ingress.proxy import kill_proxies
 from agent.network.purge import purge_network
 from agent.paths import Paths
 from agent.runtime.cgroups import kill_cgroup, remove_cgroup
@@ -57,6 +58,7 @@ def kill_node(data_dir: Path) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     kill_processes(paths.node_id)
+    kill_proxies(paths.node_id)
     _clear_processes(paths)
 
 
