@@ -125,7 +125,7 @@ _AUTHZ = "authorization.k8s.io"
 _CREATE = ("create",)
 _ALL = ("all",)
 _BATCH, _AUTOSCALING, _NETWORKING, _STORAGE = "batch", "autoscaling", "networking.k8s.io", "storage.k8s.io"
-_EXTENSIONS = "apiextensions.k8s.io"
+_EXTENSIONS, _ADMISSION = "apiextensions.k8s.io", "admissionregistration.k8s.io"
 
 KINDS: tuple[Kind, ...] = (
     Kind(
@@ -298,6 +298,39 @@ KINDS: tuple[Kind, ...] = (
         short_names=("crd", "crds"),
         categories=("api-extensions",),
         subresources=(STATUS,),
+    ),
+    Kind(
+        _ADMISSION,
+        "v1",
+        "MutatingWebhookConfiguration",
+        "mutatingwebhookconfigurations",
+        namespaced=False,
+        categories=("api-extensions",),
+    ),
+    Kind(
+        _ADMISSION,
+        "v1",
+        "ValidatingWebhookConfiguration",
+        "validatingwebhookconfigurations",
+        namespaced=False,
+        categories=("api-extensions",),
+    ),
+    Kind(
+        _ADMISSION,
+        "v1",
+        "ValidatingAdmissionPolicy",
+        "validatingadmissionpolicies",
+        namespaced=False,
+        categories=("api-extensions",),
+        subresources=(STATUS,),
+    ),
+    Kind(
+        _ADMISSION,
+        "v1",
+        "ValidatingAdmissionPolicyBinding",
+        "validatingadmissionpolicybindings",
+        namespaced=False,
+        categories=("api-extensions",),
     ),
     Kind(_AUTHN, "v1", "TokenReview", "tokenreviews", namespaced=False, verbs=_CREATE),
     Kind(_AUTHN, "v1", "SelfSubjectReview", "selfsubjectreviews", namespaced=False, verbs=_CREATE),

@@ -30,6 +30,10 @@ class Reader(Protocol):
         """From the cache; does not block."""
         ...
 
+    def count(self, resource: tuple[str, str]) -> int:
+        """How many objects `list` would give; costs nothing."""
+        ...
+
     async def read(self, key: Key) -> Record | None:
         """As new as the call. Raises store.Unavailable."""
         ...

@@ -1,18 +1,19 @@
 """The admission chain: what every write has to pass between defaulting and validation.
 
-Called by the registry for create, update, delete and connect. Order: who may (node restriction), where (namespace
-lifecycle), then what the object is given (service account, priority, limits, tolerations, taint, ingress class,
-finalizers that protect storage), at last whether what came of it is secure enough. Invariant: after `admit` the object
-changes only in its strategy.
+Called by the registry for create, update and delete, in two steps. `admit`: who may (node restriction), where
+(namespace lifecycle), what the object is given (service account, priority, limits, tolerations, taint, ingress class,
+finalizers that protect storage), what mutating webhooks make of it. `approve`, once the object is validated: whether it
+is secure enough, policies, validating webhooks. Invariant: after `admit` the object changes only in its strategy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from controller.admission.attributes import Attributes, Operation, Reader
 from controller.admission.certificates import REQUESTS, admit_signing_request
+from controller.admission.dynamic.hooks import MUTATING, VALIDATING, Caller, Hooks
+from controller.admission.dynamic.policies import BINDINGS, Policies
 from controller.admission.ingress_class import INGRESSES, set_ingress_class
 from controller.admission.limit_ranges import CLAIMS, admit_within_limits
 from controller.admission.namespaces import admit_into_namespace, admit_namespace_deletion
@@ -27,10 +28,32 @@ Check = Callable[[Attributes], None]
 """A further rule, raising ApiError: how the server plugs in what only it can judge (RBAC escalation)."""
 
 
-@dataclass(frozen=True)
 class Chain:
-    reader: Reader
-    checks: tuple[Check, ...] = ()
+    """`caller` delivers reviews to webhooks; without one, webhooks are not called."""
+
+    def __init__(self, reader: Reader, checks: tuple[Check, ...] = (), caller: Caller | None = None) -> None:
+        self.reader = reader
+        self.checks = checks
+        self._hooks = Hooks(reader, caller) if caller is not None else None
+        self._policies = Policies(reader)
+
+    @property
+    def mutates(self) -> bool:
+        """Whether somebody's webhook may change what is written."""
+        return self._hooks is not None and self.reader.count(MUTATING) > 0
+
+    async def guards(self, attributes: Attributes) -> tuple[Guard, ...]:
+        """Only the guards of `admit`, for a write that lost a race. Raises Forbidden, NotFound."""
+        return await admit_into_namespace(attributes, self.reader)
+
+    async def approve(self, attributes: Attributes) -> None:
+        """The last word on a valid object. Raises Forbidden, and what policies and webhooks want raised."""
+        if attributes.obj is not None and not attributes.subresource:
+            admit_secure(attributes, self.reader)
+        if self.reader.count(BINDINGS):
+            self._policies.judge(attributes)
+        if self._hooks is not None and self.reader.count(VALIDATING):
+            await self._hooks.validate(attributes)
 
     async def admit(self, attributes: Attributes) -> tuple[Guard, ...]:
         """Admits one write; may change `attributes.obj`. Returns the guards that keep the verdict true at commit.
@@ -44,6 +67,8 @@ class Chain:
         guards = await admit_into_namespace(attributes, self.reader)
         if not attributes.subresource and attributes.obj is not None:
             await self._complete(attributes)
+        if self._hooks is not None and self.mutates:
+            await self._hooks.mutate(attributes)
         for check in self.checks:
             check(attributes)
         return guards
@@ -68,4 +93,3 @@ class Chain:
             admit_signing_request(attributes)
         if creates:
             protect(attributes, self.reader)
-        admit_secure(attributes, self.reader)

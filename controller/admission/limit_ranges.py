@@ -24,6 +24,8 @@ Amounts = Mapping[str, Any]
 
 def admit_within_limits(attributes: Attributes, reader: Reader) -> None:
     """Sets defaults and checks bounds. Raises Forbidden."""
+    if not reader.count(LIMIT_RANGES):
+        return
     rules = [rule for limits in _limits_in(attributes.namespace, reader) for rule in limits["spec"].get("limits") or ()]
     if not rules:
         return

@@ -73,6 +73,8 @@ def _priority(attributes: Attributes, reader: Reader, name: str) -> tuple[int, s
 
 def _default_priority(attributes: Attributes, reader: Reader) -> tuple[int, str]:
     """The class with globalDefault; of several the one with the smallest value. None: priority 0."""
+    if not reader.count(_CLASSES):
+        return 0, "PreemptLowerPriority"
     found = [record.parse() for record in reader.list(_CLASSES).records if _GLOBAL in record.raw]
     chosen = min((each for each in found if each.get("globalDefault")), key=lambda each: each["value"], default=None)
     if chosen is None:

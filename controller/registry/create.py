@@ -84,7 +84,8 @@ async def create_taken(ground: Ground, request: Request, target: Target, taken: 
     with ground.allocator.booking(target, None, dry_run=request.dry_run) as booking:
         if booking is not None:
             await booking.fill(obj)
-        _finish(request, target, obj, spec_judged=taken.spec_judged)
+        _finish(ground, request, target, taken)
+        await ground.approve(attributes)
         if request.dry_run:
             ground.ledger.check(attributes)
             return outward(view, await _rehearse(ground, target, obj))
@@ -121,7 +122,7 @@ async def _write(ground: Ground, attributes: Attributes, draft: _Draft) -> Recor
                 raise api_error(error, target) from error
             with translated(target):
                 await ground.store.current()
-            draft.guards = await ground.admit(attributes)
+            draft.guards = await ground.guards(attributes)
         except StoreError as error:
             raise api_error(error, target) from error
     raise api_error(GuardFailed(draft.guards[-1]), draft.target)
@@ -136,14 +137,17 @@ async def _charged_write(ground: Ground, attributes: Attributes, draft: _Draft) 
         return await ground.store.create(target.key, obj, guards + charges, claims)
 
 
-def _finish(request: Request, target: Target, obj: Object, *, spec_judged: bool) -> None:
-    """What is decided after admission: the kind's own start state, and whether the whole is valid."""
-    kind = target.kind
+def _finish(ground: Ground, request: Request, target: Target, taken: Taken) -> None:
+    """What is decided after admission: the kind's own start state, and whether the whole is valid.
+
+    What a webhook may have changed is judged whoever wrote it.
+    """
+    kind, obj, fresh = target.kind, taken.obj, ground.chain.mutates
     strategy_of(kind).prepare_create(obj)
-    if request.trusted:
+    if request.trusted and not fresh:
         return
     errors: list[FieldError] = []
-    if spec_judged:
+    if taken.spec_judged and not fresh:
         check_pod_metadata(errors, obj)
     else:
         errors = validate(kind, obj, None) + refuse_unimplemented(request, kind, obj, None)

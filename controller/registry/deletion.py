@@ -56,7 +56,9 @@ async def delete(ground: Ground, request: Request, target: Target, options: Dele
                 raise
             record = newest
             continue
-        guards = await ground.admit(attributes_of(request, Operation.DELETE, target, None, obj))
+        attributes = attributes_of(request, Operation.DELETE, target, None, obj)
+        guards = await ground.admit(attributes)
+        await ground.approve(attributes)
         plan = _plan(request, target, obj, options)
         try:
             return await _carry_out(ground, request, replace(target, kind=view), plan, (record, guards))

@@ -65,6 +65,14 @@ class Ground:
             raise api_error(error, Target(attributes.kind, attributes.namespace, attributes.name)) from error
         return attributes.request.guards + guards
 
+    async def approve(self, attributes: Attributes) -> None:
+        """The chain's second step. Raises ApiError."""
+        await self.chain.approve(attributes)
+
+    async def guards(self, attributes: Attributes) -> tuple[Guard, ...]:
+        """The guards that `admit` would give now."""
+        return attributes.request.guards + await self.chain.guards(attributes)
+
 
 def attributes_of(
     request: Request, operation: Operation, target: Target, obj: Object | None, old: Object | None = None

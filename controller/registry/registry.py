@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from api.kinds import Kind
 from api.objects import Object
 from controller.admission.chain import Chain, Check
+from controller.admission.dynamic.hooks import Caller
 from controller.admission.types import Request
 from controller.registry import deletion, eviction, pods, scale, update
 from controller.registry.allocation import Allocator
@@ -40,6 +41,8 @@ class RegistrySettings:
     Services get addresses and node ports from."""
 
     checks: tuple[Check, ...] = ()
+    caller: Caller | None = None
+    """Who delivers reviews to webhooks."""
     ranges: ServiceRanges = DEFAULT_RANGES
 
 
@@ -53,7 +56,9 @@ class Registry:
         self.store = store
         self.ranges = settings.ranges
         allocator = Allocator(store, settings.ranges)
-        self._ground = Ground(store, Chain(store, settings.checks), KnownSpecs(), Ledger(store), allocator)
+        self._ground = Ground(
+            store, Chain(store, settings.checks, settings.caller), KnownSpecs(), Ledger(store), allocator
+        )
 
     async def create(self, request: Request, kind: Kind, namespace: str, obj: Object) -> Record:
         """Creates `obj` (which becomes the registry's own: do not use it afterwards)."""

@@ -163,7 +163,8 @@ async def _judge(ground: Ground, request: Request, target: Target, attempt: Atte
     kind, subresource = target.kind, target.subresource
     new, old = attempt.new, attempt.old
     carry_over(new, old)
-    guards = await ground.admit(attributes_of(request, Operation.UPDATE, target, new, old))
+    attributes = attributes_of(request, Operation.UPDATE, target, new, old)
+    guards = await ground.admit(attributes)
     with ground.allocator.booking(target, old, dry_run=request.dry_run) as booking:
         if booking is not None:
             await booking.fill(new)
@@ -175,6 +176,7 @@ async def _judge(ground: Ground, request: Request, target: Target, attempt: Atte
         if not subresource:
             errors += refuse_unimplemented(request, kind, new, old)
         refuse(kind, target.name, errors)
+    await ground.approve(attributes)
     removes = is_released(target, new)
     return Judged(new, guards, removes, claims_between(target, old, None if removes else new))
 

@@ -18,7 +18,9 @@ from controller.server.call import Heartbeats, Services
 from controller.server.escalation import EscalationCheck
 from controller.server.node import NodeAuthorizer
 from controller.server.rbac import Rbac
+from controller.server.reach import Reach
 from controller.server.signers import SignerCheck
+from controller.server.webhook_client import WebhookClient
 from controller.store import Store
 
 
@@ -38,17 +40,18 @@ def compose(store: Store, pki: Pki, heartbeats: Heartbeats, settings: ServerSett
     rbac = Rbac(store)
     authorizer = Chain(NodeAuthorizer(store), rbac)
     signer = TokenSigner(pki.service_account_key, settings.issuer)
+    agents = Agents(store, pki)
+    checks = (EscalationCheck(rbac, authorizer), SignerCheck(authorizer))
+    caller = WebhookClient(Reach(store, agents))
     return Services(
         store=store,
-        registry=Registry(
-            store, RegistrySettings((EscalationCheck(rbac, authorizer), SignerCheck(authorizer)), settings.ranges)
-        ),
+        registry=Registry(store, RegistrySettings(checks, caller=caller, ranges=settings.ranges)),
         pki=pki,
         signer=signer,
         authenticator=Authenticator(store, signer, pki.admin_token),
         authorizer=authorizer,
         rbac=rbac,
         heartbeats=heartbeats,
-        agents=Agents(store, pki),
+        agents=agents,
         shown_address=settings.shown_address,
     )

@@ -111,7 +111,7 @@ async def _upgrade(request: web.BaseRequest, side: Side, spot: Spot, target: str
     return switched()
 
 
-class _Dialed(aiohttp.BaseConnector):
+class Dialed(aiohttp.BaseConnector):
     """Gives aiohttp the one connection that was dialed already."""
 
     def __init__(self, side: Side) -> None:
@@ -140,7 +140,7 @@ async def _relay(request: web.BaseRequest, side: Side, spot: Spot, target: str) 
     jar = aiohttp.DummyCookieJar()
     async with (
         aiohttp.ClientSession(
-            connector=_Dialed(side), timeout=aiohttp.ClientTimeout(total=None), auto_decompress=False, cookie_jar=jar,
+            connector=Dialed(side), timeout=aiohttp.ClientTimeout(total=None), auto_decompress=False, cookie_jar=jar,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         ) as session,
         session.request(request.method, url, headers=headers, data=data, allow_redirects=False) as answer,

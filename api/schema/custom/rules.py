@@ -26,6 +26,8 @@ BLOCKED = (
 _BLOCKING = frozenset(
     {"FieldValueRequired", "FieldValueNotSupported", "FieldValueTooLong", "FieldValueTooMany", "FieldValueTypeInvalid"}
 )
+_VARIABLES = ("self", "oldSelf", "object", "oldObject", "request", "params", "namespaceObject", "variables")
+"""What expressions see: the first two in rules of custom resources, the others in admission."""
 _OLD = re.compile(r"\boldSelf\b")
 _REASONS = {
     "FieldValueForbidden": "Forbidden",
@@ -76,7 +78,7 @@ def _environment() -> Any:
         ext_encoders.ExtEncoders(),
     ]
     kind = cel.Type
-    variables = {"self": kind.DYN, "oldSelf": kind.DYN}
+    variables = dict.fromkeys(_VARIABLES, kind.DYN)
     return cel.NewEnv(variables=variables, extensions=extensions, functions=_functions(cel))
 
 

@@ -12,11 +12,13 @@ from api.kinds import Kind
 from api.objects import Object
 from controller.registry.strategies import batch, certificates, core, custom, extras, pods, services, workloads
 from controller.registry.strategies.base import PrepareUpdate, Strategy
-from controller.registry.strategies.common import spec_and_status
+from controller.registry.strategies.common import keep_status_and_count, spec_and_status, start
 
 _RBAC = "rbac.authorization.k8s.io"
 _NETWORKING, _STORAGE = "networking.k8s.io", "storage.k8s.io"
 _ROLE = Strategy(create_on_update=True)
+_ADMISSION = "admissionregistration.k8s.io"
+_HOOKS = Strategy(prepare_create=start(None), prepare_update=keep_status_and_count("webhooks"))
 _BALANCED: Object = {"loadBalancer": {}}
 
 _STRATEGIES: dict[tuple[str, str], Strategy] = {
@@ -50,6 +52,10 @@ _STRATEGIES: dict[tuple[str, str], Strategy] = {
     (_NETWORKING, "networkpolicies"): spec_and_status(None),
     (_STORAGE, "storageclasses"): Strategy(returns_deleted=True),
     ("coordination.k8s.io", "leases"): Strategy(create_on_update=True, unconditional_update=False),
+    (_ADMISSION, "mutatingwebhookconfigurations"): _HOOKS,
+    (_ADMISSION, "validatingwebhookconfigurations"): _HOOKS,
+    (_ADMISSION, "validatingadmissionpolicies"): spec_and_status({}),
+    (_ADMISSION, "validatingadmissionpolicybindings"): spec_and_status(None),
     ("certificates.k8s.io", "certificatesigningrequests"): certificates.SIGNING_REQUEST,
     ("apiextensions.k8s.io", "customresourcedefinitions"): custom.DEFINITION,
     (_RBAC, "roles"): _ROLE,

@@ -108,7 +108,7 @@ def _check_spec(errors: Errors, spec: Value) -> None:
     _check_names(errors, spec.get("names") or {})
     if versions:
         _check_parts(errors, "spec", {name: versions[0].get(name) for name in shared}, top=True)
-    _check_conversion(errors, spec.get("conversion") or {})
+    _check_conversion(errors, spec.get("conversion") or {}, len(versions))
 
 
 def _check_group(errors: Errors, group: str) -> None:
@@ -234,13 +234,16 @@ def _check_selectable(errors: Errors, path: str, fields: list[Value]) -> None:
             errors.append(invalid(f"{path}[{index}].jsonPath", text, "must not point to fields in metadata"))
 
 
-def _check_conversion(errors: Errors, conversion: Value) -> None:
+def _check_conversion(errors: Errors, conversion: Value, versions: int) -> None:
     strategy = conversion.get("strategy") or ""
     path = "spec.conversion"
     if not strategy:
         errors.append(required(f"{path}.strategy"))
     elif strategy not in ("None", "Webhook"):
         errors.append(not_supported(f"{path}.strategy", strategy, ("None", "Webhook")))
+    if strategy == "Webhook" and versions > 1:
+        why = "wherry converts between versions by name only, and fields that they do not share would be lost"
+        errors.append(forbidden(f"{path}.strategy", why))
     webhook = conversion.get("webhook")
     if strategy != "Webhook":
         if webhook is not None:

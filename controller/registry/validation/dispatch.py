@@ -31,6 +31,7 @@ from controller.registry.validation import (
     sets,
     slices,
     storage,
+    webhooks,
     workloads,
 )
 from controller.registry.validation.meta import check_metadata, check_updated_metadata
@@ -53,6 +54,8 @@ class Rules:
 _STORAGE = "storage.k8s.io"
 _NETWORKING = "networking.k8s.io"
 _RBAC = "rbac.authorization.k8s.io"
+_ADMISSION = "admissionregistration.k8s.io"
+_HOOKS = Rules(webhooks.check_configuration, webhooks.check_configuration_update)
 _EVENT = Rules(coordination.check_event, coordination.check_event_update)
 _SCALE: dict[str, Create] = {"scale": workloads.check_scale}
 
@@ -141,6 +144,12 @@ _RULES: dict[tuple[str, str], Rules] = {
         certificates.check_signing_request_update,
         {"status": certificates.check_signing_request_status},
     ),
+    (_ADMISSION, "MutatingWebhookConfiguration"): _HOOKS,
+    (_ADMISSION, "ValidatingWebhookConfiguration"): _HOOKS,
+    (_ADMISSION, "ValidatingAdmissionPolicy"): Rules(
+        webhooks.check_policy, webhooks.check_policy_update, _METADATA_ONLY
+    ),
+    (_ADMISSION, "ValidatingAdmissionPolicyBinding"): Rules(webhooks.check_binding, webhooks.check_binding_update),
     ("node.k8s.io", "RuntimeClass"): Rules(certificates.check_runtime_class, certificates.check_runtime_class_update),
     ("apiextensions.k8s.io", "CustomResourceDefinition"): Rules(
         definitions.check_definition,

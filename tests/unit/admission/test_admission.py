@@ -39,6 +39,9 @@ class Cache:
     def list(self, resource: tuple[str, str]) -> Page:
         return Page([record for key, record in self._records.items() if key.resource == resource], 7, 0)
 
+    def count(self, resource: tuple[str, str]) -> int:
+        return len(self.list(resource).records)
+
     async def read(self, key: Key) -> Record | None:
         return self._records.get(key)
 

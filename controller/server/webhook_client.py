@@ -1,0 +1,106 @@
+"""Delivers AdmissionReviews (and conversions) to webhooks: by URL, or to a Service through the agent of its pod's node.
+
+Given to the admission chain by `compose`. One connection a call; TLS always, with the bundle the configuration names or
+the system's. Invariant: never longer than the webhook's own timeout. Errors carry the address that was called.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from api.errors import ApiError
+from api.objects import Object
+from api.tunnel import Unanswered
+from controller.admission.dynamic.hooks import Unreached
+from controller.server.proxy import Dialed
+from controller.server.reach import Reach, Security
+
+MOST_BYTES = 3 << 20
+_HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}
+
+
+@lru_cache(maxsize=64)
+def _trusting(bundle: str) -> ssl.SSLContext:
+    """TLS that believes the certificates of a bundle (base64 of PEM), or the system's for "". Raises Unreached."""
+    try:
+        pem = base64.b64decode(bundle).decode() if bundle else None
+        return ssl.create_default_context(cadata=pem)
+    except (ssl.SSLError, ValueError, binascii.Error) as error:
+        raise Unreached(f"unable to load root certificates: {error}") from error
+
+
+@dataclass(frozen=True)
+class WebhookClient:
+    reach: Reach
+
+    async def call(self, client_config: Mapping[str, Any], review: Object, timeout_seconds: float) -> Any:
+        """The parsed answer. Raises Unreached."""
+        context = _trusting(client_config.get("caBundle") or "")
+        url = _url_of(client_config, timeout_seconds)
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                connector = await self._connector(client_config, context)
+                plain = url.with_scheme("http") if isinstance(connector, Dialed) else url
+                return await _posted(connector, plain, review)
+        except TimeoutError:
+            raise Unreached(f'failed to call webhook: Post "{url}": context deadline exceeded') from None
+        except (Unanswered, ApiError, aiohttp.ClientError, OSError, ssl.SSLError) as error:
+            raise Unreached(f'failed to call webhook: Post "{url}": {error}') from error
+
+    async def _connector(self, client_config: Mapping[str, Any], context: ssl.SSLContext) -> aiohttp.BaseConnector:
+        service = client_config.get("service")
+        if not service:
+            return aiohttp.TCPConnector(ssl=context, force_close=True)
+        name, namespace = service["name"], service["namespace"]
+        spot = self.reach.service(namespace, name, str(service.get("port") or 443))
+        side = await self.reach.dial(spot, Security(context, f"{name}.{namespace}.svc"))
+        return Dialed(side)
+
+
+def _url_of(client_config: Mapping[str, Any], timeout_seconds: float) -> URL:
+    service = client_config.get("service")
+    if service:
+        port = service.get("port") or 443
+        text = f"https://{service['name']}.{service['namespace']}.svc:{port}{service.get('path') or '/'}"
+    else:
+        text = client_config.get("url") or ""
+        if urlsplit(text).scheme != "https":
+            raise Unreached(f'webhook url "{text}" must start with https://')
+    return URL(text).update_query(timeout=f"{timeout_seconds:g}s")
+
+
+async def _posted(connector: aiohttp.BaseConnector, url: URL, review: Object) -> Any:
+    async with (
+        aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session,
+        session.post(url, data=orjson.dumps(review), headers=_HEADERS, allow_redirects=False) as answer,
+    ):
+        if answer.status >= 300:
+            text = (await answer.content.read(1024)).decode(errors="replace").strip()
+            raise Unreached(f"the server answered {answer.status}: {text}")
+        body = await _limited(answer)
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Unreached(f"the answer is no JSON: {error}") from error
+
+
+async def _limited(answer: aiohttp.ClientResponse) -> bytes:
+    pieces, size = [], 0
+    async for piece in answer.content.iter_any():
+        size += len(piece)
+        if size > MOST_BYTES:
+            raise Unreached(f"the answer is larger than {MOST_BYTES} bytes")
+        pieces.append(piece)
+    return b"".join(pieces)
