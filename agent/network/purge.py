@@ -22,6 +22,7 @@ from agent.network.cni import NFT_FAMILIES, forwarding_comment, iptables_program
 from agent.network.commands import run_program
 from agent.network.dns.link import link_name
 from agent.network.dns.process import stop_processes
+from agent.network.ingress.proxy import stop_proxies
 
 _RESULTS = Path("/var/lib/cni/results")
 _PORTMAP_CHAINS = ("CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-MASQ", "CNI-HOSTPORT-SETMARK")
@@ -30,6 +31,7 @@ _PORTMAP_CHAINS = ("CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-MASQ", "CNI-HOSTPORT-SETMA
 async def purge_network(node_id: str, bin_dir: str) -> None:
     """Remove what the pod network of a node left in this network namespace and in libcni's cache. Idempotent."""
     await stop_processes(node_id)
+    await stop_proxies(node_id)
     for cached in cached_results(node_id):
         for configuration, environment in portmap_deletions(_read_json(cached), bin_dir):
             await run_program(f"{bin_dir}/portmap", [], configuration, environment)
