@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -79,6 +80,24 @@ async def test_a_service_has_slices_and_endpoints_that_follow_its_pods_and_go_wi
         await eventually(lambda: ready(cluster) == 1 and len(slices(cluster)[0]["endpoints"]) == 1)
         await cluster.delete(SERVICES, "x")
         await eventually(lambda: not slices(cluster) and cluster.get(ENDPOINTS, "w", "x") is None)
+
+
+async def test_a_controller_that_dies_again_and_again_makes_no_slice_twice(store: Store) -> None:
+    """130 pods need two slices, and more than one change each."""
+    cluster, chance = Cluster(store), random.Random(1)
+    async with cluster.running():
+        await cluster.namespace("w")
+    await cluster.registry.create(TEST, NODES, "", {"metadata": {"name": "one"}})
+    for number in range(130):
+        await running_pod(cluster, f"p{number}", f"10.244.0.{number + 2}", ready=True)
+    await service(cluster)
+    for number in range(15):
+        async with cluster.running():
+            await asyncio.sleep(chance.uniform(0.0, 0.02))
+        await set_status(cluster, f"p{number}", f"10.244.0.{number + 2}", ready=False)
+    async with cluster.running():
+        await eventually(lambda: ready(cluster) == 115)
+    assert sorted(len(one["endpoints"]) for one in slices(cluster)) == [30, 100]
 
 
 async def test_pods_of_a_lost_node_are_withdrawn_and_replaced(cluster: Cluster) -> None:
