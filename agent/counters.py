@@ -41,6 +41,13 @@ container_start_failures = Counter(
 )
 pods_started = Counter("kubelet_started_pods", "Pod sandboxes started", registry=REGISTRY)
 
+_policy_wait = Histogram(
+    "wherry_policy_wait_seconds",
+    "Seconds that a pod's first container waited for network policies to be in the kernel",
+    buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2),
+    registry=REGISTRY,
+)
+
 _children = cache(lambda operation: (_calls.labels(operation), _seconds.labels(operation)))
 
 
@@ -52,6 +59,10 @@ def runtime_called(operation: str, seconds: float) -> None:
 
 def runtime_failed(operation: str) -> None:
     _failures.labels(operation).inc()
+
+
+def policy_waited(seconds: float) -> None:
+    _policy_wait.observe(seconds)
 
 
 def pod_runs(seconds: float) -> None:

@@ -105,11 +105,11 @@ class Agent:
         self.keeper = NodeKeeper(self._client, self._profile)
         self._heartbeat = Heartbeat(self._client, config.name)
         self._facts = NodeFacts(config.name, allocatable=self._allocatable())
+        self._network = Network(self._ground())
         self._shop = self._workshop()
         self.roster = Roster(self._shop, self._facts)
         self._tls = server_context(identity)
         self.server = AgentServer(self._office(), config.bind_address or "", config.port, self._tls)
-        self._network = Network(self._ground())
         self._network_problem = "container runtime network not ready: waiting for the node's podCIDR"
         self._network_tried = asyncio.Event()
 
@@ -133,6 +133,7 @@ class Agent:
             node=node,
             host=Host(self._applicant.addresses),
             allocatable=self._facts.allocatable,
+            gate=self._network.policy,
         )
 
     def _ground(self) -> Ground:
@@ -147,9 +148,9 @@ class Agent:
             cluster_cidr=config.cluster_cidr,
             service_cidr=config.service_cidr,
             cluster_domain=config.cluster_domain,
-            ingress_ports=config.ingress_ports,
             cluster_dns=config.dns_addresses,
             resolv_conf=config.resolv_conf,
+            ingress_ports=config.ingress_ports,
             cni_conf_dir=self._engine.cni_conf_dir,
             vxlan_id=config.vxlan_id,
             vxlan_port=config.vxlan_port,

@@ -28,6 +28,7 @@ from agent.network.model import (
     parse_service,
     parse_slice,
 )
+from agent.network.policy.records import Policy, parse_policy
 from api import errors
 from api.client import Client, Selection
 from api.kinds import Kind, by_resource
@@ -114,9 +115,10 @@ class Feeds:
         self.slices: Feed[Slice] = Feed(client, by_resource("discovery.k8s.io", "endpointslices"), parse_slice)
         self.nodes: Feed[NodeAddress] = Feed(client, by_resource("", "nodes"), parse_node)
         self.namespaces: Feed[Namespace] = Feed(client, by_resource("", "namespaces"), parse_namespace)
+        self.policies: Feed[Policy] = Feed(client, by_resource("networking.k8s.io", "networkpolicies"), parse_policy)
         self.pods: Feed[PodAddress] = Feed(client, by_resource("", "pods"), parse_pod_address, POD_ADDRESS_ACCEPT)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for feed in (self.services, self.slices, self.nodes, self.namespaces, self.pods):
+            for feed in (self.services, self.slices, self.nodes, self.namespaces, self.policies, self.pods):
                 group.create_task(feed.run())

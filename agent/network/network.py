@@ -18,6 +18,7 @@ from agent.network.cni import PodNetwork, pod_mtu
 from agent.network.dns.part import DnsPart
 from agent.network.feed import Feeds
 from agent.network.ingress.part import IngressPart
+from agent.network.policy.part import PolicyPart
 from agent.network.routes.part import Routes
 from api.client import Client
 from api.objects import Object
@@ -76,9 +77,10 @@ class Network:
 
     def __init__(self, ground: Ground) -> None:
         self.feeds = Feeds(ground.client)
+        self.policy = PolicyPart(ground, self.feeds)
         self.routes = Routes(ground, self.feeds)
         self.dns = DnsPart(ground, self.feeds)
-        self.parts: Sequence[Part] = (self.dns, self.routes, IngressPart(ground, self.feeds))
+        self.parts: Sequence[Part] = (self.dns, self.routes, self.policy, IngressPart(ground, self.feeds))
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:

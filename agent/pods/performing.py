@@ -36,6 +36,7 @@ VOLUME_RETRY_SECONDS = 2.0
 SANDBOX_RETRY_SECONDS = 2.0
 IMAGE_RETRY_SECONDS = 15.0
 HOOK_SECONDS = 3600.0
+GATE_SECONDS = 2.0
 TERMINATION_PATH = "/dev/termination-log"
 
 
@@ -91,6 +92,7 @@ class Performer:
         counters.pods_started.inc()
         self._owns(sandbox_id)
         memory.take_sandbox(await runtime.sandbox_status(sandbox_id))
+        self.announce_sandbox()
         if attempt:
             self.tell(NORMAL, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
 
@@ -101,6 +103,13 @@ class Performer:
             with contextlib.suppress(NotFound):
                 found.append(await self._shop.runtime.sandbox_status(box.id))
         self._memory.take_sandboxes(found)
+        self.announce_sandbox()
+
+    def announce_sandbox(self) -> None:
+        """The node's network learns where the pod is, and prepares for its first packet meanwhile."""
+        sandbox, pod = self._memory.sandbox, self._memory.pod
+        if sandbox is not None and sandbox.state == "ready" and not pod["spec"].get("hostNetwork"):
+            self._shop.gate.announce(pod, sandbox.ips)
 
     async def pull_image(self, name: str) -> None:
         memory = self._memory
@@ -142,8 +151,25 @@ class Performer:
         if step.restart and (failed_at := lifecycle.crash_time(view)) is not None:
             memory.change(step.name, back_off=backoff.following(view.back_off, failed_at, now))
         container_id = await self._create(step)
-        if container_id:
+        if container_id and await self._is_admitted(step.name):
             await self._start(step.name, container_id)
+
+    async def _is_admitted(self, name: str) -> bool:
+        """Whether the network is ready for the pod's packets. In a sandbox where something ran already it was."""
+        memory, sandbox = self._memory, self._memory.sandbox
+        made = [status for view in memory.views.values() for status in (view.current, view.previous) if status]
+        if sandbox is None or memory.pod["spec"].get("hostNetwork"):
+            return True
+        if any(status.sandbox_id == sandbox.id and status.started_at for status in made):
+            return True
+        try:
+            async with asyncio.timeout(GATE_SECONDS):
+                await self._shop.gate.admitted(memory.pod)
+        except TimeoutError:
+            message = "the node's network policies are not in force yet"
+            self._failed(name, "NetworkNotReady", message, RUNTIME_RETRY_SECONDS)
+            return False
+        return True
 
     async def _create(self, step: lifecycle.StartContainer) -> str:
         memory, runtime, sandbox = self._memory, self._shop.runtime, self._memory.sandbox
@@ -305,6 +331,8 @@ class Performer:
     async def remove_sandbox(self, sandbox_id: str) -> None:
         await self._shop.runtime.stop_sandbox(sandbox_id)
         await self._shop.runtime.remove_sandbox(sandbox_id)
+        if self._memory.sandbox is None or self._memory.sandbox.id == sandbox_id:
+            self._shop.gate.withdraw(self._memory.pod)
         self._memory.forget_sandbox(sandbox_id)
 
     async def unmount_volumes(self) -> None:

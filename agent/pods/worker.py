@@ -101,6 +101,7 @@ class PodWorker:
     def adopt(self, sandboxes: Iterable[SandboxStatus], containers: Iterable[ContainerStatus]) -> None:
         """What the runtime already has of this pod (after a restart of the agent, or of the runtime)."""
         self.memory.take_sandboxes(sandboxes)
+        self.performer.announce_sandbox()
         self.memory.take_containers(self._with_words(status) for status in containers)
         for made in self._ids():
             self._own(made)

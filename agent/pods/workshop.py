@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from agent.events import EventRecorder
+from agent.network.gate import OPEN, Gate
 from agent.paths import Paths
 from agent.pods.configs import Node
 from agent.pods.images import Images
@@ -35,4 +36,5 @@ class Workshop:
     node: Node
     host: Host
     allocatable: Mapping[str, str] = field(default_factory=dict)
+    gate: Gate = OPEN
     clock: Callable[[], float] = time.time
