@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from agent.runtime.protocol import ContainerStats, ImageFs, Runtime
 from api.objects import Object, format_time
 
 FRESH_SECONDS = 2.0
+RATE_SECONDS = 60.0
+"""A rate is told over at most this long: what was measured before says nothing about now."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Measurement:
     containers: tuple[ContainerUse, ...]
     image_fs: ImageFs
     networks: Mapping[str, tuple[hostinfo.NetworkUse, ...]] = field(default_factory=dict)
+    cores: Mapping[str, float] = field(default_factory=dict)
+    """Cores in use since the measurement before, see `_cores`."""
 
 
 class Meter:
@@ -75,7 +79,8 @@ class Meter:
             if self._kept is None or abs(time.time() - self._kept.at) > FRESH_SECONDS:
                 stats = await self._runtime.container_stats()
                 image_fs = await self._runtime.image_fs()
-                self._kept = await asyncio.to_thread(self._read, stats, image_fs, images)
+                fresh = await asyncio.to_thread(self._read, stats, image_fs, images)
+                self._kept = replace(fresh, cores=_cores(self._kept, fresh))
             return self._kept
 
     def _read(
@@ -137,6 +142,19 @@ class Meter:
             return ()
 
 
+def _cores(before: Measurement | None, now: Measurement) -> dict[str, float]:
+    """Cores in use since the last measurement, by container id; "" is the node. Without what was not there then."""
+    if before is None or not 0 < now.at - before.at <= RATE_SECONDS:
+        return {}
+    found = {"": (now.cpu_seconds - before.cpu_seconds) / (now.at - before.at)}
+    known = {use.stats.container_id: use.stats for use in before.containers}
+    for stats in (use.stats for use in now.containers):
+        old = known.get(stats.container_id)
+        if old is not None and stats.at > old.at:
+            found[stats.container_id] = (stats.cpu_seconds - old.cpu_seconds) / (stats.at - old.at)
+    return found
+
+
 def _throttling_of(fields: Mapping[str, int]) -> Throttling:
     seconds = fields["throttled_usec"] / 1e6 if "throttled_usec" in fields else fields.get("throttled_time", 0) / 1e9
     return Throttling(fields["nr_periods"], fields.get("nr_throttled", 0), seconds)
@@ -148,7 +166,7 @@ def summary(measured: Measurement, node_name: str) -> Object:
     for use in measured.containers:
         reference = {"name": use.pod, "namespace": use.namespace, "uid": use.uid}
         pod = pods.setdefault(use.uid, {"podRef": reference, "containers": []})
-        pod["containers"].append(_summary_of(use))
+        pod["containers"].append(_summary_of(use, measured.cores))
     for uid, found in measured.networks.items():
         if found:
             pods[uid]["network"] = _summary_network(measured, found)
@@ -157,7 +175,7 @@ def summary(measured: Measurement, node_name: str) -> Object:
     node = {
         "nodeName": node_name,
         "startTime": _time(hostinfo.boot_time()),
-        "cpu": {"time": now, "usageCoreNanoSeconds": int(measured.cpu_seconds * 1e9)},
+        "cpu": {"time": now, "usageCoreNanoSeconds": int(measured.cpu_seconds * 1e9), **_rate(measured.cores, "")},
         "memory": {
             "time": now,
             "availableBytes": memory.available_bytes,
@@ -180,12 +198,17 @@ def summary(measured: Measurement, node_name: str) -> Object:
     return {"node": node, "pods": list(pods.values())}
 
 
-def _summary_of(use: ContainerUse) -> Object:
+def _rate(cores: Mapping[str, float], key: str) -> Object:
+    return {"usageNanoCores": max(0, int(cores[key] * 1e9))} if key in cores else {}
+
+
+def _summary_of(use: ContainerUse, cores: Mapping[str, float]) -> Object:
     stats, at = use.stats, _time(use.stats.at)
+    rate = _rate(cores, stats.container_id)
     return {
         "name": use.name,
         "startTime": _time(use.started_at),
-        "cpu": {"time": at, "usageCoreNanoSeconds": int(stats.cpu_seconds * 1e9)},
+        "cpu": {"time": at, "usageCoreNanoSeconds": int(stats.cpu_seconds * 1e9), **rate},
         "memory": {
             "time": at,
             "usageBytes": stats.memory_usage_bytes,

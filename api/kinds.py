@@ -50,6 +50,8 @@ class Kind:
     selectable_fields: tuple[str, ...] = field(default=())
     custom: object = field(default=None, compare=False, repr=False)
     """The schema of a custom kind (`api.schema.custom.CustomType`); None for the built-in ones."""
+    stored: bool = True
+    """Whether its objects lie in the store; others are made when they are asked for."""
     many_versions: bool = False
     """A custom kind with several versions: an object may lie in the store in any of them."""
 
@@ -122,7 +124,7 @@ _APPS = "apps"
 _RBAC = "rbac.authorization.k8s.io"
 _AUTHN = "authentication.k8s.io"
 _AUTHZ = "authorization.k8s.io"
-_CREATE = ("create",)
+_CREATE, _LOOKED_AT = ("create",), ("get", "list")
 _ALL = ("all",)
 _BATCH, _AUTOSCALING, _NETWORKING, _STORAGE = "batch", "autoscaling", "networking.k8s.io", "storage.k8s.io"
 _EXTENSIONS, _ADMISSION = "apiextensions.k8s.io", "admissionregistration.k8s.io"
@@ -334,6 +336,8 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(_AUTHN, "v1", "TokenReview", "tokenreviews", namespaced=False, verbs=_CREATE),
     Kind(_AUTHN, "v1", "SelfSubjectReview", "selfsubjectreviews", namespaced=False, verbs=_CREATE),
+    Kind("metrics.k8s.io", "v1beta1", "NodeMetrics", "nodes", namespaced=False, verbs=_LOOKED_AT, stored=False),
+    Kind("metrics.k8s.io", "v1beta1", "PodMetrics", "pods", verbs=_LOOKED_AT, stored=False),
     Kind(_AUTHZ, "v1", "SubjectAccessReview", "subjectaccessreviews", namespaced=False, verbs=_CREATE),
     Kind(_AUTHZ, "v1", "LocalSubjectAccessReview", "localsubjectaccessreviews", verbs=_CREATE),
     Kind(_AUTHZ, "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", namespaced=False, verbs=_CREATE),
@@ -356,12 +360,16 @@ def serve_custom(kinds: Iterable[Kind]) -> None:
     global _custom
     _custom = tuple(kinds)
     served = served_kinds()
-    stored = (kind for kind in (*served, *_custom) if kind.stored_as is None and ("get" in kind.verbs or kind.custom))
+    stored = (kind for kind in (*served, *_custom) if kind.stored_as is None and _is_stored(kind))
     _refill(_BY_PATH, {(kind.group, kind.version, kind.plural): kind for kind in served})
     _refill(_BY_GVK, {(kind.group, kind.version, kind.kind): kind for kind in served})
     _refill(_STORED, {kind.resource: kind for kind in stored})
     for listener in (*_listeners,):
         listener()
+
+
+def _is_stored(kind: Kind) -> bool:
+    return kind.stored and ("get" in kind.verbs or kind.custom is not None)
 
 
 def _refill(table: dict[Row, Kind], rows: dict[Row, Kind]) -> None:

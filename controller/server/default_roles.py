@@ -73,6 +73,7 @@ _APPS_SHOWN = (
 _VIEW = [
     _rule(READ, _CORE, (*_CORE_SHOWN, *_CORE_LOOKED_AT)),
     _rule(READ, ("discovery.k8s.io",), ("endpointslices",)),
+    _rule(READ, ("metrics.k8s.io",), ("nodes", "pods")),
     _rule(READ, ("apps",), _APPS_SHOWN),
     _rule(READ, ("autoscaling",), ("horizontalpodautoscalers", "horizontalpodautoscalers/status")),
     _rule(READ, ("batch",), ("cronjobs", "cronjobs/status", "jobs", "jobs/status")),

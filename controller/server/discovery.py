@@ -162,7 +162,7 @@ def _resource(kind: Kind) -> Object:
         resource["shortNames"] = list(kind.short_names)
     if kind.categories:
         resource["categories"] = list(kind.categories)
-    if "get" in kind.verbs:
+    if "get" in kind.verbs and kind.stored:
         resource["storageVersionHash"] = storage_hash(kind)
     return resource
 

@@ -7,7 +7,7 @@ show has no handler.
 from __future__ import annotations
 
 from api.kinds import KINDS, Kind, Subresource
-from controller.server import connect, read, reviews, token_request, watch, write
+from controller.server import connect, read, reviews, token_request, usage, watch, write
 from controller.server.target import Target
 from controller.server.write import Handler
 
@@ -54,10 +54,20 @@ _CREATED: dict[tuple[str, str], Handler] = {
 }
 
 
+_MADE: dict[tuple[str, str], Handler] = {
+    ("metrics.k8s.io", "NodeMetrics"): usage.usage_of_nodes,
+    ("metrics.k8s.io", "PodMetrics"): usage.usage_of_pods,
+}
+"""Kinds that are made when they are asked for."""
+
+
 def _table() -> dict[tuple[Kind, str, str], Handler]:
     found: dict[tuple[Kind, str, str], Handler] = {}
     for kind in KINDS:
         for verb in kind.verbs:
+            if not kind.stored:
+                found[kind, "", verb] = _MADE[kind.group, kind.kind]
+                continue
             found[kind, "", verb] = _CREATED.get((kind.group, kind.kind), _OBJECTS[verb])
         for sub in kind.subresources:
             for verb in sub.verbs:
