@@ -51,7 +51,10 @@ CNI_DIRECTORIES = (Path("/opt/cni/bin"), Path("/usr/lib/cni"), Path("/usr/libexe
 @click.option("--service-cluster-ip-range", help="Addresses of Services; default 10.96.0.0/12.")
 @click.option("--service-node-port-range", help="Node ports of Services; default 30000-32767.")
 @click.option("--load-balancer-pool", help="Addresses of load balancers (CIDR or FIRST-LAST); default those of nodes.")
-def up_command(data_dir: Path, port: int, detach: bool, node_name: str | None, **given: str | None) -> None:
+@click.option("--ingress-http-port", help="HTTP port of the ingress; default 80, 0 for none.")
+@click.option("--ingress-https-port", help="HTTPS port of the ingress; default 443, 0 for none.")
+@click.option("--ingress/--no-ingress", default=True, help="Whether this node serves Ingresses; default it does.")
+def up_command(data_dir: Path, port: int, detach: bool, ingress: bool, **given: str | None) -> None:
     """Start a whole cluster on this machine: etcd, controller, containerd, agent."""
     data_dir = data_dir.resolve()
     pid = supervisor_pid(data_dir)
@@ -59,8 +62,9 @@ def up_command(data_dir: Path, port: int, detach: bool, node_name: str | None, *
         click.echo(f"A cluster is already running from {data_dir} (process {pid}).")
     else:
         check_machine(given)
-        write_plan(data_dir, port, node_name, given)
+        write_plan(data_dir, port, given)
         pid = start_supervisor(data_dir)
+        label_for_ingress(data_dir, wait_until_ready(data_dir, pid), serves=ingress)
     name = wait_until_ready(data_dir, pid)
     print_next_steps(data_dir, name)
     if not detach:
@@ -129,7 +133,7 @@ def check_machine(given: dict[str, str | None]) -> None:
         )
 
 
-def write_plan(data_dir: Path, port: int, node_name: str | None, given: dict[str, str | None]) -> None:
+def write_plan(data_dir: Path, port: int, given: dict[str, str | None]) -> None:
     """Writes run/cluster.json: the node's name, and the command lines that the supervisor keeps running."""
     for part in ("run", "logs"):
         (data_dir / part).mkdir(parents=True, exist_ok=True)
@@ -142,7 +146,10 @@ def write_plan(data_dir: Path, port: int, node_name: str | None, given: dict[str
     agent = [*python, "agent.main", "--server", f"https://127.0.0.1:{port}", "--data-dir", str(data_dir)]
     if given["service_cluster_ip_range"]:
         agent += ["--service-cidr", given["service_cluster_ip_range"]]
-    node = (node_name or socket.gethostname()).lower()
+    for flag in ("ingress_http_port", "ingress_https_port"):
+        if value := given[flag]:
+            agent += [f"--{flag.replace('_', '-')}", value]
+    node = (given["node_name"] or socket.gethostname()).lower()
     agent += ["--node-name", node]
     if given["container_runtime_endpoint"]:
         agent += ["--container-runtime-endpoint", given["container_runtime_endpoint"]]
@@ -226,6 +233,31 @@ async def _awaited(data_dir: Path, node: str) -> str:
     except (OSError, ValueError, ApiError):
         return "the controller"
     return "" if is_ready(found) else "the node to be Ready"
+
+
+def label_for_ingress(data_dir: Path, node: str, *, serves: bool) -> None:
+    """Sets or takes away the label that lets a node serve Ingresses, which no node may do itself; a value that a person
+    gave it stays."""
+    import asyncio
+
+    asyncio.run(_label_for_ingress(data_dir, node, serves=serves))
+
+
+async def _label_for_ingress(data_dir: Path, node: str, *, serves: bool) -> None:
+    from api import kinds
+    from api.client import MERGE_PATCH, Client
+    from api.ingress import NODE_LABEL
+    from api.objects import labels_of
+    from api.tls import load_kubeconfig
+
+    target = load_kubeconfig(data_dir / "admin.kubeconfig")
+    nodes = kinds.by_resource("", "nodes")
+    async with Client(target.server, target.credentials) as client:
+        present = labels_of(await client.get(nodes, "", node)).get(NODE_LABEL)
+        if serves and present is None:
+            await client.patch(nodes, ("", node, ""), {"metadata": {"labels": {NODE_LABEL: "true"}}}, MERGE_PATCH)
+        elif not serves and present == "true":
+            await client.patch(nodes, ("", node, ""), {"metadata": {"labels": {NODE_LABEL: None}}}, MERGE_PATCH)
 
 
 def _is_alive(pid: int) -> bool:

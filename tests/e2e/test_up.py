@@ -93,6 +93,8 @@ def test_a_machine_goes_up_keeps_its_data_and_goes_down_without_a_trace(machine:
     )
     fetch = ("busybox", "wget", "-qO-", "http://127.0.0.1:8080/")
     eventually(lambda: machine.run(*fetch, check=False).stdout == "a page\n", 10, "the page is served")
+    ingress = ("busybox", "wget", "-qO-", "http://127.0.0.1/")
+    eventually(lambda: "404" in machine.run(*ingress, check=False).stderr, 10, "the ingress answers on port 80")
     machine.down()
     assert processes_of(machine) == []
     machine.up()
