@@ -16,6 +16,7 @@ from api.errors import ApiError
 from api.objects import Object, format_time, is_deleting
 from controller.admission.types import Request, User, utc_now
 from controller.reconcilers.build import Settings, run_reconcilers
+from controller.reconcilers.daemonset_pods import target_node
 from controller.reconcilers.liveness import Liveness
 from controller.registry.registry import Registry
 from controller.registry.types import DeleteOptions
@@ -196,7 +197,7 @@ class Kubelet:
         alive = [node for node in self._nodes if node not in self.dead]
         self._turn += 1
         meta = pod["metadata"]
-        chosen = alive[self._turn % len(alive)]
+        chosen = target_node(pod) or alive[self._turn % len(alive)]
         await self._cluster.registry.bind(TEST, meta["namespace"], meta["name"], chosen, meta["uid"])
 
     def _address(self) -> str:
