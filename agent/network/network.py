@@ -20,6 +20,7 @@ from agent.network.feed import Feeds
 from agent.network.ingress.part import IngressPart
 from agent.network.policy.part import PolicyPart
 from agent.network.routes.part import Routes
+from agent.network.services.part import ServicesPart
 from api.client import Client
 from api.objects import Object
 
@@ -80,7 +81,8 @@ class Network:
         self.policy = PolicyPart(ground, self.feeds)
         self.routes = Routes(ground, self.feeds)
         self.dns = DnsPart(ground, self.feeds)
-        self.parts: Sequence[Part] = (self.dns, self.routes, self.policy, IngressPart(ground, self.feeds))
+        services, ingress = ServicesPart(ground, self.feeds), IngressPart(ground, self.feeds)
+        self.parts: Sequence[Part] = (self.dns, self.routes, self.policy, services, ingress)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:

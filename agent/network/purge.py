@@ -1,4 +1,4 @@
-"""Takes a data directory's pod network away: links, host-port rules, the nftables table, cached CNI results.
+"""Takes a data directory's pod network away: links, routes, host-port rules, nftables tables, cached CNI results.
 
 Called by `wherry down` (through `agent.runtime.teardown`), after containers and containerd are gone. Touches only what
 carries this data directory's id: other nodes on the machine, Docker and the user's own rules stay. Works on the network
@@ -7,6 +7,7 @@ namespace it is called in; a lab node's namespace, once deleted, takes its links
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import contextlib
@@ -23,6 +24,9 @@ from agent.network.commands import run_program
 from agent.network.dns.link import link_name
 from agent.network.dns.process import stop_processes
 from agent.network.ingress.proxy import stop_proxies
+from agent.network.routes.kernel import remove_all
+from agent.network.routes.model import settings_of
+from agent.network.services import announce
 
 _RESULTS = Path("/var/lib/cni/results")
 _PORTMAP_CHAINS = ("CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-MASQ", "CNI-HOSTPORT-SETMARK")
@@ -40,8 +44,9 @@ async def purge_network(node_id: str, bin_dir: str) -> None:
     await _remove_empty_portmap_chains()
     for family in NFT_FAMILIES:
         await _remove_forwarding(iptables_program(family), node_id)
+    await asyncio.to_thread(remove_all, settings_of(node_id))
     await _remove_tables(node_id)
-    for link in (bridge_name(node_id), link_name(node_id)):
+    for link in (bridge_name(node_id), link_name(node_id), announce.link_name(node_id)):
         await run_program("ip", ["link", "delete", link])
 
 
