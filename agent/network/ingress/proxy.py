@@ -44,9 +44,14 @@ def socket_path(node_id: str) -> Path:
     return RUN / node_id / "haproxy.sock"
 
 
+def _mark(node_id: str) -> bytes:
+    """The argument that tells this node's HAProxy from others."""
+    return os.fsencode(f"{socket_path(node_id)},mode,600")
+
+
 def find_proxies(node_id: str) -> list[int]:
     """This node's HAProxy processes, the master first; a worker has the master's arguments."""
-    wanted = os.fsencode(f"{socket_path(node_id)},mode,600")
+    wanted = _mark(node_id)
     pids = {pid for pid, argv in command_lines() if os.path.basename(argv[0]) == b"haproxy" and wanted in argv}
     return sorted(pids, key=lambda pid: (_parent(pid) in pids, pid))
 
@@ -84,7 +89,12 @@ class Proxy:
 
     @property
     def running(self) -> bool:
-        return bool(self.pid) and alive(self.pid)
+        """A dead one that nobody buries has no arguments any more."""
+        with contextlib.suppress(OSError):
+            return alive(self.pid) and _mark(self._node_id) in Path(f"/proc/{self.pid}/cmdline").read_bytes().split(
+                b"\0"
+            )
+        return False
 
     async def gone(self) -> None:
         """Until the master has ended."""
@@ -103,7 +113,7 @@ class Proxy:
             raise Unavailable("haproxy is not installed (apt-get install haproxy)")
         self.socket.parent.mkdir(parents=True, exist_ok=True)
         self._log.unlink(missing_ok=True)
-        arguments = ["-W", "-S", f"{self.socket},mode,600", "-f", str(self._config)]
+        arguments = ["-W", "-S", os.fsdecode(_mark(self._node_id)), "-f", str(self._config)]
         self.pid = _spawn([binary, *arguments], self._log)
         if not await self._new_worker(0):
             await stop_proxies(self._node_id)
