@@ -9,5 +9,5 @@ compile() {
     uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
         --no-emit-index-url "$@" pyproject.toml "$build_tools"
 }
-compile --upgrade --output-file deploy/requirements.txt
-compile --upgrade --constraint deploy/requirements.txt --extra dev --output-file deploy/requirements-dev.txt
+compile --upgrade --extra cel --output-file deploy/requirements.txt
+compile --upgrade --constraint deploy/requirements.txt --extra cel --extra dev --output-file deploy/requirements-dev.txt
