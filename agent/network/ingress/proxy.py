@@ -57,9 +57,14 @@ def find_proxies(node_id: str) -> list[int]:
 
 
 def _parent(pid: int) -> int:
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    return 0
+    return int((_stat(pid) or ["", "0"])[1])
+
+
+def _stat(pid: int) -> list[str]:
+    """State, parent and more of a process; [] for none. Z: dead, and nobody has buried it."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return []
 
 
 async def stop_proxies(node_id: str) -> None:
@@ -89,12 +94,7 @@ class Proxy:
 
     @property
     def running(self) -> bool:
-        """A dead one that nobody buries has no arguments any more."""
-        with contextlib.suppress(OSError):
-            return alive(self.pid) and _mark(self._node_id) in Path(f"/proc/{self.pid}/cmdline").read_bytes().split(
-                b"\0"
-            )
-        return False
+        return bool(self.pid) and alive(self.pid) and _stat(self.pid)[:1] not in (["Z"], [])
 
     async def gone(self) -> None:
         """Until the master has ended."""
