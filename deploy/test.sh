@@ -32,7 +32,8 @@ pytest tests/compat tests/e2e
 step "the main job, as README tells it"
 data_dir=$(mktemp -d /tmp/wherry-quickstart.XXXXXX)
 trap '.venv/bin/wherry down --data-dir "$data_dir" --purge' EXIT
-WHERRY_DATA_DIR=$data_dir WHERRY_PORT=26443 deploy/quickstart.sh
-WHERRY_DATA_DIR=$data_dir WHERRY_PORT=26443 deploy/quickstart.sh
+export WHERRY_DATA_DIR=$data_dir WHERRY_PORT=26443 WHERRY_HTTP_PORT=26080 WHERRY_HTTPS_PORT=26444
+deploy/quickstart.sh
+deploy/quickstart.sh
 
 step "all passed"
