@@ -1,6 +1,6 @@
 """Holds the balanced addresses of the pool that this node announces: answers ARP for them and tells the neighbours.
 
-Called by `part`. The addresses lie on a dummy link of this node, where the kernel answers ARP for them on every link.
+Called by `part`. The addresses lie on a link of their own, where the kernel answers ARP for them on every link.
 They have a short lifetime which the agent renews: the node of an agent that has died lets go by itself, as another node
 will have been chosen. Neighbours hear of a new holder by gratuitous ARP (RFC 5227) on the links towards the address.
 IPv4 only: the kernel answers neighbour solicitations for addresses of the asked link alone.
@@ -28,7 +28,7 @@ PAUSES_SECONDS = (0.0, 0.2, 0.8)
 
 
 def link_name(node_id: str) -> str:
-    """The dummy link of a node; an interface's name has at most 15 bytes."""
+    """The link that carries them; an interface's name has at most 15 bytes."""
     return f"wlb-{node_id[:8]}"
 
 
@@ -99,7 +99,8 @@ class Announcer:
         lines = [f"address replace {address}/32 dev {self._link} {lifetime}" for address in addresses]
         outcome = await run_program("ip", ["-batch", "-"], "\n".join(lines))
         if outcome.code:
-            await run_program("ip", ["link", "add", self._link, "type", "dummy"])
+            for kind in ("dummy", "bridge"):  # a bridge without ports, where the kernel has no dummies
+                await run_program("ip", ["link", "add", "name", self._link, "type", kind])
             await run_program("ip", ["link", "set", self._link, "up"])
             outcome = await run_program("ip", ["-batch", "-"], "\n".join(lines))
         return f"balanced addresses are not announced: ip: {outcome.complaint}" if outcome.code else ""

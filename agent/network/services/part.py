@@ -29,7 +29,7 @@ from api.objects import labels_of
 if TYPE_CHECKING:
     from agent.network.network import Ground
 
-VERIFY_SECONDS = 10.0
+VERIFY_SECONDS = 5.0
 RETRY_SECONDS = 2.0
 ZONE_LABEL = "topology.kubernetes.io/zone"
 _AT_ONCE = 250
@@ -54,7 +54,7 @@ def site_of(ground: Ground) -> Site:
 
 
 class ServicesPart:
-    """Services of one node. `settled` is set while the kernel is as the feeds say, as far as is known."""
+    """Services of one node. `settled` is set while the rules are as the feeds say, as far as is known."""
 
     name = "services"
 
@@ -139,7 +139,7 @@ class ServicesPart:
         self.problem = problem
         if dirty:
             _log.info("services written", changed=len(dirty), seconds=round(time.monotonic() - started, 3))
-        if not self._wake.is_set() and not problem:
+        if self._health.healthy and not self._wake.is_set():
             self.settled.set()
 
     async def _write(self, family: int, dirty: set[Key]) -> str:
