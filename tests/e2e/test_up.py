@@ -46,8 +46,11 @@ class Machine:
         return self.wherry("down", "--data-dir", str(self.data_dir), *flags).stdout
 
     def rules(self) -> str:
-        """Links, firewall rules and tables of the namespace."""
-        rules = [self.run("ip", "-br", "link").stdout]
+        """Links, addresses, routes, firewall rules and tables of the namespace."""
+        looks = (("-br", "link"), ("-br", "addr"), ("route", "show", "table", "all"), ("rule",), ("-6", "rule"))
+        rules = [self.run("ip", *look).stdout for look in looks]
+        tables = self.run("nft", "list", "tables").stdout.splitlines()  # iptables keeps empty ones of its own
+        rules += [table for table in tables if "wherry" in table]
         rules += [self.run(tool, "-S").stdout + self.run(tool, "-t", "nat", "-S").stdout for tool in ("iptables",)]
         return "".join(rules)
 
