@@ -101,10 +101,13 @@ class _Plan:
     complaints: list[str] = field(default_factory=list)
     owners: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.own_ips = [ipaddress.ip_address(ip) for ip in self.observed.me.ips]
+        self.own_pods = [ipaddress.ip_network(cidr) for cidr in self.observed.me.pod_cidrs]
+        self.here = self.observed.kernel.addresses.keys() | {self.observed.address}
+
     def place(self, peer: Peer) -> None:
-        observed = self.observed
-        here = observed.kernel.addresses.keys() | {observed.address}
-        if peer.name == observed.me.name or here.intersection(peer.ips):
+        if peer.name == self.observed.me.name or self.here.intersection(peer.ips):
             return  # another agent's pods in this very network are reached by their own links
         if not peer.ips or not peer.pod_cidrs:
             return
@@ -116,9 +119,9 @@ class _Plan:
     def _is_free(self, cidr: str, peer: Peer) -> bool:
         """Whether these pods are the peer's alone: a route must not take away somebody's pods, nor a node itself."""
         network = ipaddress.ip_network(cidr)
-        if any(_within(address, cidr) for address in (*peer.ips, *self.observed.me.ips)):
+        if any(ipaddress.ip_address(ip) in network for ip in peer.ips) or any(ip in network for ip in self.own_ips):
             self.complaints.append(f"podCIDR {cidr} of node {peer.name} contains addresses of nodes; choose another")
-        elif any(_overlap(cidr, own) for own in self.observed.me.pod_cidrs):
+        elif any(own.version == network.version and own.overlaps(network) for own in self.own_pods):
             self.complaints.append(f"podCIDR {cidr} of node {peer.name} overlaps this node's own; one must be changed")
         elif cidr in self.owners:
             other = self.owners[cidr]
@@ -191,12 +194,3 @@ def _place(item: Item) -> tuple[int, str]:
 def rides(item: Item, device: str) -> bool:
     """Whether an item goes when the tunnel's device is made anew."""
     return isinstance(item, Device | Neighbour | Forward) or (isinstance(item, Route) and item.link == device)
-
-
-def _within(address: str, cidr: str) -> bool:
-    return ipaddress.ip_address(address) in ipaddress.ip_network(cidr)
-
-
-def _overlap(one: str, other: str) -> bool:
-    first, second = ipaddress.ip_network(one), ipaddress.ip_network(other)
-    return first.version == second.version and first.overlaps(second)
