@@ -7,6 +7,7 @@ import platform
 import signal
 import struct
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,8 @@ def test_it_waits_ignores_dead_children_and_ends_on_a_signal(tmp_path: Path, num
     path = tmp_path / "pause"
     path.write_bytes(pause_elf("amd64"))
     path.chmod(0o755)
-    with subprocess.Popen([path]) as process:
+    heard = partial(signal.signal, number, signal.SIG_DFL)  # a shell's background jobs ignore SIGINT
+    with subprocess.Popen([path], preexec_fn=heard) as process:
         for _ in range(3):
             os.kill(process.pid, signal.SIGCHLD)
         assert process.poll() is None
