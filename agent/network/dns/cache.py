@@ -9,6 +9,7 @@ least recently used goes first. A reply past its time is kept for an hour for th
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -53,13 +54,22 @@ class Entry:
 
     def aged(self, now: float) -> Reply:
         """The reply with the TTLs it has by now; those of a stale one are small."""
+        if not self.fresh(now):
+            return _with_ttls(self.reply, lambda ttl: STALE_TTL)
         age = int(now - self.stored)
-        stale = not self.fresh(now)
-        return Reply(self.reply.rcode, self.reply.flags, *(
-            tuple(Record(r.name, r.type, STALE_TTL if stale else max(0, min(r.ttl, self.seconds) - age), r.data)
-                  for r in section)
-            for section in (self.reply.answer, self.reply.authority, self.reply.additional)
-        ))  # fmt: skip
+        return _with_ttls(self.reply, lambda ttl: max(0, min(ttl, self.seconds) - age))
+
+
+def shortened(reply: Reply) -> Reply:
+    """A reply as it came, told to clients as no longer true than it is kept."""
+    return _with_ttls(reply, lambda ttl: min(ttl, MOST_SECONDS))
+
+
+def _with_ttls(reply: Reply, ttl_of: Callable[[int], int]) -> Reply:
+    def section(records: Sequence[Record]) -> list[Record]:
+        return [Record(each.name, each.type, ttl_of(each.ttl), each.data) for each in records]
+
+    return Reply(reply.rcode, reply.flags, *map(section, (reply.answer, reply.authority, reply.additional)))
 
 
 class Cache:

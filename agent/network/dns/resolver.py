@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 
 from agent.network.dns import wire
-from agent.network.dns.cache import Cache, Question
+from agent.network.dns.cache import Cache, Question, shortened
 from agent.network.dns.upstream import NoAnswer, Upstreams
 from agent.network.dns.wire import Reply
 
@@ -81,7 +81,7 @@ class Resolver:
 
     async def _ask(self, question: Question) -> Reply:
         try:
-            reply = await self.upstreams.ask(question)
+            reply = shortened(await self.upstreams.ask(question))
         except NoAnswer:
             reply = _FAILED
         self.cache.put(question, reply, self._time())

@@ -174,17 +174,17 @@ class Zone:
 
     def _find_service(self, inner: list[str], key: Key) -> Found | None:
         service = self._services.get(key)
-        if service is None:
+        if service is None or (inner and service.external_name):
             return None
         match inner:
             case []:
                 return self._service_itself(key, service)
-            case [port, protocol] if port.startswith("_") and protocol.startswith("_") and not service.external_name:
+            case [port, protocol] if port.startswith("_") and protocol.startswith("_"):
                 return self._port(key, service, (port[1:], protocol[1:]))
             case [protocol] if protocol.startswith("_"):
                 known = {each for _, each in self._port_names(key, service)}
                 return Found({}) if protocol[1:] in known else None
-            case [hostname] if not service.external_name:
+            case [hostname]:
                 addresses = self._endpoints(key, service).addresses.get(hostname)
                 return Found(_address_sets(addresses)) if addresses else None
         return None

@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
+import structlog
+
 from agent.network.dns.addresses import default_addresses
 from agent.network.dns.figures import FIGURES
 from agent.network.dns.part import DnsPart
@@ -50,6 +52,7 @@ def _broken(task: asyncio.Task[None]) -> None:
 
 
 async def main() -> None:
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     node_id, data_dir, resolv_conf, service_cidr = sys.argv[1:5]
     client = cast(Client, None)  # nothing is asked of it: the feeds are filled by hand
     feeds = Feeds(client)
