@@ -106,6 +106,7 @@ class Agent:
         self._heartbeat = Heartbeat(self._client, config.name)
         self._facts = NodeFacts(config.name, allocatable=self._allocatable())
         self._network = Network(self._ground())
+        self._network.routes.problem_told = self.keeper.doubted.set
         self._shop = self._workshop()
         self.roster = Roster(self._shop, self._facts)
         self._tls = server_context(identity)

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 
-LARGE_BYTES = 8 << 20
+LARGE_BYTES = 3 << 20
 _SECONDS = 5.0
 _DF_ALWAYS = 3
 """IP_PMTUDISC_PROBE: DF is set, and what this end knows of the path's MTU is not used to fragment or refuse."""

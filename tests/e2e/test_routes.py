@@ -21,7 +21,7 @@ from tests.e2e.lab_scene import lab_up
 from tests.lab_guard import guarded
 
 pytestmark = pytest.mark.root
-_PORT = 5201
+_PORT, _HOST_PORT = 5201, 5301
 _MTU = 1450
 
 
@@ -51,7 +51,9 @@ def places(lab: Lab) -> Iterator[list[Place]]:
     """A pod on each node and a second one on the first, and the nodes themselves; a server in each."""
     cluster, nodes = Cluster(lab), lab.state.nodes
     homes = {f"pod-{number}": node for number, node in enumerate([nodes[0], *nodes])}
-    cluster.ready(*(pod(name, nodeName=node) for name, node in homes.items()))
+    ports = [{"containerPort": _PORT, "hostPort": _HOST_PORT, "protocol": kind} for kind in ("TCP", "UDP")]
+    exposed = {"pod-1": {"ports": ports}, "pod-3": {"ports": ports}}  # one on the first node, one behind the router
+    cluster.ready(*(pod(name, nodeName=node, container=exposed.get(name, {})) for name, node in homes.items()))
     found = [_pod_place(lab, cluster.get("pod", name)) for name in homes]
     found += [Place(node, node, lab.address(node), f"/run/netns/wherry-{node}", False) for node in nodes]
     with contextlib.ExitStack() as stack:
@@ -75,15 +77,18 @@ def _served(place: Place) -> Iterator[None]:
         server.stdin.close()
 
 
+def ask(place: Place, targets: list[str]) -> dict[str, dict[str, object]]:
+    command = place.probe("ask", str(_MTU), *targets)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    answers: dict[str, dict[str, object]] = json.loads(done.stdout)
+    return answers
+
+
 def ask_all(places: list[Place]) -> dict[tuple[str, str], dict[str, object]]:
     """What each place gets of each."""
     answers = {}
     for place in places:
-        addresses = [f"{other.address}:{_PORT}" for other in places]
-        done = subprocess.run(
-            place.probe("ask", str(_MTU), *addresses), capture_output=True, text=True, check=True, timeout=120
-        )
-        found = json.loads(done.stdout)
+        found = ask(place, [f"{other.address}:{_PORT}" for other in places])
         answers.update({(place.name, other.name): found[f"{other.address}:{_PORT}"] for other in places})
     return answers
 
@@ -117,11 +122,27 @@ def test_every_pod_reaches_every_pod_and_node(lab: Lab, places: list[Place]) -> 
     everyone_reaches_everyone(places)
 
 
+def host_ports_answer_everyone(lab: Lab, places: list[Place]) -> None:
+    """Answers leave as the questions came, through the tunnel or not; the pod behind the port asks itself, too."""
+    near, _, far = lab.state.nodes
+    targets = [f"{lab.address(node)}:{_HOST_PORT}" for node in (near, far)]
+    for place in places:
+        answers = ask(place, targets)
+        assert all(answers[target].get("whole") for target in targets), (place, answers)
+        if place.node != far:
+            assert answers[targets[1]]["seen"] == answers[targets[1]]["datagram"] == place.address
+
+
+def test_host_ports_answer_on_every_way(lab: Lab, places: list[Place]) -> None:
+    host_ports_answer_everyone(lab, places)
+
+
 def test_strict_reverse_path_filtering_loses_nothing(lab: Lab, places: list[Place]) -> None:
     for node in lab.state.nodes:
         lab.namespace_run(node, "sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1")
     try:
         everyone_reaches_everyone(places)
+        host_ports_answer_everyone(lab, places)
     finally:
         for node in lab.state.nodes:
             lab.namespace_run(node, "sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0")

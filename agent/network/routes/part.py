@@ -70,6 +70,8 @@ class Routes:
 
     def __init__(self, ground: Ground, feeds: Feeds) -> None:
         self.problem = ""
+        self.problem_told: Callable[[], None] = lambda: None
+        """Called when `problem` has changed."""
         self.figures = Figures()
         self.active = False
         self.settled = asyncio.Event()
@@ -169,6 +171,7 @@ class Routes:
     def _tell(self, problem: str) -> None:
         if problem != self.problem:
             self.problem = problem
+            self.problem_told()
             if problem:
                 _log.warning("routes incomplete", problem=problem)
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import subprocess
@@ -9,10 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
+from agent.network.bridge import bridge_name, retire_bridge
 from agent.network.routes.decide import decide_routes
 from agent.network.routes.kernel import observe_kernel, remove_all
 from agent.network.routes.model import Decision, Kernel, Observed, Peer, settings_of
@@ -134,6 +137,22 @@ def test_a_tunnel_that_cannot_be_made_is_told_and_holds_no_direct_route_up(names
     assert "10.244.1.0/24 via 10.9.0.2" in namespace.ip("route")
     namespace.ip("link", "del", "other")
     assert _one_pass(namespace, _NEAR, _FAR)[1] == []
+
+
+def test_a_bridge_of_former_days_goes_with_its_last_pod(namespace: Namespace) -> None:
+    bridge = bridge_name("0123456789ab")
+    namespace.ip("link", "add", bridge, "type", "bridge")
+    namespace.ip("link", "set", "up1", "master", bridge)
+
+    def retire() -> bool:
+        return asyncio.run(retire_bridge("0123456789ab"))
+
+    assert not namespace.inside(retire)
+    switch = f"/proc/sys/net/ipv4/conf/{bridge}/proxy_arp"
+    assert namespace.inside(lambda: Path(switch).read_text()) == "1\n", "new pods are found by old ones"
+    namespace.ip("link", "set", "up1", "nomaster")
+    assert namespace.inside(retire) and namespace.inside(retire)
+    assert bridge not in namespace.ip("link")
 
 
 def test_a_thousand_peers_are_routed_in_a_moment(namespace: Namespace) -> None:
