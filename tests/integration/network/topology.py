@@ -45,6 +45,7 @@ class Topology:
     """The namespaces, named after a prefix and this process. `close` takes everything away."""
 
     def __init__(self, prefix: str) -> None:
+        self._kind = prefix
         self._prefix = f"{prefix}{os.getpid()}"
         self._names = ("node", "far", "out", *PODS)
         self._servers: Servers | None = None
@@ -59,7 +60,7 @@ class Topology:
         ).stdout
 
     def open(self) -> None:
-        self.close()
+        self._sweep()
         for name in (*self._names, "link"):
             subprocess.run(["ip", "netns", "add", f"{self._prefix}-{name}"], check=True)
             self.run(name, "ip", "link", "set", "lo", "up")
@@ -90,6 +91,13 @@ class Topology:
         for name in (*self._names, "link"):
             if Path(self.path(name)).exists():
                 subprocess.run(["ip", "netns", "del", f"{self._prefix}-{name}"], check=False)
+
+    def _sweep(self) -> None:
+        """Takes away what a killed run left: namespaces with the number of a process that is no more."""
+        for left in Path("/run/netns").glob(f"{self._kind}*-*"):
+            number = left.name.removeprefix(self._kind).partition("-")[0]
+            if number.isdigit() and not Path("/proc", number).exists():
+                subprocess.run(["ip", "netns", "del", left.name], check=False)
 
     def home(self, server: str) -> str:
         """The namespace in which a server's address lies."""
