@@ -1,9 +1,10 @@
 """The DNS process's side of its unix socket: who connects is told what runs here, gets the open sockets, and feeds it.
 
 Called by `main`. Lines of JSON: `{"begin": 1}`, then `{"put": ...}` in pieces, then `{"end": 1}` replace the cluster's
-whole state at once; a `put` alone changes it; `{"drain": 1}` ends the process when it has nothing under way. The
-process says `{"synced": 1}` after an `end`, and its figures every few seconds. It needs nobody connected: without an
-agent it answers with what it knows.
+whole state at once; a `put` alone changes it; `{"drain": 1}` ends the process when it has nothing under way. It
+answers queries from the first `end` on, or from `{"listen": 1}`: names of the outside only, so far. It says
+`{"synced": 1}` after an `end`, and its figures every few seconds. It needs nobody connected: without an agent it
+answers with what it knows.
 """
 
 from __future__ import annotations
@@ -29,10 +30,15 @@ class Control:
     """`greeting` is what an agent compares; `sockets` are handed to it; `figures` are what it shows."""
 
     def __init__(self, responder: Responder, new_zone: Callable[[], Zone], sockets: list[socket.socket]) -> None:
-        self.draining = asyncio.Event()
+        self.listening, self.draining = asyncio.Event(), asyncio.Event()
         self._responder = responder
         self._new_zone = new_zone
         self._sockets = sockets
+
+    def drain(self) -> None:
+        """End, once nothing is under way."""
+        self.draining.set()
+        self.listening.set()
 
     async def serve(
         self, path: Path, greeting: Mapping[str, Any], figures: Callable[[], Any], tasks: asyncio.TaskGroup
@@ -76,8 +82,10 @@ class Control:
         """Do what one line says; returns the zone that is being built, if one is."""
         if "begin" in message:
             return self._new_zone()
+        if "listen" in message or "end" in message:
+            self.listening.set()
         if "drain" in message:
-            self.draining.set()
+            self.drain()
         if "put" in message:
             zone = fresh if fresh is not None else self._responder.zone
             apply(zone, message["put"])
@@ -88,7 +96,7 @@ class Control:
             self._responder.zone = fresh
             self._responder.changed()
             writer.write(b'{"synced": 1}\n')
-            return None
+            fresh = None
         return fresh
 
 

@@ -132,9 +132,11 @@ class DnsPart:
             await getattr(self._feeds, kind).synced.wait()
 
     async def _feed(self, process: DnsProcess) -> None:
-        """Everything once the feeds are whole, then what changes."""
-        await self._synced()
+        """Everything once the feeds are whole, then what changes. Names of the outside need not wait for that."""
         with contextlib.suppress(ConnectionError):  # the process died; `_listen` sees it, too
+            if not all(getattr(self._feeds, kind).synced.is_set() for kind in KINDS):
+                process.writer.write(b'{"listen": 1}\n')
+            await self._synced()
             await self._write_news(process)
 
     async def _write_news(self, process: DnsProcess) -> None:

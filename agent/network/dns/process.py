@@ -133,7 +133,7 @@ def _open_socket(address: str, kind: socket.SocketKind) -> socket.socket:
 
 
 async def start(path: Path, settings: Settings, sockets: Sequence[socket.socket], log: Path) -> DnsProcess:
-    """Start a process on open sockets; it answers once this returns. Unavailable when it does not come up."""
+    """Start a process on open sockets; it answers once fed or told to. Unavailable when it does not come up."""
     path.parent.mkdir(parents=True, exist_ok=True)
     log.parent.mkdir(parents=True, exist_ok=True)
     pid = _spawn(path, settings, sockets, log)
@@ -185,7 +185,10 @@ async def stop_processes(node_id: str) -> None:
     kill_processes(node_id)
     for pid in find_processes(node_id):
         await stop_process(pid)
-    control_path(node_id).unlink(missing_ok=True)
+    for left in control_path(node_id).parent.glob("dns.*"):
+        left.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # containerd lives there, too
+        control_path(node_id).parent.rmdir()
 
 
 def kill_processes(node_id: str) -> None:

@@ -49,7 +49,7 @@ class Server:
             resolver = Resolver(upstreams, tasks)
             responder = Responder(self._new_zone(), resolver)
             control = Control(responder, self._new_zone, self._sockets)
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, control.draining.set)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, control.drain)
 
             def use(servers: list[str]) -> None:
                 upstreams.use(servers)
@@ -57,15 +57,17 @@ class Server:
                 responder.changed()
 
             tasks.create_task(resolv.follow(self._settings.resolv_conf, self._settings.addresses, use))
+            greeting = {"version": code_version(), "settings": self._settings.arguments(), "pid": os.getpid()}
+            tcp: list[TcpListener] = []
+            figures = lambda: figures_of(responder, resolver, tcp)  # noqa: E731
+            tasks.create_task(control.serve(self._control, greeting, figures, tasks))
+            await control.listening.wait()
             streams = [each for each in self._sockets if each.type == socket.SOCK_STREAM]
-            tcp = [TcpListener(each, responder, tasks) for each in streams]
+            tcp += [TcpListener(each, responder, tasks) for each in streams]
             for listener in tcp:
                 await listener.start()
             datagrams = [each for each in self._sockets if each.type == socket.SOCK_DGRAM]
             udp = [UdpListener(each, responder, tasks) for each in datagrams]
-            greeting = {"version": code_version(), "settings": self._settings.arguments(), "pid": os.getpid()}
-            figures = lambda: figures_of(responder, resolver, tcp)  # noqa: E731
-            tasks.create_task(control.serve(self._control, greeting, figures, tasks))
             await control.draining.wait()
             for datagram in udp:
                 datagram.stop()

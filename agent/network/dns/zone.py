@@ -80,6 +80,8 @@ class Zone:
         """The service as it is now; None: it has gone."""
         if (old := self._services.pop(key, None)) is not None:
             self._services_in[key[0]] -= 1
+            if not self._services_in[key[0]]:
+                del self._services_in[key[0]]
             self._forget(old.ips, (*key, False))
         if service is not None:
             self._services[key] = service

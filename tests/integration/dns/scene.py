@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -27,7 +28,7 @@ import dns.flags
 import dns.message
 import dns.rdatatype
 
-from agent.network.dns.process import find_processes
+from agent.network.dns.process import control_path, find_processes
 
 SERVER = "10.96.0.10"
 SERVICE_CIDR = "10.96.0.0/12"
@@ -134,6 +135,7 @@ class Scene:
         for pid in self.servers():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(control_path(self.node_id).parent, ignore_errors=True)
         self._inside.shutdown()
         subprocess.run(["ip", "netns", "del", self.name], check=False)
 
