@@ -241,8 +241,8 @@ def _present(standing: _Standing, ordinal: int, pod: PodFacts) -> _Step:
 
 
 def _surplus(standing: _Standing) -> Iterator[_Step]:
-    """Deletes pods out of range. With OrderedReady one at a time, and an unavailable one that has not ended only when no
-    pod of a lower ordinal is unavailable, too."""
+    """Deletes pods out of range. With OrderedReady one at a time, and an unavailable one that has not ended only when
+    no pod of a lower ordinal is unavailable, too."""
     by_ordinal = standing.by_ordinal
     lowest = min((one for one in by_ordinal if one not in standing.range and standing.is_away(one)), default=None)
     for pod in standing.condemned:
