@@ -67,7 +67,7 @@ class Lab:
         *,
         tag: str = "lab",
         port: int = 16443,
-        subnet: int = 99,
+        subnet: int = 90,
         routed: int = 0,
         controller_flags: Sequence[str] = (),
         agent_flags: Sequence[str] = (),

@@ -209,7 +209,7 @@ def lab() -> Iterator[Lab]:
     directory = Path(tempfile.mkdtemp(prefix="wherry-stories-"))
     with guarded(directory):
         own = os.getpid() % 100  # runs side by side do not meet
-        built = Lab(directory / "lab", tag=f"t{own}-", port=free_port(), subnet=100 + own)
+        built = Lab(directory / "lab", tag=f"t{own}-", port=free_port(), subnet=112 + own)  # beyond the services' 10.96.0.0/12
         try:
             built.up(NODES)
             Cluster(built).wherry("image", "load", str(write_busybox_image(directory / "busybox.tar")))
