@@ -208,8 +208,8 @@ def lab() -> Iterator[Lab]:
     assert (CLIENTS / "kubectl").exists(), "run deploy/clients.sh first: it fetches kubectl and helm"
     directory = Path(tempfile.mkdtemp(prefix="wherry-stories-"))
     with guarded(directory):
-        own = os.getpid() % 100  # runs side by side do not meet
-        built = Lab(directory / "lab", tag=f"t{own}-", port=free_port(), subnet=112 + own)  # beyond the services' 10.96.0.0/12
+        own = os.getpid() % 100  # runs side by side do not meet, nor do they meet the services' 10.96.0.0/12
+        built = Lab(directory / "lab", tag=f"t{own}-", port=free_port(), subnet=112 + own)
         try:
             built.up(NODES)
             Cluster(built).wherry("image", "load", str(write_busybox_image(directory / "busybox.tar")))
