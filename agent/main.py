@@ -167,6 +167,7 @@ class Agent:
             metrics=AgentMetrics(self._config.name, self._heartbeat.age_seconds),
             prober=self._prober,
             cgroup_root=self._engine.cgroup_root,
+            checker=self._network.checker,
             reachable=Reachable(
                 tuple(f"{self._config.cluster_cidr},{self._config.service_cidr}".split(",")), self._applicant.addresses
             ),

@@ -4,6 +4,7 @@
     /pods  /runningpods/  /healthz  /metrics[/cadvisor|/resource]  /stats/summary
     POST /wherry/v1/images (a tar)  GET /wherry/v1/images
     GET /wherry/v1/volumes  PUT, DELETE /wherry/v1/volumes/NAME
+    /wherry/v1/netcheck: PUT opens this node's probe, GET and POST check, DELETE ends the probe (`network.check`)
     GET /wherry/v1/connect/ADDRESS/PORT (an upgrade, see `dialing`)
 
 Asked by the controller, Prometheus and metrics-server. Every path but /healthz is authenticated and authorized first
@@ -31,6 +32,7 @@ from agent.dialing import NOTHING_REACHABLE, Reachable, dial
 from agent.hostinfo import Machine
 from agent.logs import log_options, read_log
 from agent.metrics import AgentMetrics
+from agent.network.check.check import Checker
 from agent.pods.lognames import LogRefused, choose_log
 from agent.pods.roster import Roster
 from agent.pods.worker import PodWorker
@@ -63,6 +65,7 @@ class Office:
     prober: Prober
     cgroup_root: str = ""
     reachable: Reachable = NOTHING_REACHABLE
+    checker: Checker | None = None
 
 
 Handler = Callable[["AgentServer", web.BaseRequest, list[str]], Awaitable[web.StreamResponse]]
@@ -250,6 +253,26 @@ class AgentServer:
     async def connect(self, request: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
         return await dial(request, _certificate(request), self._office.reachable, parts[3:])
 
+    async def netcheck(self, request: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
+        """A check's body is {"peers": {NAME: what PUT replied there, or {}}}; a GET is of all peers, without probes."""
+        del parts
+        if (checker := self._office.checker) is None:
+            raise errors.NotFound("this agent keeps no network")
+        match request.method:
+            case "PUT":
+                probe = await checker.open()
+                return _json({"addresses": probe.addresses, "port": probe.port})
+            case "DELETE":
+                await checker.close()
+                return _json({})
+        places = None
+        if request.method == "POST":
+            body = orjson.loads(await request.read())
+            places = body.get("peers") if isinstance(body, dict) else None
+            if not isinstance(places, dict) or not all(isinstance(place, dict) for place in places.values()):
+                raise errors.BadRequest('the body must be {"peers": {NAME: {}, ...}}')
+        return _json({"hops": [hop.json() for hop in await checker.check(places)]})
+
     def _images(self) -> dict[str, tuple[str, float]]:
         """Container id -> what it runs, and since when."""
         found = {}
@@ -297,4 +320,5 @@ _BY_FIRST: dict[str, Handler] = {
     "run": AgentServer.run_command,
     "wherry/v1/volumes": AgentServer.volumes,
     "wherry/v1/connect": AgentServer.connect,
+    "wherry/v1/netcheck": AgentServer.netcheck,
 }

@@ -34,6 +34,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "uncordon": ("cli.nodes", "Let new pods onto a node again"),
     "drain": ("cli.nodes", "Move the pods off a node"),
     "node": ("cli.nodes", "Say that a silent server is off for good, or back"),
+    "netcheck": ("cli.netcheck", "Test the network hop by hop and name the first that fails"),
     "run": ("cli.containers", "Run one container, as with docker run"),
     "ps": ("cli.containers", "List containers started with `wherry run`"),
     "stop": ("cli.containers", "Stop a container and keep it for its logs"),

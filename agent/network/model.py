@@ -117,6 +117,8 @@ class NodeAddress:
     pod_cidrs: tuple[str, ...]
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
+    agent_port: int = 10250
+    """Of its agent's own server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +218,8 @@ def parse_node(obj: Object) -> NodeAddress:
     spec, status = obj.get("spec") or {}, obj.get("status") or {}
     ips = [each["address"] for each in status.get("addresses") or () if each.get("type") == "InternalIP"]
     cidrs = spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
-    return NodeAddress(name_of(obj), tuple(ips), tuple(cidrs), dict(labels_of(obj)), dict(annotations_of(obj)))
+    port = ((status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port") or 10250
+    return NodeAddress(name_of(obj), tuple(ips), tuple(cidrs), dict(labels_of(obj)), dict(annotations_of(obj)), port)
 
 
 def parse_namespace(obj: Object) -> Namespace:

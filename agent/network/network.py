@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from agent.network.check.check import Checker
 from agent.network.cni import PodNetwork, pod_mtu
 from agent.network.dns.part import DnsPart
 from agent.network.feed import Feeds
@@ -83,9 +84,11 @@ class Network:
         self.dns = DnsPart(ground, self.feeds)
         services, ingress = ServicesPart(ground, self.feeds), IngressPart(ground, self.feeds)
         self.parts: Sequence[Part] = (self.dns, self.routes, self.policy, services, ingress)
+        self.checker = Checker(ground, self)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.feeds.run())
+            group.create_task(self.checker.run())
             for part in self.parts:
                 group.create_task(part.run())
