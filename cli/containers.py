@@ -25,6 +25,7 @@ STOP_SECONDS = 60.0
 @click.option("--rm", "remove", is_flag=True, help="Remove it when it ends.")
 @click.option("-v", "--volume", "volumes", multiple=True, metavar="SRC:DST[:ro]", help="Mount a volume or directory.")
 @click.option("-p", "--publish", "ports", multiple=True, metavar="[IP:]HOST:CONT[/udp]", help="Publish a port.")
+@click.option("--network", "networks", multiple=True, metavar="NAME", help="Join it, isolated from others; or `host`.")
 @click.option("-e", "--env", multiple=True, metavar="K=V", help="Set a variable; K alone takes it from here.")
 @click.option("--name", help="Its name; default made from the image's.")
 @click.option("-w", "--workdir", help="Working directory inside.")

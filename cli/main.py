@@ -40,6 +40,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "stop": ("cli.containers", "Stop a container and keep it for its logs"),
     "rm": ("cli.containers", "Remove a container"),
     "volume": ("cli.volumes", "Named volumes that outlive containers"),
+    "network": ("cli.networks", "Networks that only their members are in"),
     "image": ("cli.images", "Build, load and list images"),
 }
 

@@ -14,16 +14,19 @@ import click
 from api.client import Client, Selection, path_of
 from api.errors import AlreadyExists, ApiError, NotFound
 from api.kinds import by_resource
+from api.names import is_dns_1035_label
 from api.objects import Object, name_of, uid_of
 from cli.cluster import Cluster
 from cli.containers import DOCKER_RESTART, RUN_LABEL
 from cli.manifests import wait_until_gone
+from cli.networks import member_label, publish_name, require_network
 from cli.pods import print_logs
 from cli.problems import Problem
 from cli.volumes import ensure_volume
 
 PODS = by_resource("", "pods")
 CONTAINER = "main"
+HOST = "host"
 STOP_GRACE_SECONDS = 10
 """What `docker stop` gives."""
 HOPELESS = (
@@ -40,6 +43,9 @@ _VOLUME_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 async def run_container(cluster: Cluster, image: str, command: tuple[str, ...], options: dict[str, Any]) -> int:
     """Creates the pod and stays with it unless detached. Returns the exit code for this process."""
     pod = render_pod(cluster.namespace, image, command, options)
+    networks = [name for name in options["networks"] if name != HOST]
+    for name in networks:
+        await require_network(cluster, name)
     await _mount_volumes(cluster, pod, options)
     try:
         created = await cluster.client.create(PODS, pod, params={"fieldManager": "wherry-run"})
@@ -49,6 +55,8 @@ async def run_container(cluster: Cluster, image: str, command: tuple[str, ...], 
             f"Remove it (`wherry rm {name_of(pod)}`) or choose a --name.",
         ) from None
     try:
+        if networks:
+            await publish_name(cluster, created, {RUN_LABEL: name_of(created)})
         await _wait_until_started(cluster, created)
         if options["detach"]:
             click.echo(name_of(created))
@@ -92,8 +100,23 @@ def render_pod(namespace: str, image: str, command: tuple[str, ...], options: di
     spec["enableServiceLinks"] = False
     if options["node"]:
         spec["nodeSelector"] = {"kubernetes.io/hostname": options["node"]}
-    metadata = {"name": name, "namespace": namespace, "labels": {RUN_LABEL: name}}
+    labels = {RUN_LABEL: name, **_joined(name, options["networks"], spec)}
+    metadata = {"name": name, "namespace": namespace, "labels": labels}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def _joined(name: str, networks: tuple[str, ...], spec: Object) -> Object:
+    """The labels of a member of these networks. `host` is the node's own and excludes others."""
+    if HOST in networks:
+        if len(networks) > 1:
+            raise Problem("--network host and another network exclude each other")
+        spec["hostNetwork"] = True
+        for port in spec["containers"][0].pop("ports"):
+            raise Problem(f"-p {port['hostPort']}: ports need no publishing with --network host", "Leave -p away.")
+        return {}
+    if networks and (faults := is_dns_1035_label(name)):
+        raise Problem(f"--name {name}: not a name that others find it by: {faults[0]}")
+    return {member_label(network): "" for network in networks}
 
 
 def _variable(text: str) -> Object:

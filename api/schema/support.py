@@ -102,10 +102,6 @@ IDLE_KINDS: dict[tuple[str, str], str] = {
 """Kinds that are kept and shown while nothing acts on them: creating one is answered with a warning that says so.
 Whoever makes something act on a kind takes its row out."""
 
-REFUSED_KINDS: dict[tuple[str, str], str] = {
-    ("networking.k8s.io", "NetworkPolicy"): "wherry does not enforce it, and traffic it forbids would pass",
-}
-
 _FILE_OWNER = "files belong to root or fsGroup"
 
 WARNED: dict[str, dict[str, str]] = {

@@ -14,7 +14,7 @@ from api.errors import FieldError, forbidden
 from api.kinds import Kind
 from api.objects import Object
 from api.schema.facts import Type, fields_of, reaches, struct_of
-from api.schema.support import HARMLESS, IDLE_KINDS, REFUSED, REFUSED_KINDS, WARNED
+from api.schema.support import HARMLESS, IDLE_KINDS, REFUSED, WARNED
 
 
 class Finding(NamedTuple):
@@ -45,12 +45,10 @@ def unimplemented(kind: Kind, obj: Object) -> tuple[list[str], list[FieldError]]
     return warnings, refusals
 
 
-def idle(kind: Kind) -> tuple[list[str], list[FieldError]]:
-    """The same for a whole kind, when an object of it is made."""
+def idle(kind: Kind) -> list[str]:
+    """Warnings about a whole kind, when an object of it is made."""
     key = (kind.group, kind.kind)
-    warnings = [f"wherry does not act on {kind.kind} objects yet: {IDLE_KINDS[key]}"] if key in IDLE_KINDS else []
-    refusals = [forbidden("kind", f"not implemented yet: {REFUSED_KINDS[key]}")] if key in REFUSED_KINDS else []
-    return warnings, refusals
+    return [f"wherry does not act on {kind.kind} objects yet: {IDLE_KINDS[key]}"] if key in IDLE_KINDS else []
 
 
 @cache

@@ -95,11 +95,9 @@ def refuse_unimplemented(request: Request, kind: Kind, obj: Object, old: Object 
     """Warns of kinds and fields nothing acts on; returns those whose neglect does harm. What `old` had is let be."""
     if old is not None and obj.get("spec") == old.get("spec"):
         return []
-    warnings, refusals = idle(kind) if old is None else ([], [])
-    if refusals:
-        return refusals
-    in_fields = unimplemented(kind, obj)
-    warnings, refusals = warnings + in_fields[0], in_fields[1]
+    warnings, refusals = unimplemented(kind, obj)
+    if old is None:
+        warnings = idle(kind) + warnings
     if not warnings and not refusals:
         return []
     told, known = unimplemented(kind, old) if old is not None else ([], [])
