@@ -90,19 +90,23 @@ class Routes:
         self._nodes.subscribe(self._peers_changed)
         await self._nodes.synced.wait()
         with listen(LINK_EVENTS | NEIGHBOUR_EVENTS | ROUTE_EVENTS, self._heard):
+            looked = time.monotonic()
             while True:
                 self._dirty.clear()
                 started = time.monotonic()
                 await self._keep()
                 await asyncio.sleep(min((time.monotonic() - started) * _REST_SHARE, 1.0))
+                rest = looked + SLOW_CHECK_SECONDS - time.monotonic()
                 try:
-                    async with asyncio.timeout(RETRY_SECONDS if self.problem else SLOW_CHECK_SECONDS):
+                    async with asyncio.timeout(max(0.0, min(rest, RETRY_SECONDS) if self.problem else rest)):
                         await self._dirty.wait()
+                        await asyncio.sleep(_GATHER_SECONDS)
                 except TimeoutError:
+                    pass  # events come and go, the slow look comes by the clock
+                if time.monotonic() - looked >= SLOW_CHECK_SECONDS:
+                    looked = time.monotonic()
                     self._written = ""  # somebody may have flushed the tables
                     await retire_bridge(self._ground.node_id)
-                else:
-                    await asyncio.sleep(_GATHER_SECONDS)
 
     def _peers_changed(self, keys: frozenset[Key]) -> None:
         """A node's status is written often, and seldom says something new about its address."""
