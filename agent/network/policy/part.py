@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import structlog
 
 from agent import counters
 from agent.network.cni import apply_nft
-from agent.network.commands import run_program
+from agent.network.conntrack import Flow, forget_flows
 from agent.network.dns.addresses import served_addresses
 from agent.network.feed import Feeds
 from agent.network.model import Key, PodAddress, family_of, key_of, parse_pod_address
@@ -35,7 +35,6 @@ GATHER_SECONDS = 0.1
 RETRY_SECONDS = (1.0, 10.0)
 DNS_LABELS = {"k8s-app": "kube-dns"}
 DNS_PORTS = (("dns", "UDP", 53), ("dns-tcp", "TCP", 53), ("metrics", "TCP", 9153))
-Apply = Callable[[str], Awaitable[None]]
 _log = structlog.get_logger()
 
 
@@ -45,14 +44,34 @@ def dns_pod(addresses: Sequence[str]) -> PodAddress:
     return PodAddress(key, "", DNS_LABELS, "", tuple(addresses), DNS_PORTS, host_network=False, ended=False)
 
 
+async def forget_connections(left: Collection[str]) -> None:
+    """Whoever has these addresses next shall not be reached through what was open to their last holders."""
+
+    def is_theirs(flow: Flow) -> bool:
+        return any(end[0] in left for end in (flow.source, flow.destination, flow.source_of_answers))
+
+    try:
+        await asyncio.to_thread(forget_flows, is_theirs)
+    except OSError as error:
+        _log.warning("connections of ended pods not forgotten", error=str(error))
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How transactions get into the kernel and addresses out of conntrack; tests have a namespace of their own."""
+
+    apply: Callable[[str], Awaitable[None]] = apply_nft
+    forget: Callable[[Collection[str]], Awaitable[None]] = forget_connections
+
+
 class PolicyPart:
-    """`apply` brings a transaction into the kernel (tests have a network namespace of their own)."""
+    """Network policies of one node: a part of its network, and the gate of its pods."""
 
     name = "policy"
 
-    def __init__(self, ground: Ground, feeds: Feeds, apply: Apply = apply_nft) -> None:
+    def __init__(self, ground: Ground, feeds: Feeds, kernel: Kernel = Kernel()) -> None:
         self.problem = ""
-        self._apply = apply
+        self._kernel = kernel
         self._ground = ground
         self._feeds = feeds
         self._compiler = Compiler(ground.node_name)
@@ -61,7 +80,7 @@ class PolicyPart:
         self._announced: dict[Key, PodAddress] = {}
         self._holders: dict[str, Key] = {}
         """Who has an address, by the latest announcement."""
-        self._kernel: dict[int, Ruleset] | None = None
+        self._held: dict[int, Ruleset] | None = None
         """What the tables hold; None: not known."""
         self._open = False
         """No policy exists, and no table."""
@@ -143,7 +162,7 @@ class PolicyPart:
             try:
                 await self._step()
             except RuntimeFault as fault:
-                self._kernel, self.problem = None, f"network policies are not in force: {fault.message}"
+                self._held, self.problem = None, f"network policies are not in force: {fault.message}"
                 _log.warning("network policies not applied", error=fault.message)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, RETRY_SECONDS[1])
@@ -169,12 +188,12 @@ class PolicyPart:
         if self._feeds.policies.records:
             left = await self._update()
         elif not self._open:
-            self._open, self._kernel = True, None
+            self._open, self._held = True, None
             await self._tell_waiting(reached)
-            await self._apply("".join(render_removal(Table(self._table, family, ())) for family in (4, 6)))
+            await self._kernel.apply("".join(render_removal(Table(self._table, family, ())) for family in (4, 6)))
         await self._tell_waiting(reached)
-        for ip in sorted(left):
-            await forget_connections(ip)
+        if left:
+            await self._kernel.forget(left)
 
     async def _tell_waiting(self, reached: int) -> None:
         async with self._progress:
@@ -194,15 +213,15 @@ class PolicyPart:
         """Applies what the records say; returns the addresses that this node's pods have left."""
         tables = self._tables()
         desired = self._compiler.compile(tables)
-        known = self._kernel
+        known = self._held
         if known is None or known.keys() != desired.keys():
             text = "".join(render_whole(tables[family], desired[family]) for family in tables)
         else:
             text = "".join(render_changes(tables[family], known[family], desired[family]) for family in tables)
         self._compiler.members.settle()
         if text:
-            await self._apply(text)
-        self._kernel = desired
+            await self._kernel.apply(text)
+        self._held = desired
         return {
             ip for family, old in (known or {}).items() if family in desired for ip in old.known - desired[family].known
         }
@@ -220,9 +239,3 @@ class PolicyPart:
             family: Table(self._table, family, tuple(cidr for cidr in cidrs if family_of(cidr) == family))
             for family in families
         }
-
-
-async def forget_connections(ip: str) -> None:
-    """Whoever has this address next shall not be reached through what was open to its last holder."""
-    for side in ("--orig-src", "--orig-dst", "--reply-src"):
-        await run_program("conntrack", ["--delete", "--family", f"ipv{family_of(ip)}", side, ip])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import select
+import socket
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +17,7 @@ import yaml
 from agent.network.feed import Feed, Feeds
 from agent.network.model import key_of, parse_namespace, parse_pod_address
 from agent.network.network import Ground
-from agent.network.policy.part import PolicyPart
+from agent.network.policy.part import Kernel, PolicyPart, forget_connections
 from agent.network.policy.records import parse_policy
 from agent.runtime.errors import Failed
 from api.client import Client
@@ -176,13 +178,16 @@ class Node:
         node = {"spec": {"podCIDRs": ["10.244.1.0/24"]}}
         ground = Ground(cast(Client, None), lambda: node, "n1", "test", ("192.0.2.1",), Path("/nonexistent"),
                         "10.244.0.0/16", "10.96.0.0/12", "cluster.local")  # fmt: skip
-        self.part = PolicyPart(ground, self.feeds, self.apply)
+        self.part = PolicyPart(ground, self.feeds, Kernel(self.apply, self.forget))
 
     async def apply(self, transaction: str) -> None:
         done = self.site.run("node", "nft", "-f", "-", stdin=transaction)
         if done.returncode:
             raise Failed(done.stderr)
         self.applied += 1
+
+    async def forget(self, addresses: Collection[str]) -> None:
+        self.site.inside("node", lambda: asyncio.run(forget_connections(addresses)))
 
     def feed(self, feed: Feed[Any], parse: Callable[[Any], Any], *objects: Any) -> None:
         """A whole new list."""
@@ -232,9 +237,6 @@ async def running(site: Site) -> AsyncIterator[Node]:
         yield node
     finally:
         task.cancel()
-
-
-Asked = Callable[[Site, list[Flow]], Awaitable[list[str]]]
 
 
 async def seen(site: Site, flows: list[Flow]) -> list[str]:
@@ -289,6 +291,36 @@ async def test_a_pod_has_no_packet_through_before_it_is_admitted_and_a_dead_agen
     task.cancel()
 
 
+async def test_who_gets_an_address_inherits_no_open_connections(site: Site) -> None:
+    heard = site.listeners["newborn", "UDP", 8080]
+    async with running(site) as node:
+        open_port = "[{ports: [{port: 8080, protocol: UDP}]}]"
+        await node.policies([f"{{podSelector: {{matchLabels: {{app: newborn}}}}, ingress: {open_port}}}"])
+        node.part.announce(pod("newborn"), (ADDRESSES["newborn"],))
+        await node.part.admitted(pod("newborn"))
+        caller = site.inside("out1", lambda: _datagram((ADDRESSES["out1"], 0)))
+        assert _passes(caller, heard)
+        heard.sendto(b"answer", caller.getsockname())
+        await node.policies(["{podSelector: {matchLabels: {app: newborn}}}"])
+        assert _passes(caller, heard), "open connections outlive a change of policy"
+        applied = node.applied
+        node.part.withdraw(pod("newborn"))
+        await reached(lambda: node.applied > applied)
+        await asyncio.sleep(0.1)
+        node.part.announce(pod("newborn"), (ADDRESSES["newborn"],))
+        await node.part.admitted(pod("newborn"))
+        assert not _passes(caller, heard)
+        caller.close()
+
+
+def _passes(caller: socket.socket, heard: socket.socket) -> bool:
+    caller.sendto(b"0", (ADDRESSES["newborn"], 8080))
+    if not select.select([heard], [], [], 0.2)[0]:
+        return False
+    heard.recv(10)
+    return True
+
+
 async def test_a_forged_source_does_not_get_through(site: Site) -> None:
     async with running(site) as node:
         await node.policies(["{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: "
@@ -305,9 +337,7 @@ async def test_a_forged_source_does_not_get_through(site: Site) -> None:
         await node.policies([])
 
 
-def _datagram(address: tuple[str, int]) -> Any:
-    import socket
-
+def _datagram(address: tuple[str, int]) -> socket.socket:
     made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     made.bind(address)
     return made

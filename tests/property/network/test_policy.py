@@ -168,7 +168,7 @@ class Node:
         self.held = desired
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(beginnings(), st.lists(st.lists(changes(), min_size=1, max_size=3), max_size=3))
 def test_tables_do_what_the_documentation_says(beginning: list[Any], batches: list[list[Any]]) -> None:
     node = Node()
