@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from agent.network.conntrack import Flow
 from agent.network.model import ServicePort
 from agent.network.services.announce import gratuitous_arp, ways_to
-from agent.network.conntrack import Flow
 from agent.network.services.flows import is_stale, routes_of
 from agent.network.services.health import Check, render_answer
 from tests.unit.network.services.records import SITE, endpoint, service, slice
