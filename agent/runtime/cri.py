@@ -41,6 +41,7 @@ from agent.runtime.protocol import (
 )
 
 _PIDS_LIMIT = 4096
+_REMOVAL_TRIES, _REMOVAL_PAUSE_SECONDS = 5, 0.1
 _LISTED_TRIES, _LISTED_PAUSE_SECONDS = 500, 0.01
 
 
@@ -107,8 +108,15 @@ class CriRuntime:
         except NotFound:
             self._events.forget_sandbox(sandbox_id)
             return
-        await self.stop_sandbox(sandbox_id)
-        await self._channel.ask(calls.REMOVE_SANDBOX, pb.RemovePodSandboxRequest(pod_sandbox_id=sandbox_id))
+        for tries_left in reversed(range(_REMOVAL_TRIES)):
+            await self.stop_sandbox(sandbox_id)
+            try:
+                await self._channel.ask(calls.REMOVE_SANDBOX, pb.RemovePodSandboxRequest(pod_sandbox_id=sandbox_id))
+                break
+            except Failed:  # containerd may not have noted yet that a container ended, though it told so
+                if not tries_left:
+                    raise
+                await asyncio.sleep(_REMOVAL_PAUSE_SECONDS)
         self._events.forget_sandbox(sandbox_id)
         self._uid_of.pop(sandbox_id, None)
         remove_cgroup(self._cgroup(status.uid))

@@ -3,8 +3,10 @@
 Used by the chaos tests. It looks for an order of the operations that respects real time and in which every answer is
 the one a single register would have given: a Conflict needs a value other than the expected one, AlreadyExists needs a
 value, NotFound needs none. An operation of unknown outcome may be anywhere after its start, or nowhere.
-Two facts keep the search small: an answer that changes nothing can be taken as soon as it is right, and effective
-writes must come in the order of their resourceVersions (which is checked by that, too).
+Four facts keep the search small. An answer that changes nothing can be taken as soon as it is right. Effective writes
+must come in the order of their resourceVersions (which is checked by that, too). Of unknown deletes, and of unknown
+creates whose value nobody saw, the one that began first stands for all: the others may be anywhere it may be left for.
+An unknown replace whose value nobody saw explains nothing unless somebody compares values, and is left out.
 Wing and Gong, "Testing and Verifying Concurrent Objects", 1993.
 """
 
@@ -51,7 +53,12 @@ def answered_rightly(state: State, operation: Operation) -> bool:
 def linearize(operations: Iterable[Operation], state: State = None) -> list[Operation]:
     """The order that explains the history of a key that held `state` at first. Raises NotLinearizable."""
     given = [one for one in operations if one.outcome is not Outcome.UNKNOWN or changes(one)]
-    return _Search(sorted(given, key=lambda one: one.started), _versions(given)).run(state)
+    seen = {one.tag for one in given if one.action is Action.READ and one.outcome is Outcome.DONE}
+    seen |= {one.expected for one in given}
+    unseen = {id(one) for one in given if one.outcome is Outcome.UNKNOWN and one.tag not in seen}
+    if not any(one.action is Action.SWAP or one.outcome is Outcome.CONFLICT for one in given):
+        given = [one for one in given if not (id(one) in unseen and one.action is Action.REPLACE)]
+    return _Search(sorted(given, key=lambda one: one.started), _versions(given), unseen).run(state)
 
 
 def _versions(operations: Sequence[Operation]) -> dict[str, int]:
@@ -75,7 +82,10 @@ class _Frame:
 
 
 class _Search:
-    def __init__(self, operations: list[Operation], versions: dict[str, int]) -> None:
+    """`unseen`: ids of writes of unknown outcome whose value nobody read or compared with."""
+
+    def __init__(self, operations: list[Operation], versions: dict[str, int], unseen: set[int]) -> None:
+        self._unseen = unseen
         self._known = [one for one in operations if one.outcome is not Outcome.UNKNOWN]
         self._open = [one for one in operations if one.outcome is Outcome.UNKNOWN]
         everything = [*self._known, *self._open]
@@ -128,10 +138,19 @@ class _Search:
         writes.sort(key=lambda one: (one is not following, one.ended))
         late = [one for one in self._open if one.started <= bound and not self._mask & self._bits[id(one)]]
         late = [one for one in late if self._fits(one, following)]
+        late = self._representatives(late)
         late.sort(key=lambda one: one is not following)
         if following in late:
             writes, late = [following, *writes], late[1:]
         return iter([one for one in (*writes, *late) if answered_rightly(state, one)])
+
+    def _representatives(self, late: list[Operation]) -> list[Operation]:
+        """Of unknown operations that do the same, the first to begin; `late` is in the order of beginning."""
+        found: dict[object, Operation] = {}
+        for one in late:
+            same = one.action is Action.DELETE or (one.action is Action.CREATE and id(one) in self._unseen)
+            found.setdefault(one.action if same else id(one), one)
+        return list(found.values())
 
     def _candidates(self) -> tuple[list[Operation], float]:
         """Known operations that no other left one precedes in real time; and until when others may have begun."""
