@@ -109,11 +109,11 @@ class CriRuntime:
             self._events.forget_sandbox(sandbox_id)
             return
         for tries_left in reversed(range(_REMOVAL_TRIES)):
-            await self.stop_sandbox(sandbox_id)
             try:
+                await self.stop_sandbox(sandbox_id)
                 await self._channel.ask(calls.REMOVE_SANDBOX, pb.RemovePodSandboxRequest(pod_sandbox_id=sandbox_id))
                 break
-            except Failed:  # containerd may not have noted yet that a container ended, though it told so
+            except Failed:  # containerd may not have noted yet that a container or its shim ended, though it told so
                 if not tries_left:
                     raise
                 await asyncio.sleep(_REMOVAL_PAUSE_SECONDS)
