@@ -77,7 +77,7 @@ class BuiltinServices:
         """Raises ApiError, StoreError."""
         first = self._registry.ranges.addresses[0]
         present = {_parsed(text) for text in self._store.presence.all().values()}
-        if self._advertised.address:
+        if self._advertised.address and not present:  # where others are, they would take it out until it is announced
             present.add((self._advertised.address, self._advertised.port))
         port = min((port for _, port in present), default=self._advertised.port)
         for service in (api_service(first.at(API_PLACE), port), dns_service(first.at(DNS_PLACE))):
