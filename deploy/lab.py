@@ -31,6 +31,8 @@ READY_SECONDS = 120.0
 STOP_SECONDS = 20.0
 _ROUTER = 253
 """The router's place in the nodes' subnet; in its own it is the first."""
+_CLUSTER_NETWORKS = {*range(96, 112), 244}
+"""N of the 10.N.0.0 that services and pods have."""
 _DISABLED, _FORWARDING = "0", "3"
 """States of a bridge port (linux/if_bridge.h)."""
 
@@ -57,8 +59,8 @@ class LabState:
 class Lab:
     """One lab. `tag` (up to 6 letters) names its bridge and namespaces, so that several labs do not meet.
 
-    It owns 10.SUBNET.0.0/23. The last `routed` nodes are behind the router. The flags are given to every controller and
-    agent that is started.
+    It owns 10.SUBNET.0.0/23, or the next such network that the machine does not know yet. The last `routed` nodes are
+    behind the router. The flags are given to every controller and agent that is started.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Lab:
             raise LabError(f"another lab has the tag {self.state.tag!r}: there is a bridge {self.bridge}")
         for name in ("controller", "logs"):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
+        self.state.subnet = _free_subnet(self.state.subnet)
         self.state.nodes = [f"{self.state.tag}{number}" for number in range(1, count + 1)]
         self._save()  # first of all, so that `down` finds what an interrupted `up` made
         _make_bridge(self.bridge)
@@ -192,9 +195,14 @@ class Lab:
         while missing := set(nodes) - self.ready_nodes():
             if time.monotonic() > deadline:
                 raise LabError(
-                    f"not Ready after {READY_SECONDS:.0f} s: {', '.join(sorted(missing))}; see {self.directory}/logs"
+                    f"not Ready after {READY_SECONDS:.0f} s: {', '.join(sorted(missing))}{self.last_words()}"
                 )
             time.sleep(0.1)
+
+    def last_words(self) -> str:
+        """The end of every process's log, for an error that nobody will be able to look into later."""
+        logs = sorted((self.directory / "logs").glob("*.log"))
+        return "".join(f"\n--- {log}\n{log.read_text(errors='replace')[-2000:]}" for log in logs)
 
     def ready_nodes(self) -> set[str]:
         with ThreadPoolExecutor(1) as thread:  # a loop of its own: a test may be running one already
@@ -323,6 +331,18 @@ async def _ready_nodes(kubeconfig: Path) -> set[str]:
     except (OSError, ApiError):
         return set()
     return {name_of(node) for node in nodes if is_ready(node)}
+
+
+def _free_subnet(first: str) -> str:
+    """`first`, or the next 10.N.0.0/24 whose /16 holds no address of this machine, no service and no pod."""
+    links = json.loads(_run("ip", "-json", "-4", "address").stdout or "[]")
+    addresses = [address["local"].split(".") for link in links for address in link["addr_info"]]
+    taken = _CLUSTER_NETWORKS | {int(second) for ten, second, *_ in addresses if ten == "10"}
+    start = int(first.split(".")[1])
+    for number in (*range(start, 256), *range(start)):
+        if number not in taken:
+            return f"10.{number}.0.0/24"
+    raise LabError("this machine has addresses in every network 10.N.0.0/16: no room for a lab")
 
 
 def _make_bridge(name: str) -> None:

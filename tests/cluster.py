@@ -208,7 +208,7 @@ def lab() -> Iterator[Lab]:
     assert (CLIENTS / "kubectl").exists(), "run deploy/clients.sh first: it fetches kubectl and helm"
     directory = Path(tempfile.mkdtemp(prefix="wherry-stories-"))
     with guarded(directory):
-        own = os.getpid() % 100  # runs side by side do not meet, nor do they meet the services' 10.96.0.0/12
+        own = os.getpid() % 100  # runs side by side do not meet
         built = Lab(directory / "lab", tag=f"t{own}-", port=free_port(), subnet=112 + own)
         try:
             built.up(NODES)
@@ -216,12 +216,16 @@ def lab() -> Iterator[Lab]:
             yield built
         finally:
             if sys.exc_info()[0] is not None:
-                _print_logs(built)
+                print(built.last_words())
 
 
-def _print_logs(lab: Lab) -> None:
-    for log in sorted((lab.directory / "logs").glob("*.log")):
-        print(f"--- {log.name}\n{log.read_text()[-2000:]}")
+def pytest_exception_interact(node: pytest.Item | pytest.Collector, report: Any) -> None:
+    """A story that failed shows what the processes of its lab said last."""
+    for value in getattr(node, "funcargs", {}).values():
+        lab = value if isinstance(value, Lab) else getattr(value, "lab", None)
+        if isinstance(lab, Lab):
+            report.sections.append(("the lab's logs", lab.last_words()))
+            return
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def lab_up(directory: Path, nodes: int, letter: str, **options: Any) -> Lab:
     """A lab whose nodes hold the busybox image. Its names and network are this process's own, so that runs do not meet;
     `letter` tells a process's labs apart. `options` are Lab's: routed, controller_flags, agent_flags."""
     process = os.getpid()
-    subnet = 112 + (process + ord(letter)) % 130  # between the services' 10.96.0.0/12 and the pods' 10.244
+    subnet = 112 + (process + ord(letter)) % 130
     lab = Lab(directory, tag=f"{letter}{process % 100_000}", port=free_port(), subnet=subnet, **options)
     try:
         lab.up(nodes)
