@@ -52,8 +52,8 @@ class Kind:
     """The schema of a custom kind (`api.schema.custom.CustomType`); None for the built-in ones."""
     stored: bool = True
     """Whether its objects lie in the store; others are made when they are asked for."""
-    many_versions: bool = False
-    """A custom kind with several versions: an object may lie in the store in any of them."""
+    reshaped: bool = False
+    """A custom kind of several versions, or whose schema may have changed: an object may lie in the store otherwise."""
 
     @cached_property
     def api_version(self) -> str:
@@ -67,7 +67,7 @@ class Kind:
     @cached_property
     def is_view(self) -> bool:
         """Whether its objects may be stored otherwise than it shows them."""
-        return self.stored_as is not None or self.many_versions
+        return self.stored_as is not None or self.reshaped
 
     @cached_property
     def has_status(self) -> bool:

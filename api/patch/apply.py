@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -53,6 +53,22 @@ class Writer:
     reset: tuple[str, ...] = ()
 
 
+class Versions(Protocol):
+    """The versions of a kind, for fields owned in another one than is written. None in its place: all are alike."""
+
+    def shown(self, obj: Object, api_version: str) -> Object | None:
+        """`obj` in that version; None when there is no such version. May raise what makes the caller start again."""
+        ...
+
+    def schema(self, api_version: str) -> Node | None:
+        """The root node of that version."""
+        ...
+
+
+Change = tuple[FieldSet, FieldSet]
+"""What was changed or added, and what was removed."""
+
+
 @dataclass(frozen=True)
 class _Entry:
     """One entry of managedFields."""
@@ -84,31 +100,45 @@ class _Entry:
         return f"{text} using {self.api_version}" if self.operation == "Update" else text
 
 
-def track_update(old: Object | None, new: Object, writer: Writer, schema: Node | None) -> None:
+def track_update(
+    old: Object | None, new: Object, writer: Writer, schema: Node | None, versions: Versions | None = None
+) -> None:
     """Sets `new`'s managedFields after an ordinary write: the writer takes what it changed from everybody else.
 
     `old` is None for a create. A client may edit managedFields itself ([] or [{}] drops them); one that omits them
     keeps the stored ones. Objects without managedFields stay without, as in Kubernetes.
     """
     metadata = new.setdefault("metadata", {})
-    given = metadata.pop("managedFields", None)
+    given = metadata.get("managedFields")
     if old is None and not given:
+        metadata.pop("managedFields", None)
         fields = _without_reset(created_fields(new, schema), writer)
         if fields:
             metadata["managedFields"] = [_owned(writer, "Update", fields).wire()]
         return
     entries = _stored_or_given(old, given, writer)
     if old is not None and not entries:
+        metadata.pop("managedFields", None)
         return
     changed, removed = compare(old or {}, new, schema)
     changed = _without_reset(changed, writer)
-    if changed or removed:
-        entries = _after_update(entries, changed, removed, writer)
+    elsewhere = _elsewhere(entries, old or {}, new, writer, versions)
+    metadata.pop("managedFields", None)
+    if changed or removed or elsewhere:
+        entries = _after_update(entries, (changed, removed), writer, elsewhere)
     if entries:
         metadata["managedFields"] = _listed(entries)
 
 
-def apply(live: Object | None, applied: Object, writer: Writer, schema: Node | None, *, force: bool = False) -> Object:
+def apply(
+    live: Object | None,
+    applied: Object,
+    writer: Writer,
+    schema: Node | None,
+    *,
+    force: bool = False,
+    versions: Versions | None = None,
+) -> Object:
     """`live` (untouched; None to create) with the applied configuration merged in, managedFields included.
 
     Raises Conflict, one cause a field, when another manager owns a field whose value would change (unless `force`), and
@@ -125,19 +155,17 @@ def apply(live: Object | None, applied: Object, writer: Writer, schema: Node | N
     fields = _without_reset(applied_fields(applied, schema), writer)
     merged: Object = _merge(clone(before), clone(applied), schema)
     if own is not None:
-        owned = union(fields, _IDENTITY)
-        for entry in others:
-            owned = union(owned, entry.fields)
-        _prune(merged, own.fields, owned, schema)
+        merged = _without_abandoned(merged, own, [_owned(writer, "Apply", fields), *others], schema, versions)
     changed, removed = compare(before, merged, schema)
     taken = _without_reset(changed, writer)
+    elsewhere = _elsewhere(others, before, merged, writer, versions)
     if not force:
         allowed = _client_applied(before, schema) if writer.manager == "kubectl" else {}
-        _refuse_conflicts(others, difference(taken, allowed))
-    others = _reduced(others, taken)
+        _refuse_conflicts(others, difference(taken, allowed), elsewhere)
     unchanged = not changed and not removed and own is not None and own.fields == fields
+    unchanged = unchanged and own is not None and own.api_version == writer.api_version
     mine = own if unchanged else _owned(writer, "Apply", fields)
-    kept = [entry for entry in _reduced(others, removed) if entry.fields]
+    kept = [entry for entry in _reduced(others, (taken, removed), elsewhere) if entry.fields]
     if mine is not None and mine.fields:
         kept.append(mine)
     metadata = merged.setdefault("metadata", {})
@@ -145,6 +173,58 @@ def apply(live: Object | None, applied: Object, writer: Writer, schema: Node | N
         metadata["managedFields"] = _listed(kept)
     _renew_last_applied(merged, applied, writer)
     return merged
+
+
+# ---- versions ----
+
+
+def _elsewhere(
+    entries: Iterable[_Entry], old: Object, new: Object, writer: Writer, versions: Versions | None
+) -> dict[str, Change | None]:
+    """What a write changed as other versions see it, for those that fields are owned in; None: no such version."""
+    found: dict[str, Change | None] = {}
+    if versions is None:
+        return found
+    for version in sorted({entry.api_version for entry in entries} - {writer.api_version}):
+        before, after = versions.shown(old, version) if old else {}, versions.shown(new, version)
+        if before is None or after is None:
+            found[version] = None
+            continue
+        changed, removed = compare(before, after, versions.schema(version))
+        found[version] = _without_reset(changed, writer), removed
+    return found
+
+
+def _without_abandoned(
+    merged: Object, own: _Entry, owners: list[_Entry], schema: Node | None, versions: Versions | None
+) -> Object:
+    """`merged` without what its applier once applied and nobody owns now. The first of `owners` is what it applies.
+
+    The fields were owned in the version of that time: there they go, unless somebody owns them in yet another one.
+    """
+    if versions is None:
+        owned = _IDENTITY
+        for entry in owners:
+            owned = union(owned, entry.fields)
+        _prune(merged, own.fields, owned, schema)
+        return merged
+    owned_in: dict[str, FieldSet] = {own.api_version: _IDENTITY}
+    for entry in owners:
+        owned_in[entry.api_version] = union(owned_in.get(entry.api_version, _IDENTITY), entry.fields)
+    left = versions.shown(merged, own.api_version)
+    if left is None:
+        return merged
+    left = clone(left)
+    _prune(left, own.fields, owned_in.pop(own.api_version), versions.schema(own.api_version))
+    for version, owned in owned_in.items():
+        whole, rest = versions.shown(merged, version), versions.shown(left, version)
+        if whole is None or rest is None:
+            continue
+        known = versions.schema(version)
+        whole, gone = clone(whole), difference(created_fields(whole, known), created_fields(rest, known))
+        _prune(whole, gone, owned, known)
+        left = whole
+    return versions.shown(left, owners[0].api_version) or merged
 
 
 # ---- entries ----
@@ -186,16 +266,26 @@ def _listed(entries: Iterable[_Entry]) -> list[Object]:
     return [entry.wire() for entry in sorted(entries, key=order)]
 
 
-def _reduced(entries: Iterable[_Entry], fields: FieldSet) -> list[_Entry]:
-    """The entries without `fields`."""
-    if not fields:
-        return list(entries)
-    return [replace(entry, fields=difference(entry.fields, fields)) for entry in entries]
+def _reduced(entries: Iterable[_Entry], change: Change, elsewhere: Mapping[str, Change | None]) -> list[_Entry]:
+    """The entries without what the change took from them, each in its own version; without those of lost versions."""
+    found = []
+    for entry in entries:
+        seen = elsewhere.get(entry.api_version, change)
+        if seen is None:
+            continue
+        left = entry.fields
+        for fields in seen:
+            left = difference(left, fields) if fields else left
+        found.append(entry if left is entry.fields else replace(entry, fields=left))
+    return found
 
 
-def _after_update(entries: list[_Entry], changed: FieldSet, removed: FieldSet, writer: Writer) -> list[_Entry]:
+def _after_update(
+    entries: list[_Entry], change: Change, writer: Writer, elsewhere: Mapping[str, Change | None]
+) -> list[_Entry]:
+    changed, removed = change
     own = next((entry for entry in entries if entry.same_owner(writer, "Update")), None)
-    others = _reduced(_reduced((entry for entry in entries if entry is not own), changed), removed)
+    others = _reduced((entry for entry in entries if entry is not own), change, elsewhere)
     fields = union(difference(own.fields, removed) if own else {}, changed)
     kept = [entry for entry in others if entry.fields]
     if fields:
@@ -234,9 +324,13 @@ def _before_first_apply(before: Object, applied: Object, writer: Writer, schema:
 # ---- conflicts ----
 
 
-def _refuse_conflicts(others: list[_Entry], taken: FieldSet) -> None:
+def _refuse_conflicts(others: list[_Entry], taken: FieldSet, elsewhere: Mapping[str, Change | None]) -> None:
     """Raises Conflict when another manager owns a field that this write would change."""
-    conflicts = [(entry, path) for entry in others for path in paths(intersection(entry.fields, taken))]
+    conflicts = []
+    for entry in others:
+        seen = elsewhere.get(entry.api_version, (taken, {}))
+        if seen is not None:
+            conflicts += [(entry, path) for path in paths(intersection(entry.fields, seen[0]))]
     if conflicts:
         raise _conflict(conflicts)
 

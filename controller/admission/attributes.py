@@ -39,6 +39,14 @@ class Reader(Protocol):
         ...
 
 
+class Translator(Protocol):
+    """How objects get from one version of their kind to another."""
+
+    async def translate(self, source: Kind, target: Kind, obj: Mapping[str, Any]) -> Object:
+        """`obj` (left alone), which is of kind `source`, as `target`. Raises ApiError."""
+        ...
+
+
 class Operation(StrEnum):
     CREATE = "CREATE"
     UPDATE = "UPDATE"
@@ -58,6 +66,8 @@ class Attributes:
     obj: Object | None = None
     old: Mapping[str, Any] | None = None
     subresource: str = ""
+    requested: Kind | None = None
+    """The kind of the request, where a webhook or a policy is shown the objects in another version."""
 
     @property
     def is_pod(self) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from controller.admission.attributes import Attributes, Operation, Reader
+from controller.admission.attributes import Attributes, Operation, Reader, Translator
 from controller.admission.certificates import REQUESTS, admit_signing_request
 from controller.admission.dynamic.hooks import MUTATING, VALIDATING, Caller, Hooks
 from controller.admission.dynamic.policies import BINDINGS, Policies
@@ -29,13 +29,20 @@ Check = Callable[[Attributes], None]
 
 
 class Chain:
-    """`caller` delivers reviews to webhooks; without one, webhooks are not called."""
+    """`caller` delivers reviews to webhooks; without one, webhooks are not called. `translator` shows webhooks and
+    policies the version they are about."""
 
-    def __init__(self, reader: Reader, checks: tuple[Check, ...] = (), caller: Caller | None = None) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        checks: tuple[Check, ...] = (),
+        caller: Caller | None = None,
+        translator: Translator | None = None,
+    ) -> None:
         self.reader = reader
         self.checks = checks
-        self._hooks = Hooks(reader, caller) if caller is not None else None
-        self._policies = Policies(reader)
+        self._hooks = Hooks(reader, caller, translator) if caller is not None else None
+        self._policies = Policies(reader, translator)
 
     @property
     def mutates(self) -> bool:
@@ -51,7 +58,7 @@ class Chain:
         if attributes.obj is not None and not attributes.subresource:
             admit_secure(attributes, self.reader)
         if self.reader.count(BINDINGS):
-            self._policies.judge(attributes)
+            await self._policies.judge(attributes)
         if self._hooks is not None and self.reader.count(VALIDATING):
             await self._hooks.validate(attributes)
 

@@ -25,7 +25,7 @@ from controller.registry.system_fields import name_it, stamp_new
 from controller.registry.types import Target
 from controller.registry.validation import validate
 from controller.registry.validation.pods import check_pod_metadata
-from controller.registry.views import inward, outward, stored_kind
+from controller.registry.views import inward, judged_kind, outward, outward_judged, stored_object
 from controller.store.types import Guard, GuardFailed, Key, KeyExists, Record, StoreError
 
 NAME_ATTEMPTS = 8
@@ -78,7 +78,7 @@ async def create_taken(ground: Ground, request: Request, target: Target, taken: 
     if not taken.owned:
         own_new(request, view, obj)
     obj = inward(view, obj)
-    target = Target(stored_kind(view), target.namespace, metadata.get("name") or "")
+    target = Target(judged_kind(view), target.namespace, metadata.get("name") or "")
     attributes = attributes_of(request, Operation.CREATE, target, obj)
     guards = await ground.admit(attributes)
     with ground.allocator.booking(target, None, dry_run=request.dry_run) as booking:
@@ -88,9 +88,10 @@ async def create_taken(ground: Ground, request: Request, target: Target, taken: 
         await ground.approve(attributes)
         if request.dry_run:
             ground.ledger.check(attributes)
-            return outward(view, await _rehearse(ground, target, obj))
+            return outward_judged(view, await _rehearse(ground, target, obj))
         metadata.pop("resourceVersion", None)
-        return outward(view, await _write(ground, attributes, _Draft(target, obj, guards, booking, generated)))
+        record = await _write(ground, attributes, _Draft(target, obj, guards, booking, generated))
+        return await outward(ground.converter, view, record)
 
 
 @dataclass(slots=True)
@@ -131,6 +132,7 @@ async def _write(ground: Ground, attributes: Attributes, draft: _Draft) -> Recor
 async def _charged_write(ground: Ground, attributes: Attributes, draft: _Draft) -> Record:
     target, obj, guards = draft.target, draft.obj, draft.guards
     claims = claims_between(target, None, obj)
+    obj = await stored_object(ground.converter, target.kind, obj)
     if not ground.ledger.covers(target.namespace):
         return await ground.store.create(target.key, obj, guards, claims)
     async with ground.ledger.charged(attributes) as charges:

@@ -12,7 +12,7 @@ from typing import Any
 
 from api.kinds import SCALE, STATUS, Kind, Subresource
 from api.objects import Object, uid_of
-from api.schema.custom.type import CustomType
+from api.schema.custom.type import family_of
 
 VERBS = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
 _VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
@@ -24,7 +24,7 @@ def rows_of(definition: Object) -> tuple[Kind, ...]:
     names = (definition.get("status") or {}).get("acceptedNames") or spec["names"]
     stamp = f"{uid_of(definition)}/{metadata.get('generation')}"
     versions = sorted(spec["versions"], key=lambda version: version_rank(version["name"]))
-    several = len(versions) > 1 or len((definition.get("status") or {}).get("storedVersions") or ()) > 1
+    family = family_of(definition, stamp)
     stored_as = (spec["group"], names["plural"])
     return tuple(
         Kind(
@@ -40,8 +40,8 @@ def rows_of(definition: Object) -> tuple[Kind, ...]:
             subresources=_subresources(version),
             stored_as=None if version["storage"] else stored_as,
             selectable_fields=_selectable(version),
-            custom=CustomType.of(version, stamp),
-            many_versions=several,
+            custom=family.types[f"{spec['group']}/{version['name']}"],
+            reshaped=len(versions) > 1 or (metadata.get("generation") or 1) > 1,
         )
         for version in versions
         if version["served"] or version["storage"]

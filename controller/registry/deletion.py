@@ -29,7 +29,16 @@ from controller.registry.ground import RACES, Ground, attributes_of, unstored
 from controller.registry.intake import warn
 from controller.registry.strategies import strategy_of
 from controller.registry.types import DeleteOptions, Deletion, Target
-from controller.registry.views import outward, stored_kind
+from controller.registry.views import (
+    judged_kind,
+    judged_object,
+    outward,
+    outward_all,
+    outward_judged,
+    selected,
+    stored_object,
+    stored_query,
+)
 from controller.store import Query
 from controller.store.types import Guard, Record, StoreError, VersionMismatch
 
@@ -41,13 +50,13 @@ async def delete(ground: Ground, request: Request, target: Target, options: Dele
     """Deletes an object or starts its deletion. Raises NotFound, Conflict (preconditions), Forbidden, Invalid, ..."""
     check_options(options)
     view = target.kind
-    target = replace(target, kind=stored_kind(view))
+    target = replace(target, kind=judged_kind(view))
     warning = strategy_of(target.kind).delete_warning
     if warning and not options.propagation and options.orphan_dependents is None:
         warn(request, (warning,))
     record = await ground.get(target)
     for _ in range(RACES):
-        obj = record.parse()
+        obj = await judged_object(ground.converter, view, record)
         try:
             check_preconditions(target, options, obj)
         except Conflict:
@@ -84,19 +93,20 @@ async def _carry_out(
     record, guards = seen
     obj = plan.obj
     if plan.step is Step.NOTHING:
-        return Deletion(outward(target.kind, record), None, gone=False)
+        return Deletion(await outward(ground.converter, target.kind, record), None, gone=False)
     if plan.step is Step.MARK:
         if request.dry_run:
-            return Deletion(outward(target.kind, unstored(target, obj, record.version)), None, gone=False)
+            return Deletion(outward_judged(target.kind, unstored(target, obj, record.version)), None, gone=False)
         obj["metadata"].pop("resourceVersion", None)
-        written = await ground.store.update(target.key, obj, record.version, guards)
-        return Deletion(outward(target.kind, written), None, gone=False)
+        marked = await stored_object(ground.converter, target.kind, obj)
+        written = await ground.store.update(target.key, marked, record.version, guards)
+        return Deletion(await outward(ground.converter, target.kind, written), None, gone=False)
     version = record.version
     if not request.dry_run:
         claims = claims_between(target, obj, None)
         version = (await ground.store.delete(target.key, record.version, guards, claims)).version
         obj["metadata"]["resourceVersion"] = str(version)
-    last = outward(target.kind, unstored(target, obj, version))
+    last = outward_judged(target.kind, unstored(target, obj, version))
     status = None if strategy_of(target.kind).returns_deleted else _success(target, obj)
     return Deletion(last, status, gone=True)
 
@@ -117,7 +127,9 @@ async def delete_collection(
     check_options(options)
     with translated(Target(kind, query.namespace)):
         await ground.store.current()
-    page = ground.store.list(stored_kind(kind).resource, query)
+    before, after = stored_query(kind, query)
+    records = await outward_all(ground.converter, kind, ground.store.list(kind.resource, before).records)
+    records = selected(kind, records, after)
     free = asyncio.Semaphore(AT_ONCE)
 
     async def one(record: Record) -> None:
@@ -129,8 +141,8 @@ async def delete_collection(
 
     try:
         async with asyncio.TaskGroup() as group:
-            for record in page.records:
+            for record in records:
                 group.create_task(one(record))
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from failures
-    return [outward(kind, record) for record in page.records]
+    return records

@@ -15,6 +15,7 @@ from controller.admission.attributes import Attributes, Operation
 from controller.admission.chain import Chain
 from controller.admission.types import Request
 from controller.registry.allocation import Allocator
+from controller.registry.conversion import Converter
 from controller.registry.faults import api_error, translated
 from controller.registry.known_specs import KnownSpecs
 from controller.registry.ledger import Ledger
@@ -33,6 +34,7 @@ class Ground:
     known: KnownSpecs
     ledger: Ledger
     allocator: Allocator
+    converter: Converter
 
     async def find(self, target: Target) -> Record | None:
         """The object as it is now, or None when it surely does not exist."""

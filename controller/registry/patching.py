@@ -8,7 +8,6 @@ https://kubernetes.io/docs/tasks/manage-kubernetes-objects/update-api-object-kub
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -24,10 +23,9 @@ from controller.admission.types import Request
 from controller.registry.create import Taken, create_taken
 from controller.registry.ground import Ground
 from controller.registry.intake import check_name, settle_namespace, strict_findings, warn
-from controller.registry.ownership import writer_of
+from controller.registry.ownership import versions_of, writer_of
 from controller.registry.types import Patch, PatchType, Target
 from controller.registry.update import Make, change
-from controller.registry.views import stored_kind
 from controller.store.types import Record
 
 _YAML = "application/yaml"
@@ -130,15 +128,15 @@ async def _apply(ground: Ground, request: Request, target: Target, body: bytes) 
         error = required("fieldManager", "is required for apply patch")
         raise invalid_object("meta.k8s.io", "PatchOptions", "", [error])
     applied = _applied(request, target, body)
-    record = await ground.find(replace(target, kind=stored_kind(target.kind)))
+    record = await ground.find(target)
     if record is None:
         return await _apply_new(ground, request, target, applied), True
     writer = writer_of(request, target.kind, target.subresource)
-    schema = merge_schema(target.kind)
+    schema, versions = merge_schema(target.kind), versions_of(target.kind)
 
     def merged(current: Object) -> Object:
         _same_uid(target, applied, current)
-        wanted = apply(current, applied, writer, schema, force=request.force)
+        wanted = apply(current, applied, writer, schema, force=request.force, versions=versions)
         default(target.kind, wanted)
         return wanted
 

@@ -18,6 +18,7 @@ from controller.admission.dynamic.hooks import Caller
 from controller.admission.types import Request
 from controller.registry import deletion, eviction, pods, scale, update
 from controller.registry.allocation import Allocator
+from controller.registry.conversion import Converter
 from controller.registry.create import create
 from controller.registry.eviction import eviction_options
 from controller.registry.ground import Ground
@@ -27,10 +28,11 @@ from controller.registry.ledger import Ledger
 from controller.registry.patching import patch_object
 from controller.registry.pods import Binding, binding_of
 from controller.registry.ranges import DEFAULT_RANGES, ServiceRanges
+from controller.registry.shown_events import shown_events
 from controller.registry.types import DEFAULT_DELETE, DeleteOptions, Deletion, Patch, Target
-from controller.registry.views import outward
+from controller.registry.views import Translations, outward, outward_all
 from controller.store import Query, Store
-from controller.store.types import Record
+from controller.store.types import Event, Record
 
 _SCALE = "scale"
 
@@ -56,9 +58,9 @@ class Registry:
         self.store = store
         self.ranges = settings.ranges
         allocator = Allocator(store, settings.ranges)
-        self._ground = Ground(
-            store, Chain(store, settings.checks, settings.caller), KnownSpecs(), Ledger(store), allocator
-        )
+        converter = Converter(settings.caller)
+        chain = Chain(store, settings.checks, settings.caller, Translations(converter))
+        self._ground = Ground(store, chain, KnownSpecs(), Ledger(store), allocator, converter)
 
     async def create(self, request: Request, kind: Kind, namespace: str, obj: Object) -> Record:
         """Creates `obj` (which becomes the registry's own: do not use it afterwards)."""
@@ -134,10 +136,18 @@ class Registry:
         """POST pods/NAME/eviction with a policy/v1 Eviction; Kubernetes answers a Success Status, 201."""
         return await self.evict(request, namespace, name, eviction_options(name, obj))
 
-    def shown(self, kind: Kind, record: Record) -> Record:
+    async def shown(self, kind: Kind, record: Record) -> Record:
         """A record read from the store as `kind` shows it (see `views`)."""
-        return outward(kind, record)
+        return await outward(self._ground.converter, kind, record)
 
-    def scale_of(self, kind: Kind, record: Record) -> Record:
+    async def shown_all(self, kind: Kind, records: list[Record]) -> list[Record]:
+        """As `shown`, all converted together."""
+        return await outward_all(self._ground.converter, kind, records)
+
+    async def shown_events(self, kind: Kind, events: list[Event], query: Query | None) -> list[Event]:
+        """Events of the store as `kind` shows them; `query`: what `views.stored_query` left to judge."""
+        return await shown_events(self._ground.converter, kind, events, query)
+
+    async def scale_of(self, kind: Kind, record: Record) -> Record:
         """The autoscaling/v1 Scale that GET .../scale shows; update and patch of "scale" answer it too."""
-        return scale.scale_record(kind, outward(kind, record))
+        return scale.scale_record(kind, await outward(self._ground.converter, kind, record))

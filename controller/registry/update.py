@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from api.errors import conflict, invalid, invalid_object, not_found
+from api.kinds import Kind
 from api.objects import Object, clone
 from controller.admission.attributes import Attributes, Operation
 from controller.admission.quota import QUOTAS
@@ -24,12 +26,20 @@ from controller.registry.deletion_plan import is_released
 from controller.registry.faults import api_error
 from controller.registry.ground import RACES, Ground, attributes_of, unstored
 from controller.registry.intake import check_name, refuse, refuse_unimplemented, settle_namespace, take_in
-from controller.registry.ownership import own_update
+from controller.registry.ownership import own_update, settled
 from controller.registry.strategies import prepare_update_of, strategy_of
 from controller.registry.system_fields import carry_over
 from controller.registry.types import Target
 from controller.registry.validation import validate
-from controller.registry.views import inward, outward, outward_object, stored_kind
+from controller.registry.views import (
+    inward,
+    judged_kind,
+    judged_object,
+    outward,
+    outward_judged,
+    outward_object,
+    stored_object,
+)
 from controller.store.types import Claims, Guard, GuardFailed, Key, Record, StoreError, VersionMismatch
 
 Make = Callable[[Object], Object | None]
@@ -60,7 +70,7 @@ async def replace_object(ground: Ground, request: Request, target: Target, obj: 
     obj = take_in(request, target.kind, obj)
     check_name(target, obj)
     settle_namespace(target, obj)
-    if await ground.find(replace(target, kind=stored_kind(target.kind))) is None:
+    if await ground.find(target) is None:
         return await _create_instead(ground, request, target, obj), True
     uid = obj["metadata"].get("uid") or ""
 
@@ -97,11 +107,12 @@ async def change(
     Raises NotFound, Conflict, Invalid, Forbidden, and what `make` and the store add.
     """
     view = target.kind
-    target = replace(target, kind=stored_kind(view))
+    target = replace(target, kind=judged_kind(view))
     record = await ground.get(target)
     for _ in range(RACES):
-        old = record.parse()
-        new = make(outward_object(view, record.parse()))
+        old = await judged_object(ground.converter, view, record)
+        fresh = partial(clone, old) if view.custom is not None else record.parse
+        new = await settled(ground.converter, partial(_made, make, view, fresh))
         if new is None:
             return None
         new = inward(view, new)
@@ -117,9 +128,10 @@ async def change(
             if ground.ledger.covers_change(changed):
                 ground.ledger.check(changed)
             judged.obj["metadata"]["resourceVersion"] = str(record.version)
-            return outward(view, unstored(target, judged.obj, record.version))
+            return outward_judged(view, unstored(target, judged.obj, record.version))
         try:
-            return outward(view, await _charged_write(ground, changed, judged, record))
+            written = await _charged_write(ground, changed, judged, record)
+            return await outward(ground.converter, view, written)
         except VersionMismatch as error:
             record = error.current or await ground.newest(target)
         except StoreError as error:
@@ -127,6 +139,10 @@ async def change(
                 raise api_error(error, target) from error
             record = await ground.newest(target)
     raise conflict(target.kind.group, target.kind.plural, target.name)
+
+
+def _made(make: Make, view: Kind, fresh: Callable[[], Object]) -> Object | None:
+    return make(outward_object(view, fresh()))
 
 
 def _is_outrun(ground: Ground, error: StoreError) -> bool:
@@ -170,7 +186,7 @@ async def _judge(ground: Ground, request: Request, target: Target, attempt: Atte
             await booking.fill(new)
     prepare_update_of(kind, subresource)(new, old)
     if not attempt.owned:
-        own_update(request, target, new, old)
+        await own_update(ground.converter, request, target, new, old)
     if not request.trusted:
         errors = validate(kind, new, old, subresource="" if subresource == "scale" else subresource)
         if not subresource:
@@ -189,4 +205,5 @@ async def _write(ground: Ground, target: Target, judged: Judged, record: Record)
         obj["metadata"]["resourceVersion"] = str(gone.version)
         return unstored(target, obj, gone.version)
     obj["metadata"].pop("resourceVersion", None)
+    obj = await stored_object(ground.converter, target.kind, obj)
     return await ground.store.update(target.key, obj, record.version, judged.guards, judged.claims)

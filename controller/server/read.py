@@ -19,6 +19,7 @@ from aiohttp import web
 
 from api.errors import BadRequest, Gone, Timeout
 from api.objects import Object
+from controller.registry.views import selected, stored_query
 from controller.server import shapes
 from controller.server.call import Call, Services, parse_version
 from controller.server.negotiation import Shape
@@ -48,14 +49,14 @@ async def get_object(services: Services, call: Call) -> Answer:
     form = call.form
     if form.shape is Shape.OBJECT and not form.yaml and not call.kind.is_view and not call.params:
         return Reply(200, record.raw)
-    return shapes.reply_record(call, services.registry.shown(call.kind, record))
+    return shapes.reply_record(call, await services.registry.shown(call.kind, record))
 
 
 async def get_scale(services: Services, call: Call) -> Answer:
     record = await _fresh_record(services.store, call)
     if record is None:
         raise call.missing()
-    return shapes.reply_record(call, services.registry.scale_of(call.kind, record), derived=True)
+    return shapes.reply_record(call, await services.registry.scale_of(call.kind, record), derived=True)
 
 
 async def _fresh_record(store: Store, call: Call) -> Record | None:
@@ -71,16 +72,33 @@ async def _fresh_record(store: Store, call: Call) -> Record | None:
 async def list_objects(services: Services, call: Call) -> Answer:
     """GET of a collection."""
     options = list_options(call.params, call.kind)
-    page = await read_page(services.store, call, options)
+    page = await shown_page(services, call, options)
     meta = list_metadata(page, options)
-    form = call.form
-    records = shapes.shown(call.kind, page.records)
+    form, records = call.form, page.records
     if form.shape is Shape.TABLE:
         return await shapes.reply_table(call, records, meta)
     if form.yaml or form.shape is not Shape.OBJECT or "pretty" in call.params:
         pretty = form.shape is not Shape.POD_ADDRESS  # read by agents only, ten thousand at a time
         return Reply(200, encode(shapes.list_of(call, records, meta), form, pretty=pretty), form.content_type)
     return await _reply_bytes(call, records, meta)
+
+
+async def shown_page(services: Services, call: Call, options: ListOptions) -> Page:
+    """The page a list asks for, as the kind shows it. What cannot be selected in the store is selected here, from as
+    many pages of the store as it takes to fill one. Raises as `read_page`, and what conversion raises."""
+    query = Query(labels=options.labels, fields=options.fields)
+    asked, rest = stored_query(call.kind, query)
+    page = await read_page(services.store, call, replace(options, labels=asked.labels, fields=asked.fields))
+    found = selected(call.kind, await services.registry.shown_all(call.kind, page.records), rest)
+    while rest is not None and page.remaining and page.last is not None and len(found) <= options.limit:
+        token = Continue(page.version, page.last).text()
+        further = replace(options, labels=None, fields=None, continue_token=token, resource_version="", match="")
+        page = await read_page(services.store, call, further)
+        found += selected(call.kind, await services.registry.shown_all(call.kind, page.records), rest)
+    if rest is None or not options.limit:
+        return replace(page, records=found)
+    more = len(found) > options.limit
+    return Page(found[: options.limit], page.version, int(more))
 
 
 async def read_page(store: Store, call: Call, options: ListOptions) -> Page:

@@ -19,7 +19,6 @@ from api.columns import cells, columns_of
 from api.errors import BadRequest
 from api.kinds import Kind
 from api.objects import Object
-from controller.registry.views import outward
 from controller.server.call import Call
 from controller.server.negotiation import Form, Shape
 from controller.server.pod_address import pod_address
@@ -55,11 +54,6 @@ def _bare(obj: Object) -> Object:
     obj.pop("apiVersion", None)
     obj.pop("kind", None)
     return obj
-
-
-def shown(kind: Kind, records: list[Record]) -> list[Record]:
-    """Stored records as `kind` shows them: only some, as events.k8s.io, show others than are stored."""
-    return [outward(kind, record) for record in records] if kind.is_view else records
 
 
 def partial(obj: Object, version: str) -> Object:
@@ -162,9 +156,8 @@ def _shaped(call: Call, record: Record) -> Object:
 
 
 def event_object(call: Call, record: Record, *, headings: bool) -> bytes:
-    """The `object` of a watch event, for shapes other than the stored bytes."""
+    """The `object` of a watch event, for shapes other than the object's bytes."""
     form = call.form
-    record = outward(call.kind, record)
     if form.shape is Shape.TABLE:
         row = table_row(call, record, include_object(call), datetime.now(UTC))
         return orjson.dumps(table(call, [row], {"resourceVersion": str(record.version)}, headings=headings))
@@ -174,6 +167,6 @@ def event_object(call: Call, record: Record, *, headings: bool) -> bytes:
 
 
 def plain(call: Call) -> bool:
-    """Whether stored bytes are exactly what the client wants."""
+    """Whether an object's bytes are exactly what the client wants."""
     form: Form = call.form
-    return form.shape is Shape.OBJECT and not form.yaml and not call.kind.is_view
+    return form.shape is Shape.OBJECT and not form.yaml

@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterable, Iterator
 import orjson
 from aiohttp import web
 
-from api.errors import ApiError, Gone, status_of
+from api import kinds
+from api.errors import ApiError, Gone, InternalError, status_of
+from controller.registry.views import stored_query
 from controller.server import shapes
 from controller.server.call import Call, Services, parse_version
 from controller.server.negotiation import Shape
@@ -38,11 +40,11 @@ async def watch_objects(services: Services, call: Call) -> Answer:
     """GET ?watch=true. Errors before the first event are plain HTTP errors, later ones ERROR events."""
     options = list_options(call.params, call.kind, watch=True)
     since, initial = await _start(services, call, options)
-    query = Query(call.namespace, options.labels, options.fields)
-    stream = _Stream(call, options)
+    asked, rest = stored_query(call.kind, Query(call.namespace, options.labels, options.fields))
+    stream = _Stream(services, call, options, rest)
     await stream.open()
     try:
-        watcher = services.store.watch(call.kind.resource, since, query)
+        watcher = services.store.watch(call.kind.resource, since, asked)
     except Compacted:
         return await stream.fail(Gone(f"too old resource version: {since} ({services.store.version})"))
     try:
@@ -51,6 +53,9 @@ async def watch_objects(services: Services, call: Call) -> Answer:
         return await stream.follow(watcher)
     except Compacted:
         return await stream.fail(Gone("too old resource version: the watch could not keep up"))
+    except ApiError as error:  # a conversion failed: the client lists again and is told what is wrong
+        why = f"Internal error occurred: {error.message}"
+        return await stream.fail(InternalError(why, {"causes": [{"message": error.message}]}))
     finally:
         watcher.close()
 
@@ -67,15 +72,18 @@ async def _start(services: Services, call: Call, options: ListOptions) -> tuple[
         await reach(services.store, version)
     if not wants_initial:
         return services.store.version, None
-    query = Query(call.namespace, options.labels, options.fields)
-    page = services.store.list(call.kind.resource, query)
+    asked, _ = stored_query(call.kind, Query(call.namespace, options.labels, options.fields))
+    page = services.store.list(call.kind.resource, asked)
     return page.version, page.records
 
 
 class _Stream:
     """One watch's response: lines out, bookmarks, the end."""
 
-    def __init__(self, call: Call, options: ListOptions) -> None:
+    def __init__(self, services: Services, call: Call, options: ListOptions, rest: Query | None) -> None:
+        self._registry = services.registry
+        self._rest = rest
+        self._derived = call.kind.is_view or call.kind.custom is not None
         self._call = call
         self._options = options
         self._loop = asyncio.get_running_loop()
@@ -104,30 +112,49 @@ class _Stream:
         """The state at `version` as ADDED events and, after a watch-list, the bookmark that ends it."""
         for start in range(0, len(records), INITIAL_AT_ONCE):
             batch = records[start : start + INITIAL_AT_ONCE]
-            events = [Event(EventType.ADDED, record, None) for record in batch]
-            await self._response.write(b"".join(self._encode(events)))
+            await self._write(await self._shown([Event(EventType.ADDED, record, None) for record in batch]))
         if self._options.initial_events and self._options.bookmarks:
             await self._bookmark(version, _INITIAL_END)
 
     async def follow(self, watcher: Watcher) -> Answer:
         """Writes batches as they come until the watch's time is over."""
-        write, encode = self._response.write, self._encode
-        while (now := self._loop.time()) < self._end:
-            try:
-                async with asyncio.timeout_at(min(self._end, now + BOOKMARK_SECONDS)):
-                    async for batch in watcher:
-                        if lines := b"".join(encode(batch)):
-                            await write(lines)
-            except TimeoutError:
-                if self._options.bookmarks and watcher.version > self._bookmarked:
-                    await self._bookmark(watcher.version)
-            except asyncio.CancelledError:
-                self._end_at_once()
-                raise
-            else:
-                break
+        try:
+            while (now := self._loop.time()) < self._end:
+                try:
+                    async with asyncio.timeout_at(min(self._end, now + BOOKMARK_SECONDS)):
+                        batch = await self._relay(watcher)
+                except TimeoutError:
+                    if self._options.bookmarks and watcher.version > self._bookmarked:
+                        await self._bookmark(watcher.version)
+                    continue
+                if batch is None:
+                    break
+                await self._write(await self._shown(batch))
+        except asyncio.CancelledError:
+            self._end_at_once()
+            raise
         await self._response.write_eof()
         return self._response
+
+    async def _relay(self, watcher: Watcher) -> list[Event] | None:
+        """Sends what needs no conversion; returns a batch that may need one, None when the watcher has ended."""
+        async for batch in watcher:
+            if self._derived:
+                return batch
+            await self._write(batch)
+        return None
+
+    async def _write(self, events: list[Event]) -> None:
+        if lines := b"".join(self._encode(events)):
+            await self._response.write(lines)
+
+    async def _shown(self, events: list[Event]) -> list[Event]:
+        """Events as the kind shows them now: its definition may have changed since the watch began. Raises ApiError."""
+        if not self._derived:
+            return events
+        kind = self._call.kind
+        kind = kinds.by_path(kind.group, kind.version, kind.plural) or kind
+        return await self._registry.shown_events(kind, events, self._rest)
 
     def _end_at_once(self) -> None:
         """Shutdown: the last chunk, so that the client sees an end and no broken connection."""

@@ -27,7 +27,19 @@ from controller.admission.dynamic.hooks import Unreached
 from controller.server.proxy import Dialed
 from controller.server.reach import Reach, Security
 
-MOST_BYTES = 3 << 20
+MOST_BYTES = 16 << 20
+"""The largest answer: that of a conversion holds a megabyte of objects, which may have grown."""
+_REFUSALS = {
+    400: "the server rejected our request for an unknown reason",
+    401: "the server has asked for the client to provide credentials",
+    403: "the server does not allow access to the requested resource",
+    404: "the server could not find the requested resource",
+    405: "the server does not allow this method on the requested resource",
+    409: "the server reported a conflict",
+    429: "the server has received too many requests and has asked us to try again later",
+    503: "the server is currently unable to handle the request",
+}
+"""What client-go says of an answer that is no Status; others are 500 and above, told with their text."""
 _HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}
 
 
@@ -55,9 +67,9 @@ class WebhookClient:
                 plain = url.with_scheme("http") if isinstance(connector, Dialed) else url
                 return await _posted(connector, plain, review)
         except TimeoutError:
-            raise Unreached(f'failed to call webhook: Post "{url}": context deadline exceeded') from None
+            raise Unreached(f'Post "{url}": context deadline exceeded') from None
         except (Unanswered, ApiError, aiohttp.ClientError, OSError, ssl.SSLError) as error:
-            raise Unreached(f'failed to call webhook: Post "{url}": {error}') from error
+            raise Unreached(f'Post "{url}": {error}') from error
 
     async def _connector(self, client_config: Mapping[str, Any], context: ssl.SSLContext) -> aiohttp.BaseConnector:
         service = client_config.get("service")
@@ -88,12 +100,20 @@ async def _posted(connector: aiohttp.BaseConnector, url: URL, review: Object) ->
     ):
         if answer.status >= 300:
             text = (await answer.content.read(1024)).decode(errors="replace").strip()
-            raise Unreached(f"the server answered {answer.status}: {text}")
+            raise Unreached(_refusal(answer.status, text))
         body = await _limited(answer)
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise Unreached(f"the answer is no JSON: {error}") from error
+
+
+def _refusal(status: int, text: str) -> str:
+    if status in _REFUSALS:
+        return _REFUSALS[status]
+    if status >= 500:
+        return f'an error on the server ("{text or "unknown"}") has prevented the request from succeeding'
+    return f"the server responded with the status code {status} but did not return more information"
 
 
 async def _limited(answer: aiohttp.ClientResponse) -> bytes:

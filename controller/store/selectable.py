@@ -9,10 +9,11 @@ objects share are interned. Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from sys import intern
 from typing import Any
 
-from api.kinds import by_resource, cached_by_table
+from api.kinds import Kind, by_resource, cached_by_table
 
 _TRUE_OR_FALSE = frozenset({"spec.unschedulable", "spec.hostNetwork"})
 # Accepted in selectors, but Kubernetes never fills it in.
@@ -26,10 +27,15 @@ Row = tuple[str, str, str, bool]
 
 @cached_by_table
 def _table(resource: tuple[str, str]) -> tuple[tuple[str, tuple[Row, ...]], ...]:
-    """For each section ("" is the object itself) its rows: (field, leaf, what absence means, whether shared). Raises
-    KeyError for a resource without a row in the table of kinds."""
+    """The rows of a stored kind. Raises KeyError for a resource without a row in the table of kinds."""
+    return _sections(by_resource(*resource).selectable_fields)
+
+
+@lru_cache(maxsize=256)
+def _sections(names: tuple[str, ...]) -> tuple[tuple[str, tuple[Row, ...]], ...]:
+    """For each section ("" is the object itself) its rows: (field, leaf, what absence means, whether shared)."""
     sections: dict[str, list[Row]] = {}
-    for name in by_resource(*resource).selectable_fields:
+    for name in names:
         section, _, leaf = name.rpartition(".")
         if name not in _ALWAYS_EMPTY:
             absent = "false" if name in _TRUE_OR_FALSE else ""
@@ -47,7 +53,23 @@ def _rows(resource: tuple[str, str]) -> tuple[tuple[str, tuple[Row, ...]], ...]:
 def fields_of(resource: tuple[str, str], namespace: str, name: str, obj: Mapping[str, Any]) -> dict[str, str]:
     """Selectable field -> value, metadata.name and metadata.namespace included."""
     fields = {"metadata.name": name, "metadata.namespace": namespace}
-    for where, rows in _rows(resource):
+    _fill(fields, obj, _rows(resource))
+    if resource == ("", "events"):
+        _complete_event(fields, obj)
+    elif resource == ("batch", "jobs"):
+        fields["status.successful"] = str(_section(obj, "status").get("succeeded") or 0)
+    return fields
+
+
+def fields_shown(kind: Kind, namespace: str, name: str, obj: Mapping[str, Any]) -> dict[str, str]:
+    """`fields_of` for an object of a custom kind that is shown in another version than it is stored in."""
+    fields = {"metadata.name": name, "metadata.namespace": namespace}
+    _fill(fields, obj, _sections(kind.selectable_fields))
+    return fields
+
+
+def _fill(fields: dict[str, str], obj: Mapping[str, Any], sections: tuple[tuple[str, tuple[Row, ...]], ...]) -> None:
+    for where, rows in sections:
         section = _section(obj, where)
         for field, leaf, absent, shared in rows:
             value = section.get(leaf)
@@ -57,11 +79,6 @@ def fields_of(resource: tuple[str, str], namespace: str, name: str, obj: Mapping
                 fields[field] = intern(value) if shared else value
             else:
                 fields[field] = _text(value, absent)
-    if resource == ("", "events"):
-        _complete_event(fields, obj)
-    elif resource == ("batch", "jobs"):
-        fields["status.successful"] = str(_section(obj, "status").get("succeeded") or 0)
-    return fields
 
 
 def labels_of(metadata: Mapping[str, Any]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -90,8 +90,8 @@ class Event:
         return b'{"type":"' + self.type.encode() + b'","object":' + self.record.raw + b"}\n"
 
     @cached_property
-    def forms(self) -> dict[str, bytes]:
-        """Lines in other shapes than the stored one, by the shape's name, kept here by who makes them."""
+    def forms(self) -> dict[str, Any]:
+        """What else is shown of this change than what is stored, by the shape's name, kept here by who makes it."""
         return {}
 
     @cached_property

@@ -6,8 +6,8 @@ ask the built-in facts for other kinds. Immutable. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from api.printing import AGE, NAME, Column, age_of, name_of, since
 from api.schema.custom import rules
 from api.schema.custom.jsonpath import Step, find, parse_path
 from api.schema.custom.shaping import drop_nulls, prune, set_defaults
-from api.schema.custom.structural import Structural, parse_structural
+from api.schema.custom.structural import PRESERVE, Structural, parse_structural
 from api.schema.custom.values import NEW, WHOLE, embedded_faults, faults_in, list_faults
 
 _MOST_REPLICAS = 2**31 - 1
@@ -32,6 +32,18 @@ class ScalePaths:
     replicas: str
     status_replicas: str
     selector: str = ""
+
+
+@dataclass(frozen=True)
+class Family:
+    """All versions of one definition, and how its objects get from one to another."""
+
+    name: str
+    """The definition's."""
+    types: dict[str, CustomType] = field(default_factory=dict)
+    """By apiVersion, also of versions that are not served: objects may still be stored in them."""
+    webhook: Mapping[str, Any] | None = None
+    """`spec.conversion.webhook`; None: conversion by name only."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +61,15 @@ class CustomType:
     ruled: bool = False
     stamp: str = ""
     """Which state of which definition this is."""
+    family: Family = field(default=Family(""), repr=False, compare=False)
 
     @staticmethod
-    def of(version: Object, stamp: str = "") -> CustomType:
+    def of(version: Object, stamp: str = "", family: Family | None = None) -> CustomType:
         """From one of `spec.versions` of a definition that passed validation."""
         schema = (version.get("schema") or {}).get("openAPIV3Schema") or {}
         subresources = version.get("subresources") or {}
         paths = subresources.get("scale")
-        root = parse_structural(schema)
+        root = parse_structural(schema or {PRESERVE: True})
         return CustomType(
             schema=schema,
             root=root,
@@ -67,6 +80,7 @@ class CustomType:
             warning=version.get("deprecationWarning") or "",
             stamp=stamp,
             ruled=rules.available() and rules.has_rules(root),
+            family=family or Family(""),
         )
 
     def shape(self, obj: Object, *, pruned: bool = True) -> list[str]:
@@ -100,6 +114,17 @@ class CustomType:
         if not self.columns:
             return [name_of(obj), age_of(obj, now)]
         return [name_of(obj), *(_cell(column, find(obj, path), now) for column, path in self.columns)]
+
+
+def family_of(definition: Object, stamp: str = "") -> Family:
+    """Every version of a definition that passed validation."""
+    spec = definition["spec"]
+    conversion = spec.get("conversion") or {}
+    webhook = conversion.get("webhook") if conversion.get("strategy") == "Webhook" else None
+    family = Family(definition["metadata"]["name"], webhook=webhook)
+    for version in spec["versions"]:
+        family.types[f"{spec['group']}/{version['name']}"] = CustomType.of(version, stamp, family)
+    return family
 
 
 def custom_of(kind: Kind) -> CustomType | None:

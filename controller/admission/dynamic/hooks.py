@@ -16,12 +16,13 @@ from typing import Any, Protocol
 import structlog
 
 from api.errors import ApiError, BadRequest, InternalError
+from api.kinds import Kind
 from api.objects import Object, clone
 from api.patch import json_patch
 from api.schema import check, default
-from controller.admission.attributes import Attributes, Reader
+from controller.admission.attributes import Attributes, Reader, Translator
 from controller.admission.dynamic.expressions import Failed, Scope, first_false
-from controller.admission.dynamic.matching import GROUP, matches
+from controller.admission.dynamic.matching import GROUP, as_kind, matching_kind
 from controller.admission.dynamic.review import (
     VERSIONS,
     Malformed,
@@ -52,10 +53,11 @@ class Caller(Protocol):
 
 @dataclass(frozen=True)
 class Hook:
-    """One webhook of one configuration."""
+    """One webhook of one configuration; `kind` is how it is shown the objects of a write."""
 
     name: str
     config: Mapping[str, Any]
+    kind: Kind
 
     @property
     def ignores_failure(self) -> bool:
@@ -74,11 +76,12 @@ class Hooks:
 
     reader: Reader
     caller: Caller
+    translator: Translator | None = None
 
     async def mutate(self, attributes: Attributes) -> None:
         """Lets mutating webhooks change the object, in place. Raises ApiError."""
         changed_after: list[Hook] = []
-        hooks = self._matching(attributes, MUTATING)
+        hooks = await self._matching(attributes, MUTATING)
         for hook in hooks:
             if await self._mutate(attributes, hook):
                 changed_after = [each for each in hooks[: hooks.index(hook)] if _wants_again(each)]
@@ -87,7 +90,7 @@ class Hooks:
 
     async def validate(self, attributes: Attributes) -> None:
         """Asks validating webhooks, all at once. Raises what the first refusal says."""
-        hooks = self._matching(attributes, VALIDATING)
+        hooks = await self._matching(attributes, VALIDATING)
         if not hooks:
             return
         outcomes = await asyncio.gather(*(self._validate(attributes, hook) for hook in hooks), return_exceptions=True)
@@ -95,22 +98,24 @@ class Hooks:
             if isinstance(outcome, BaseException):
                 raise outcome
 
-    def _matching(self, attributes: Attributes, resource: tuple[str, str]) -> list[Hook]:
+    async def _matching(self, attributes: Attributes, resource: tuple[str, str]) -> list[Hook]:
         found = []
         for record in sorted(self.reader.list(resource).records, key=lambda record: record.key.name):
             for config in record.parse().get("webhooks") or ():
-                hook = Hook(config["name"], config)
-                if matches(attributes, config, config.get("rules") or (), self.reader) and self._meets(
-                    attributes, hook
-                ):
+                kind = matching_kind(attributes, config, config.get("rules") or (), self.reader)
+                if kind is None:
+                    continue
+                hook = Hook(config["name"], config, kind)
+                if not config.get("matchConditions") or self._meets(await self._shown(attributes, hook), hook):
                     found.append(hook)
         return found
+
+    async def _shown(self, attributes: Attributes, hook: Hook) -> Attributes:
+        return await as_kind(attributes, hook.kind, self.translator)
 
     def _meets(self, attributes: Attributes, hook: Hook) -> bool:
         """The match conditions. Raises Forbidden when they cannot be evaluated and failures are not ignored."""
         conditions = hook.config.get("matchConditions") or ()
-        if not conditions:
-            return True
         values = {"object": attributes.obj, "oldObject": attributes.old, "request": request_of(attributes)}
         try:
             return not first_false(Scope(values), conditions)
@@ -121,7 +126,8 @@ class Hooks:
 
     async def _mutate(self, attributes: Attributes, hook: Hook) -> bool:
         """Whether the object changed."""
-        response, obj = await self._ask(attributes, hook), attributes.obj
+        shown = await self._shown(attributes, hook)
+        response, obj = await self._ask(shown, hook), attributes.obj
         if response is None or obj is None:
             return False
         try:
@@ -131,7 +137,9 @@ class Hooks:
         if not patch:
             return False
         before = clone(obj)
-        patched = self._patched(attributes, hook, patch)
+        patched = self._patched(shown, hook, patch)
+        if shown is not attributes and self.translator is not None:
+            patched = await self.translator.translate(hook.kind, attributes.kind, patched)
         obj.clear()
         obj.update(patched)
         return bool(obj != before)
@@ -152,7 +160,7 @@ class Hooks:
         return checked.obj
 
     async def _validate(self, attributes: Attributes, hook: Hook) -> None:
-        await self._ask(attributes, hook)
+        await self._ask(await self._shown(attributes, hook), hook)
 
     async def _ask(self, attributes: Attributes, hook: Hook) -> Mapping[str, Any] | None:
         """The response of a webhook that allows the write; None when it failed and that is ignored."""
@@ -163,7 +171,10 @@ class Hooks:
         try:
             answer = await self.caller.call(hook.config.get("clientConfig") or {}, review, seconds)
             response = response_of(review, answer)
-        except (Unreached, Malformed) as error:
+        except Unreached as error:
+            self._failed(hook, f"failed to call webhook: {error}")
+            return None
+        except Malformed as error:
             self._failed(hook, str(error))
             return None
         for text in response.get("warnings") or ():

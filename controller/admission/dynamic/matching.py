@@ -1,16 +1,20 @@
-"""Which writes a webhook or a policy is about: rules, namespace and object selectors.
+"""Which writes a webhook or a policy is about, by rules and selectors, and in which version it is shown them.
 
-Called by `hooks` and `policies`. Pure but for looking up the namespace. Rules:
+Called by `hooks` and `policies`. Pure but for looking up the namespace and for conversions. Rules:
 https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#matching-requests-rules
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from api.errors import InternalError, Unexplained
+from api.kinds import Kind, cached_by_table, served_kinds
+from api.objects import Object
 from api.selectors import from_object
-from controller.admission.attributes import Attributes, Reader
+from controller.admission.attributes import Attributes, Reader, Translator
 from controller.admission.namespaces import namespace_key
 
 GROUP = "admissionregistration.k8s.io"
@@ -18,31 +22,55 @@ GROUP = "admissionregistration.k8s.io"
 _NAMESPACES = ("", "namespaces")
 
 
-def matches(
+def matching_kind(
     attributes: Attributes, source: Mapping[str, Any], rules: Iterable[Mapping[str, Any]], reader: Reader
-) -> bool:
-    """Whether a write is matched by any of the rules and by the selectors of `source`."""
+) -> Kind | None:
+    """As which kind a write is matched by a rule and by the selectors of `source`; None: it is not."""
     exact = source.get("matchPolicy") == "Exact"
-    if attributes.kind.group == GROUP or not rule_matches_any(attributes, rules, exact=exact):
-        return False
-    return _namespace_selected(attributes, source.get("namespaceSelector"), reader) and _object_selected(
-        attributes, source.get("objectSelector")
-    )
+    kind = None if attributes.kind.group == GROUP else ruled_kind(attributes, tuple(rules), exact=exact)
+    if kind is None or not _namespace_selected(attributes, source.get("namespaceSelector"), reader):
+        return None
+    return kind if _object_selected(attributes, source.get("objectSelector")) else None
 
 
-def rule_matches_any(attributes: Attributes, rules: Iterable[Mapping[str, Any]], *, exact: bool = False) -> bool:
-    """`exact`: a rule about another version of the resource is not about this one."""
-    return any(_rule_matches(attributes, rule, exact) for rule in rules)
+def ruled_kind(attributes: Attributes, rules: Sequence[Mapping[str, Any]], *, exact: bool = False) -> Kind | None:
+    """The kind a rule names: that of the write if any does, else another version of it, unless `exact`."""
+    if any(_rule_matches(attributes, attributes.kind, rule) for rule in rules):
+        return attributes.kind
+    for kind in () if exact or not rules else _equivalents(attributes.kind):
+        if any(_rule_matches(attributes, kind, rule) for rule in rules):
+            return kind
+    return None
 
 
-def _rule_matches(attributes: Attributes, rule: Mapping[str, Any], exact: bool) -> bool:
-    kind = attributes.kind
+@cached_by_table
+def _equivalents(kind: Kind) -> tuple[Kind, ...]:
+    """The other versions and groups in which the objects of a kind are served."""
+    return tuple(each for each in served_kinds() if each.resource == kind.resource and each is not kind and each.stored)
+
+
+async def as_kind(attributes: Attributes, kind: Kind, translator: Translator | None) -> Attributes:
+    """The write with its objects as another version shows them. Raises InternalError when that cannot be had."""
+    if kind is attributes.kind or translator is None:
+        return attributes
+
+    async def shown(obj: Mapping[str, Any] | None) -> Object | None:
+        return None if obj is None else await translator.translate(attributes.kind, kind, obj)
+
+    try:
+        obj, old = await shown(attributes.obj), await shown(attributes.old)
+    except Unexplained as error:
+        raise InternalError(f"Internal error occurred: {error.message}") from error
+    return replace(attributes, kind=kind, obj=obj, old=old, requested=attributes.kind)
+
+
+def _rule_matches(attributes: Attributes, kind: Kind, rule: Mapping[str, Any]) -> bool:
     operations = rule.get("operations") or ()
     if "*" not in operations and attributes.operation.value not in operations:
         return False
     if not _names(rule.get("apiGroups"), kind.group):
         return False
-    if exact and not _names(rule.get("apiVersions"), kind.version):
+    if not _names(rule.get("apiVersions"), kind.version):
         return False
     scope = rule.get("scope") or "*"
     if scope != "*" and (scope == "Namespaced") is not kind.namespaced:

@@ -14,11 +14,12 @@ import structlog
 
 from api import kinds
 from api.errors import Forbidden
+from api.kinds import Kind
 from api.objects import Object, name_of
 from api.selectors import from_object
-from controller.admission.attributes import Attributes, Reader
+from controller.admission.attributes import Attributes, Reader, Translator
 from controller.admission.dynamic.expressions import Failed, Scope, first_false
-from controller.admission.dynamic.matching import GROUP, matches, rule_matches_any
+from controller.admission.dynamic.matching import GROUP, as_kind, matching_kind, ruled_kind
 from controller.admission.dynamic.review import Denied, request_of
 from controller.admission.namespaces import namespace_key
 from controller.store.types import Key
@@ -32,8 +33,9 @@ _log = structlog.get_logger()
 @dataclass(frozen=True)
 class Policies:
     reader: Reader
+    translator: Translator | None = None
 
-    def judge(self, attributes: Attributes) -> None:
+    async def judge(self, attributes: Attributes) -> None:
         """Evaluates every bound policy that is about this write. Raises Denied for the first that denies it."""
         bindings = self.reader.list(BINDINGS).records
         if not bindings:
@@ -42,25 +44,29 @@ class Policies:
             binding = record.parse()
             policy_record = self.reader.get(Key(*POLICIES, "", binding["spec"].get("policyName") or ""))
             if policy_record is not None:
-                self._judge(attributes, policy_record.parse(), binding)
+                await self._judge(attributes, policy_record.parse(), binding)
 
-    def _judge(self, attributes: Attributes, policy: Object, binding: Object) -> None:
-        if not self._concerns(attributes, policy["spec"].get("matchConstraints") or {}):
+    async def _judge(self, attributes: Attributes, policy: Object, binding: Object) -> None:
+        kind = self._concerned(attributes, policy["spec"].get("matchConstraints") or {})
+        if kind is None:
             return
         resources = binding["spec"].get("matchResources")
-        if resources is not None and not self._concerns(attributes, resources, unnamed=True):
+        if resources is not None and self._concerned(attributes, resources, unnamed=True) is None:
             return
+        attributes = await as_kind(attributes, kind, self.translator)
         for params in self._params(attributes, policy, binding):
             for reason, message in self._faults(attributes, policy, params):
                 self._tell(attributes, policy, binding, reason, message)
 
-    def _concerns(self, attributes: Attributes, constraints: Mapping[str, Any], *, unnamed: bool = False) -> bool:
-        """`unnamed`: without rules every resource is meant."""
-        rules = constraints.get("resourceRules") or ()
-        if rule_matches_any(attributes, constraints.get("excludeResourceRules") or ()):
-            return False
+    def _concerned(
+        self, attributes: Attributes, constraints: Mapping[str, Any], *, unnamed: bool = False
+    ) -> Kind | None:
+        """As which kind the write is meant; None: it is not. `unnamed`: without rules every resource is meant."""
+        rules, exact = constraints.get("resourceRules") or (), constraints.get("matchPolicy") == "Exact"
+        if ruled_kind(attributes, constraints.get("excludeResourceRules") or (), exact=exact) is not None:
+            return None
         everything = ({"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*", "*/*"]},)
-        return matches(attributes, constraints, rules or (everything if unnamed else ()), self.reader)
+        return matching_kind(attributes, constraints, rules or (everything if unnamed else ()), self.reader)
 
     def _params(self, attributes: Attributes, policy: Object, binding: Object) -> Iterator[Object | None]:
         """The parameter objects; one None for a policy without. Raises Forbidden when they are needed and missing."""

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from api.errors import ApiError, InternalError
+from api.kinds import Kind
 from api.objects import Object
 from controller.admission.attributes import Attributes, Operation
 from controller.admission.types import User
@@ -34,14 +35,14 @@ class Malformed(ValueError):
 def request_of(attributes: Attributes) -> Object:
     """The `request` of a review, and the variable of that name in CEL."""
     kind, request = attributes.kind, attributes.request
-    gvk = {"group": kind.group, "version": kind.version, "kind": kind.kind}
-    gvr = {"group": kind.group, "version": kind.version, "resource": kind.plural}
+    gvk, gvr = _names_of(kind)
+    asked_gvk, asked_gvr = _names_of(attributes.requested or kind)
     shown: Object = {
         "uid": str(uuid.uuid4()),
         "kind": gvk,
         "resource": gvr,
-        "requestKind": gvk,
-        "requestResource": gvr,
+        "requestKind": asked_gvk,
+        "requestResource": asked_gvr,
         "name": attributes.name,
         "operation": attributes.operation.value,
         "userInfo": user_info(request.user),
@@ -57,6 +58,11 @@ def request_of(attributes: Attributes) -> Object:
     if attributes.subresource:
         shown["subResource"] = shown["requestSubResource"] = attributes.subresource
     return shown
+
+
+def _names_of(kind: Kind) -> tuple[Object, Object]:
+    version = {"group": kind.group, "version": kind.version}
+    return {**version, "kind": kind.kind}, {**version, "resource": kind.plural}
 
 
 def user_info(user: User) -> Object:

@@ -15,6 +15,7 @@ from api.schema.custom.jsonpath import BadPath, parse_path
 from controller.registry.validation.meta import check_metadata, check_updated_metadata
 from controller.registry.validation.rules import Errors, Value, check_immutable, go_form
 from controller.registry.validation.schemas import check_schema
+from controller.registry.validation.webhooks import check_bundle, check_client_config
 
 _SCOPES = ("Cluster", "Namespaced")
 _COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
@@ -47,7 +48,7 @@ def check_definition(errors: Errors, obj: Value) -> None:
 def check_definition_update(errors: Errors, obj: Value, old: Value) -> None:
     check_updated_metadata(errors, obj["metadata"], old["metadata"])
     spec, before = obj.get("spec") or {}, old.get("spec") or {}
-    _check_spec(errors, spec)
+    _check_spec(errors, spec, old)
     _check_status(errors, obj.get("status") or {}, spec)
     check_immutable(errors, "spec.group", spec.get("group"), before.get("group"))
     names, names_before = spec.get("names") or {}, before.get("names") or {}
@@ -85,7 +86,7 @@ def _check_status(errors: Errors, status: Value, spec: Value) -> None:
             errors.append(invalid(f"status.storedVersions[{index}]", name, "must appear in spec.versions"))
 
 
-def _check_spec(errors: Errors, spec: Value) -> None:
+def _check_spec(errors: Errors, spec: Value, old: Value | None = None) -> None:
     _check_group(errors, spec.get("group") or "")
     scope = spec.get("scope") or ""
     if not scope:
@@ -108,7 +109,7 @@ def _check_spec(errors: Errors, spec: Value) -> None:
     _check_names(errors, spec.get("names") or {})
     if versions:
         _check_parts(errors, "spec", {name: versions[0].get(name) for name in shared}, top=True)
-    _check_conversion(errors, spec.get("conversion") or {}, len(versions))
+    _check_conversion(errors, spec.get("conversion") or {}, old)
 
 
 def _check_group(errors: Errors, group: str) -> None:
@@ -234,31 +235,60 @@ def _check_selectable(errors: Errors, path: str, fields: list[Value]) -> None:
             errors.append(invalid(f"{path}[{index}].jsonPath", text, "must not point to fields in metadata"))
 
 
-def _check_conversion(errors: Errors, conversion: Value, versions: int) -> None:
-    strategy = conversion.get("strategy") or ""
-    path = "spec.conversion"
+def _check_conversion(errors: Errors, conversion: Value, old: Value | None) -> None:
+    """`old`: the definition before an update."""
+    strategy, webhook = conversion.get("strategy") or "", conversion.get("webhook")
+    config, path = (webhook or {}).get("clientConfig"), "spec.conversion.webhookClientConfig"
     if not strategy:
-        errors.append(required(f"{path}.strategy"))
+        errors.append(required("spec.conversion.strategy"))
     elif strategy not in ("None", "Webhook"):
-        errors.append(not_supported(f"{path}.strategy", strategy, ("None", "Webhook")))
-    if strategy == "Webhook" and versions > 1:
-        why = "wherry converts between versions by name only, and fields that they do not share would be lost"
-        errors.append(forbidden(f"{path}.strategy", why))
-    webhook = conversion.get("webhook")
-    if strategy != "Webhook":
-        if webhook is not None:
-            detail = 'should not be set when strategy is not set to "Webhook"'
-            errors.append(forbidden(f"{path}.webhookClientConfig", detail))
-        return
-    config = (webhook or {}).get("clientConfig")
-    if not config:
-        errors.append(required(f"{path}.webhookClientConfig", "required when strategy is set to Webhook"))
-    elif ("url" in config) == ("service" in config):
-        detail = "exactly one of url or service is required"
-        errors.append(required(f"{path}.webhookClientConfig", detail))
+        errors.append(not_supported("spec.conversion.strategy", strategy, ("None", "Webhook")))
     reviews = (webhook or {}).get("conversionReviewVersions") or []
-    if not reviews:
-        errors.append(required(f"{path}.conversionReviewVersions", "must specify one or more conversionReviewVersions"))
-    elif not {"v1", "v1beta1"} & set(reviews):
-        detail = "must include at least one of v1, v1beta1"
-        errors.append(invalid(f"{path}.conversionReviewVersions", reviews, detail))
+    if strategy != "Webhook":
+        detail = "should not be set when strategy is not set to Webhook"
+        if config is not None:
+            errors.append(forbidden(path, detail))
+        if reviews:
+            errors.append(forbidden("spec.conversion.conversionReviewVersions", detail))
+        return
+    if config is None:
+        errors.append(required(path, "required when strategy is set to Webhook"))
+    else:
+        check_client_config(errors, path, config)
+        if not _may_be_unusable(old):
+            check_bundle(errors, f"{path}.caBundle", config.get("caBundle") or "")
+    known = old is None or _knows_reviews(_reviews_of(old) or ["v1"])
+    _check_reviews(errors, "spec.conversion.conversionReviewVersions", reviews, known=known)
+
+
+def _check_reviews(errors: Errors, path: str, versions: list[str], *, known: bool) -> None:
+    """`known`: one of them has to be one that is understood here."""
+    if not versions:
+        errors.append(required(path))
+        return
+    for index, version in enumerate(versions):
+        if version in versions[:index]:
+            errors.append(invalid(f"{path}[{index}]", version, "duplicate version"))
+        else:
+            errors += [invalid(f"{path}[{index}]", version, fault) for fault in is_dns_1035_label(version)]
+    if known and not _knows_reviews(versions):
+        errors.append(invalid(path, versions, "must include at least one of v1, v1beta1"))
+
+
+def _reviews_of(definition: Value) -> list[str]:
+    webhook = (definition["spec"].get("conversion") or {}).get("webhook") or {}
+    return webhook.get("conversionReviewVersions") or []
+
+
+def _knows_reviews(versions: list[str]) -> bool:
+    return not {"v1", "v1beta1"}.isdisjoint(versions)
+
+
+def _may_be_unusable(old: Value | None) -> bool:
+    """Whether the CA bundle may be anything: until the definition is established, and where it was so before."""
+    if old is None or not _is_established(old):
+        return True
+    webhook = (old["spec"].get("conversion") or {}).get("webhook") or {}
+    before: Errors = []
+    check_bundle(before, "", (webhook.get("clientConfig") or {}).get("caBundle") or "")
+    return bool(before)

@@ -6,9 +6,12 @@ so that a policy that cannot work is refused when it is written.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
+
+from cryptography.x509 import load_pem_x509_certificates
 
 from api.errors import duplicate, forbidden, invalid, not_supported, required
 from api.names import is_dns_subdomain, is_qualified_name
@@ -99,6 +102,16 @@ def check_client_config(errors: Errors, path: str, config: Value) -> None:
         _check_url(errors, f"{path}.url", url)
     else:
         _check_service(errors, f"{path}.service", service or {})
+
+
+def check_bundle(errors: Errors, path: str, bundle: str) -> None:
+    """Certificates in base64 of PEM, or none."""
+    if not bundle:
+        return
+    try:
+        load_pem_x509_certificates(base64.b64decode(bundle, validate=True))
+    except ValueError:
+        errors.append(invalid(path, bundle, "unable to load root certificates: unable to parse bytes as PEM block"))
 
 
 def _check_url(errors: Errors, path: str, url: str) -> None:

@@ -229,7 +229,7 @@ async def test_server_side_apply_creates_merges_and_refuses_what_others_own(regi
 
 async def test_scale_reads_and_writes_replicas_only(registry: Registry) -> None:
     stored = await registry.create(admin(), DEPLOYMENTS, "shop", a_deployment())
-    shown = registry.scale_of(DEPLOYMENTS, stored).parse()
+    shown = (await registry.scale_of(DEPLOYMENTS, stored)).parse()
     assert (shown["kind"], shown["spec"], shown["status"]) == (
         "Scale",
         {"replicas": 2},
