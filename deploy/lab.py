@@ -52,6 +52,8 @@ class LabState:
     agents: dict[str, int] = field(default_factory=dict)
     nodes: list[str] = field(default_factory=list)
     routed: int = 0
+    machines: list[str] = field(default_factory=list)
+    """Namespaces outside the cluster."""
     controller_flags: list[str] = field(default_factory=list)
     agent_flags: list[str] = field(default_factory=list)
 
@@ -129,7 +131,8 @@ class Lab:
         for node in self.state.nodes:
             asyncio.run(stop_containerd(self.node_dir(node), purge=True))
             _ip("netns", "del", self._namespace(node), check=False)
-        _ip("netns", "del", self._namespace(self._router), check=False)
+        for namespace in (*self.state.machines, self._namespace(self._router)):
+            _ip("netns", "del", namespace, check=False)
         for bridge in (self.bridge, self._far_bridge):
             _ip("link", "del", bridge, check=False)
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -236,6 +239,16 @@ class Lab:
         _ip("-n", namespace, "route", "add", "default", "via", self._address(0, far=far))
         if self.state.routed and not far:
             _ip("-n", namespace, "route", "add", self._far_subnet, "via", self._address(_ROUTER))
+
+    def add_machine(self, name: str, place: int) -> tuple[str, str]:
+        """One more machine on the first nodes' link, which is no node; its network namespace and its address."""
+        namespace, address = self._namespace(f"{self.state.tag}{name}"), self._address(place)
+        self.state.machines.append(namespace)
+        self._save()
+        _ip("netns", "add", namespace)
+        _ip("-n", namespace, "link", "set", "lo", "up")
+        _plug(namespace, "eth0", f"{self.bridge}{name}", self.bridge, f"{address}/24")
+        return namespace, address
 
     def _make_router(self) -> None:
         """A namespace with a foot on each bridge, and the way to it for the controller."""
