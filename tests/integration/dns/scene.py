@@ -102,12 +102,18 @@ class Scene:
         return find_processes(self.node_id)
 
     def query(self, name: str, kind: str = "A", seconds: float = 5.0, server: str = SERVER) -> dns.message.Message:
-        """One UDP query; TimeoutError without an answer."""
-        question = dns.message.make_query(name, kind)
+        """One UDP query, sent again each second as resolvers do; TimeoutError without an answer."""
+        question = dns.message.make_query(name, kind).to_wire()
+        last = time.monotonic() + seconds
         with self.client() as client:
-            client.settimeout(seconds)
-            client.sendto(question.to_wire(), (server, 53))
-            return dns.message.from_wire(client.recv(65535))
+            client.settimeout(min(seconds, 1))
+            while True:
+                client.sendto(question, (server, 53))
+                try:
+                    return dns.message.from_wire(client.recv(65535))
+                except TimeoutError:
+                    if time.monotonic() >= last:
+                        raise
 
     def addresses(self, name: str, kind: str = "A") -> list[str]:
         """The addresses of a name; [] for none."""
