@@ -15,6 +15,7 @@ from controller.admission.types import Request, User, utc_now
 from controller.pki.authority import Authority
 from controller.reconcilers.actions import Executor
 from controller.reconcilers.certificates import CertificateSigner
+from controller.reconcilers.cluster_roles import ClusterRoleAggregation
 from controller.reconcilers.daemonset_watch import DaemonSetReconciler
 from controller.reconcilers.deployment_watch import DeploymentReconciler
 from controller.reconcilers.disruption import DisruptionReconciler
@@ -97,6 +98,7 @@ def build(registry: Registry, liveness: Liveness, settings: Settings) -> list[Re
         PodGarbageCollector(views, settings.terminated_pods, utc_now),
         ResourceQuotaReconciler(views, utc_now),
         ClaimProtection(views),
+        ClusterRoleAggregation(views),
         CertificateSigner(views, settings.authority, utc_now),
         VolumeProtection(views),
         ServiceClaims(views, registry.ranges),

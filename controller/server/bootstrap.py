@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
-from api.errors import AlreadyExists
+from api.errors import AlreadyExists, Conflict, NotFound
 from api.ingress import CLASS_NAME, CONTROLLER
 from api.kinds import Kind, by_resource
-from api.objects import Object, annotations_of, name_of
+from api.objects import Object, annotations_of, clone, name_of, uid_of
 from controller.admission.types import MASTERS_GROUP, Request, User
-from controller.registry import Registry
+from controller.registry import DeleteOptions, Registry
 from controller.server.default_roles import AUTOUPDATE, GROUP, cluster_role_bindings, cluster_roles
+from controller.server.rbac import Rule, missing_in
 from controller.store.types import Key
 
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
@@ -33,42 +35,56 @@ _SYSTEM = User("system:apiserver", groups=(MASTERS_GROUP,))
 
 async def ensure_defaults(registry: Registry) -> None:
     """Creates what is missing, all at once, and adds what default roles have gained. Raises ApiError."""
-    wanted: list[tuple[Kind, Object, str]] = []
+    wanted: list[tuple[Kind, Object]] = []
     for name in NAMESPACES:
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-        wanted.append((by_resource("", "namespaces"), namespace, ""))
-    wanted.append((by_resource("networking.k8s.io", "ingressclasses"), _INGRESS_CLASS, ""))
-    wanted += [(by_resource(GROUP, "clusterroles"), role, "rules") for role in cluster_roles()]
-    wanted += [(by_resource(GROUP, "clusterrolebindings"), binding, "subjects") for binding in cluster_role_bindings()]
+        wanted.append((by_resource("", "namespaces"), namespace))
+    wanted.append((by_resource("networking.k8s.io", "ingressclasses"), clone(_INGRESS_CLASS)))
+    wanted += [(by_resource(GROUP, "clusterroles"), role) for role in cluster_roles()]
+    wanted += [(by_resource(GROUP, "clusterrolebindings"), binding) for binding in cluster_role_bindings()]
     results = await asyncio.gather(*(_ensure(registry, *entry) for entry in wanted), return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result
 
 
-async def _ensure(registry: Registry, kind: Kind, wanted: Object, field: str = "") -> None:
+async def _ensure(registry: Registry, kind: Kind, wanted: Object) -> None:
     group, plural = kind.resource
     record = registry.store.get(Key(group, plural, "", name_of(wanted)))
     request = Request(_SYSTEM, field_manager=FIELD_MANAGER)
-    if record is None:
-        try:
-            await registry.create(request, kind, "", wanted)
-        except AlreadyExists:
-            return  # another controller of this cluster was faster
+    if record is not None and kind.group == GROUP:
+        present = record.parse()
+        if annotations_of(present).get(AUTOUPDATE) == "false":
+            return
+        if present.get("roleRef") == wanted.get("roleRef"):
+            await registry.modify(request, kind, "", name_of(wanted), lambda obj: _completed(obj, wanted))
+            return
+        with suppress(NotFound, Conflict):  # a binding cannot be turned to another role
+            await registry.delete(request, kind, "", name_of(wanted), DeleteOptions(uid=uid_of(present)))
+    elif record is not None:
         return
-    if field and not _is_frozen(record.parse()):
-        await registry.modify(request, kind, "", name_of(wanted), lambda obj: _with_missing(obj, wanted, field))
+    with suppress(AlreadyExists):  # another controller of this cluster was faster
+        await registry.create(request, kind, "", wanted)
 
 
-def _is_frozen(obj: Mapping[str, Any]) -> bool:
-    return annotations_of(obj).get(AUTOUPDATE) == "false"
+def _completed(obj: Object, wanted: Mapping[str, Any]) -> Object | None:
+    """`obj` with what it lacks of `wanted`, None when it lacks nothing: labels, annotations, rules that what it has
+    does not cover, selectors, subjects. The rules of an aggregated role are the reconciler's."""
+    before = clone(obj)
+    for name in ("labels", "annotations"):
+        obj["metadata"][name] = {**wanted["metadata"][name], **(obj["metadata"].get(name) or {})}
+    aggregation = wanted.get("aggregationRule")
+    if aggregation is not None:
+        present = obj.get("aggregationRule") or {}
+        obj["aggregationRule"] = {"clusterRoleSelectors": _joined(present, aggregation, "clusterRoleSelectors")}
+    elif "rules" in wanted:
+        held = [Rule.of(rule) for rule in obj.get("rules") or ()]
+        obj["rules"] = [*(obj.get("rules") or ()), *(rule for rule in wanted["rules"] if missing_in(held, [rule]))]
+    if "subjects" in wanted:
+        obj["subjects"] = _joined(obj, wanted, "subjects")
+    return obj if obj != before else None
 
 
-def _with_missing(obj: Object, wanted: Mapping[str, Any], field: str) -> Object | None:
-    """`obj` with the entries of `wanted[field]` it lacks, None when it lacks none."""
-    held = obj.get(field) or []
-    missing = [entry for entry in wanted[field] if entry not in held]
-    if not missing:
-        return None
-    obj[field] = held + missing
-    return obj
+def _joined(present: Mapping[str, Any], wanted: Mapping[str, Any], field: str) -> list[Any]:
+    held = present.get(field) or []
+    return [*held, *(entry for entry in wanted[field] if entry not in held)]

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
-from api.selectors import LabelSelector, from_object
+from api.objects import Object
 from controller.admission.types import User
 from controller.server.authorization import ALLOWED, NO_OPINION, Attributes, Decision
 from controller.store import Query, Store
@@ -78,18 +79,24 @@ class Rule:
         _, slash, subresource = resource.partition("/")
         return bool(slash) and f"*/{subresource}" in self.resources
 
-    def split(self) -> Iterator[Rule]:
-        """The same rule as rules of one verb, group, resource and name each, for `covers`."""
-        for verb in self.verbs:
-            for url in self.urls:
-                yield Rule(frozenset({verb}), urls=frozenset({url}))
-            for group in self.groups:
-                for resource in self.resources:
-                    base = (frozenset({verb}), frozenset({group}), frozenset({resource}))
-                    if not self.names:
-                        yield Rule(*base)
-                    for name in self.names:
-                        yield Rule(*base, frozenset({name}))
+
+def pieces_of(wire: Mapping[str, Any]) -> Iterator[Object]:
+    """A PolicyRule as rules of one verb, group, resource and name each, in Kubernetes' order, for `covers`."""
+    verbs, names = wire.get("verbs") or (), wire.get("resourceNames") or ()
+    for group, resource, verb in product(wire.get("apiGroups") or (), wire.get("resources") or (), verbs):
+        piece: Object = {"apiGroups": [group], "resources": [resource], "verbs": [verb]}
+        if not names:
+            yield piece
+        yield from ({**piece, "resourceNames": [name]} for name in names)
+    for url, verb in product(wire.get("nonResourceURLs") or (), verbs):
+        yield {"nonResourceURLs": [url], "verbs": [verb]}
+
+
+def missing_in(held: Iterable[Rule], wanted: Iterable[Mapping[str, Any]]) -> list[Object]:
+    """The pieces of `wanted` that none of the rules covers."""
+    mine = tuple(held)
+    pieces = (piece for rule in wanted for piece in pieces_of(rule))
+    return [piece for piece in pieces if not any(rule.covers(Rule.of(piece)) for rule in mine)]
 
 
 def _holds(mine: frozenset[str], wanted: frozenset[str]) -> bool:
@@ -130,26 +137,16 @@ class Rbac:
             found = self._rules[key] = tuple(dict.fromkeys(self._collect(user, namespace)))
         return found
 
-    def rules_of_role(self, role_ref: Mapping[str, Any], namespace: str) -> tuple[Rule, ...]:
-        """The rules of the role a binding in `namespace` ("" for a cluster one) names; none if it is missing."""
+    def rules_of_role(self, role_ref: Mapping[str, Any], namespace: str) -> list[Object] | None:
+        """The rules of the role a binding in `namespace` ("" for a cluster one) names; None if it is missing."""
         name = role_ref.get("name") or ""
         if role_ref.get("kind") == "ClusterRole":
             record = self._store.get(Key(GROUP, "clusterroles", "", name))
         else:
             record = self._store.get(Key(GROUP, "roles", namespace, name))
         if record is None:
-            return ()
-        role = record.parse()
-        rules = [Rule.of(rule) for rule in role.get("rules") or ()]
-        for selector in (role.get("aggregationRule") or {}).get("clusterRoleSelectors") or ():
-            rules += self._aggregated(from_object(selector), name)
-        return tuple(dict.fromkeys(rules))
-
-    def _aggregated(self, selector: LabelSelector, aggregate: str) -> Iterator[Rule]:
-        """The rules of every ClusterRole a selector picks, as the aggregation controller would copy them."""
-        for record in self._store.list((GROUP, "clusterroles"), Query(labels=selector)).records:
-            if record.key.name != aggregate:
-                yield from (Rule.of(rule) for rule in record.parse().get("rules") or ())
+            return None
+        return record.parse().get("rules") or []
 
     def _collect(self, user: User, namespace: str) -> Iterator[Rule]:
         yield from self._bound(user, ("clusterrolebindings", ""))
@@ -161,7 +158,8 @@ class Rbac:
         for record in self._store.list((GROUP, plural), Query(namespace=namespace)).records:
             binding = record.parse()
             if applies_to(binding.get("subjects") or (), user, namespace):
-                yield from self.rules_of_role(binding.get("roleRef") or {}, namespace)
+                rules = self.rules_of_role(binding.get("roleRef") or {}, namespace)
+                yield from (Rule.of(rule) for rule in rules or ())
 
     def _changed(self, event: Event) -> None:
         del event

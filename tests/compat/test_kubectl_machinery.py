@@ -81,6 +81,24 @@ def test_a_definition_makes_a_kind_like_any_other(cluster: Cluster) -> None:
     assert "could not find the requested resource" in cluster.refused("get", "--raw", "/apis/shop.example.com/v1")
 
 
+def test_a_charts_rules_become_part_of_the_default_roles(cluster: Cluster) -> None:
+    labels = "rbac.authorization.k8s.io/aggregate-to-view=true"
+    cluster.kubectl("create", "clusterrole", "gadgets", "--verb=get,list", "--resource=configmaps,nodes")
+    cluster.kubectl("create", "rolebinding", "vera", "--clusterrole=edit", "--user=vera")
+    may = ("auth", "can-i", "list", "roles", "--as=vera")
+    assert cluster.kubectl("auth", "can-i", "create", "deployments", "--as=vera").strip() == "yes"
+    cluster.refused(*may)
+    rules = [{"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles"], "verbs": ["list"]}]
+    cluster.kubectl("patch", "clusterrole", "gadgets", "--type=merge", "-p", text({"rules": rules}))
+    cluster.kubectl("label", "clusterrole", "gadgets", labels)
+    eventually(lambda: cluster.kubectl(*may).strip() == "yes", 10, "the rule in edit, by way of view")
+    kinds = {"kind": "ClusterRole", "apiVersion": "rbac.authorization.k8s.io/v1"}
+    role = {**kinds, "metadata": {"name": "gadgets"}, "rules": rules}
+    cluster.kubectl("auth", "reconcile", "-f", "-", stdin=text(role))
+    cluster.kubectl("delete", "clusterrole", "gadgets")
+    eventually(lambda: "gadgets" not in cluster.kubectl("get", "clusterrole", "admin", "-o", "yaml"), 10, "its end")
+
+
 def test_a_certificate_is_asked_for_approved_and_issued(cluster: Cluster) -> None:
     _, csr = request_for("eve", "devs")
     spec = {

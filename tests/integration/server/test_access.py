@@ -130,6 +130,32 @@ async def test_nobody_hands_out_rights_he_lacks(cluster: Cluster, tmp_path: Path
         assert (await eve.post(f"{RBAC}/clusterrolebindings", bound)).status == 403
 
 
+async def test_an_aggregated_role_and_a_missing_one_are_no_way_around_it(cluster: Cluster, tmp_path: Path) -> None:
+    await _grant_role_writing(cluster, "eve")
+    merge = {"Content-Type": "application/merge-patch+json"}
+    selector = {"matchLabels": {"rbac.example.com/part": "yes"}}
+    gathered = {"metadata": {"name": "all"}, "aggregationRule": {"clusterRoleSelectors": [selector]}}
+    roles, bindings = f"{RBAC}/clusterroles", f"{RBAC}/clusterrolebindings"
+    wide = {"metadata": {"name": "w"}, "rules": [{"apiGroups": ["apps"], "resources": ["x", "y"], "verbs": ["a", "b"]}]}
+    bound = {
+        "metadata": {"name": "later"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "not-there-yet"},
+    }
+    async with cluster.certified(Subject("eve", ("devs",)), tmp_path) as eve:
+        refused = await eve.post(roles, gathered)
+        why = "must have cluster-admin privileges to use the aggregationRule"
+        assert refused.message == f'clusterroles.rbac.authorization.k8s.io "all" is forbidden: {why}'
+        assert (await cluster.admin.post(roles, gathered)).status == 201
+        assert (await eve.ask("PATCH", f"{roles}/all", {"aggregationRule": None}, headers=merge)).status == 403
+        tidied = {"metadata": {"finalizers": ["example.com/held"]}}
+        assert (await eve.ask("PATCH", f"{roles}/all", tidied, headers=merge)).status == 200
+        assert (await eve.post(bindings, bound)).status == 404
+        told = (await eve.post(roles, wide)).message.splitlines()
+        who = 'user "eve" (groups=["devs" "system:authenticated"])'
+        assert f"{who} is attempting to grant RBAC permissions not currently held:" in told[0]
+        assert told[1:] == [f'{{APIGroups:["apps"], Resources:["{name}"], Verbs:["a" "b"]}}' for name in ("x", "y")]
+
+
 async def test_impersonation_needs_the_right_and_then_is_the_other(cluster: Cluster, tmp_path: Path) -> None:
     as_eve = {"Impersonate-User": "eve", "Impersonate-Group": "devs"}
     whoami = await cluster.admin.ask(
@@ -293,9 +319,21 @@ async def test_a_review_says_what_a_request_would_meet(cluster: Cluster) -> None
 async def test_defaults_are_mended_at_a_restart_but_not_what_is_frozen(cluster: Cluster) -> None:
     merge = {"Content-Type": "application/merge-patch+json"}
     frozen = {"metadata": {"annotations": {"rbac.authorization.kubernetes.io/autoupdate": "false"}}, "rules": []}
-    await cluster.admin.ask("PATCH", f"{RBAC}/clusterroles/view", {"rules": []}, headers=merge)
-    await cluster.admin.ask("PATCH", f"{RBAC}/clusterroles/edit", frozen, headers=merge)
+    part = f"{RBAC}/clusterroles/system:aggregate-to"
+    await cluster.admin.ask("PATCH", f"{part}-view", {"rules": [], "metadata": {"labels": None}}, headers=merge)
+    await cluster.admin.ask("PATCH", f"{part}-edit", frozen, headers=merge)
+    discovery = (await cluster.admin.get(f"{RBAC}/clusterrolebindings/system:discovery")).json
+    await cluster.admin.ask("DELETE", f"{RBAC}/clusterrolebindings/system:discovery")
+    discovery["roleRef"]["name"] = "system:monitoring"
+    discovery["metadata"].pop("resourceVersion")
+    assert (await cluster.admin.post(f"{RBAC}/clusterrolebindings", discovery)).status == 201
     await ensure_defaults(cluster.services.registry)
-    view = (await cluster.admin.get(f"{RBAC}/clusterroles/view")).json
-    edit = (await cluster.admin.get(f"{RBAC}/clusterroles/edit")).json
+    view = (await cluster.admin.get(f"{part}-view")).json
+    edit = (await cluster.admin.get(f"{part}-edit")).json
     assert view["rules"] and not edit.get("rules")
+    assert view["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-view"] == "true"
+    mended = (await cluster.admin.get(f"{RBAC}/clusterrolebindings/system:discovery")).json
+    assert mended["roleRef"]["name"] == "system:discovery"
+    version = view["metadata"]["resourceVersion"]
+    await ensure_defaults(cluster.services.registry)
+    assert (await cluster.admin.get(f"{part}-view")).json["metadata"]["resourceVersion"] == version
