@@ -52,7 +52,7 @@ class FieldError:
     body: str
 
     def __str__(self) -> str:
-        return f"{self.field}: {self.body}" if self.field else self.body
+        return f"{self.field}: {self.body}"
 
     def cause(self) -> Cause:
         return Cause(self.reason, self.body, self.field)

@@ -1,7 +1,7 @@
 """RFC 6902 JSON patch, on the jsonpatch library.
 
 A patch that is no list of operations is 400; one that cannot be carried out (failed test, missing path) is 422, with
-the sentence Kubernetes has for it and, which Kubernetes does not say, what could not be done. Called through api.patch.
+the one sentence Kubernetes has for all of them. Called through api.patch.
 """
 
 from __future__ import annotations
@@ -29,22 +29,11 @@ def json_patch(obj: Object, patch: Any) -> Object:
             f"The allowed maximum operations in a JSON patch is {_MOST_OPERATIONS}, got {len(patch)}",
         )
     patched: Any = obj
-    for place, operation in enumerate(patch):
+    for operation in patch:
         try:
             patched = jsonpatch.JsonPatch([operation]).apply(patched, in_place=True)
         except (jsonpatch.JsonPatchException, JsonPointerException, TypeError, KeyError, ValueError) as fault:
-            raise Invalid(f"{_REFUSED}: {_told(place, operation)}: {_reason(fault)}", {}) from fault
+            raise Invalid(_REFUSED, {}) from fault
     if not isinstance(patched, dict):
-        raise Invalid(f"{_REFUSED}: it leaves no object", {})
+        raise Invalid(_REFUSED, {})
     return patched
-
-
-def _told(place: int, operation: Object) -> str:
-    return f"operation {place} ({operation.get('op')} {operation.get('path')})"[:200]
-
-
-def _reason(fault: Exception) -> str:
-    """One line; jsonpatch's own errors name the member or the value."""
-    if isinstance(fault, KeyError):
-        return f"{fault} does not exist"
-    return " ".join(str(fault).split())[:300] or type(fault).__name__

@@ -18,7 +18,9 @@ _RBAC = "rbac.authorization.k8s.io"
 _NETWORKING, _STORAGE = "networking.k8s.io", "storage.k8s.io"
 _ROLE = Strategy(create_on_update=True)
 _ADMISSION = "admissionregistration.k8s.io"
-_HOOKS = Strategy(prepare_create=start(None), prepare_update=keep_status_and_count("webhooks"))
+_HOOKS = Strategy(
+    prepare_create=start(None), prepare_update=keep_status_and_count("webhooks"), unconditional_update=False
+)
 _BALANCED: Object = {"loadBalancer": {}}
 
 _STRATEGIES: dict[tuple[str, str], Strategy] = {
@@ -40,7 +42,6 @@ _STRATEGIES: dict[tuple[str, str], Strategy] = {
     ("apps", "replicasets"): workloads.REPLICA_SET,
     ("apps", "statefulsets"): workloads.STATEFUL_SET,
     ("apps", "daemonsets"): workloads.DAEMON_SET,
-    ("apps", "controllerrevisions"): Strategy(unconditional_update=False),
     ("batch", "jobs"): batch.JOB,
     ("batch", "cronjobs"): batch.CRON_JOB,
     ("autoscaling", "horizontalpodautoscalers"): extras.AUTOSCALER,
@@ -54,8 +55,9 @@ _STRATEGIES: dict[tuple[str, str], Strategy] = {
     ("coordination.k8s.io", "leases"): Strategy(create_on_update=True, unconditional_update=False),
     (_ADMISSION, "mutatingwebhookconfigurations"): _HOOKS,
     (_ADMISSION, "validatingwebhookconfigurations"): _HOOKS,
-    (_ADMISSION, "validatingadmissionpolicies"): spec_and_status({}),
-    (_ADMISSION, "validatingadmissionpolicybindings"): spec_and_status(None),
+    (_ADMISSION, "validatingadmissionpolicies"): replace(spec_and_status({}), unconditional_update=False),
+    (_ADMISSION, "validatingadmissionpolicybindings"): replace(spec_and_status(None), unconditional_update=False),
+    ("node.k8s.io", "runtimeclasses"): Strategy(create_on_update=True, unconditional_update=False),
     ("certificates.k8s.io", "certificatesigningrequests"): certificates.SIGNING_REQUEST,
     ("apiextensions.k8s.io", "customresourcedefinitions"): custom.DEFINITION,
     (_RBAC, "roles"): _ROLE,

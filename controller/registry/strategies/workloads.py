@@ -71,7 +71,7 @@ def _count_template(daemon_set: Object, number: int) -> None:
 
 
 _count_spec = keep_status_and_count("spec")
-STATEFUL_SET = replace(spec_and_status({"replicas": 0, "availableReplicas": 0}), unconditional_update=False)
+STATEFUL_SET = spec_and_status({"replicas": 0, "availableReplicas": 0})
 DAEMON_SET = replace(spec_and_status({}), prepare_create=prepare_daemon_set, prepare_update=prepare_daemon_set_update)
 REPLICATION_CONTROLLER = replace(spec_and_status({"replicas": 0}), garbage_collection="orphan")
 POD_TEMPLATE = replace(spec_and_status(None, counted=("template",)), returns_deleted=True)

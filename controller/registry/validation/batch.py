@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from api.errors import FieldError, duplicate, invalid, not_supported, required
 from api.names import is_dns_label, is_dns_subdomain, is_qualified_name
 from controller.registry.validation.cron import schedule_fault
+from controller.registry.validation.internal import internal
 from controller.registry.validation.meta import check_metadata, check_updated_metadata
 from controller.registry.validation.rules import (
     IMMUTABLE,
@@ -255,9 +256,9 @@ def _check_same_template(errors: Errors, spec: Value, before: Value) -> None:
     if before.get("suspend"):
         now, was = _unplaced(now), _unplaced(was)
     if now.get("spec") != was.get("spec"):
-        errors.append(invalid("spec.template.spec", now.get("spec"), IMMUTABLE))
+        errors.append(invalid("spec.template.spec", internal("core.v1.PodSpec", now.get("spec")), IMMUTABLE))
     elif now != was:
-        errors.append(invalid("spec.template", now, IMMUTABLE))
+        errors.append(invalid("spec.template", internal("core.v1.PodTemplateSpec", now), IMMUTABLE))
 
 
 def _unplaced(template: Value) -> Value:

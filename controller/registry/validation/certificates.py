@@ -13,7 +13,9 @@ from cryptography import x509
 from api.errors import duplicate, forbidden, invalid, not_supported, required
 from api.names import is_dns_label, is_dns_subdomain, is_path_segment
 from controller.registry.validation.meta import check_metadata, check_updated_metadata
-from controller.registry.validation.rules import Errors, Value, check_name, check_quantity_not_negative
+from controller.registry.validation.resources import check_container_resources
+from controller.registry.validation.rules import Errors, Value, check_immutable, check_labels, check_name
+from controller.registry.validation.scheduling import check_tolerations
 
 _USAGES = frozenset(
     (
@@ -114,13 +116,16 @@ def _check_conditions(errors: Errors, obj: Value) -> None:
 
 
 def check_runtime_class(errors: Errors, obj: Value) -> None:
-    check_metadata(errors, obj["metadata"], is_dns_subdomain, namespaced=False)
+    check_metadata(errors, obj["metadata"], is_dns_subdomain, namespaced=False, finalizers=False)
     check_name(errors, "handler", obj.get("handler") or "", is_dns_label)
-    for name, amount in ((obj.get("overhead") or {}).get("podFixed") or {}).items():
-        check_quantity_not_negative(errors, f"overhead.podFixed.{name}", amount)
+    if (overhead := obj.get("overhead")) is not None:
+        check_container_resources(errors, "overhead", {"limits": overhead.get("podFixed")})
+    if (scheduling := obj.get("scheduling")) is not None:
+        check_labels(errors, "scheduling.nodeSelector", scheduling.get("nodeSelector"))
+        check_tolerations(errors, "scheduling.tolerations", scheduling.get("tolerations") or [])
 
 
 def check_runtime_class_update(errors: Errors, obj: Value, old: Value) -> None:
-    check_updated_metadata(errors, obj["metadata"], old["metadata"])
-    if obj.get("handler") != old.get("handler"):
-        errors.append(invalid("handler", obj.get("handler"), "field is immutable"))
+    check_runtime_class(errors, obj)
+    check_updated_metadata(errors, obj["metadata"], old["metadata"], finalizers=False)
+    check_immutable(errors, "handler", obj.get("handler"), old.get("handler"))

@@ -18,6 +18,7 @@ from controller.registry.validation import (
     autoscaling,
     batch,
     certificates,
+    claims,
     config,
     coordination,
     definitions,
@@ -137,7 +138,7 @@ _RULES: dict[tuple[str, str], Rules] = {
     ("policy", "PodDisruptionBudget"): Rules(limits.check_budget, limits.check_budget_update, _METADATA_ONLY),
     ("scheduling.k8s.io", "PriorityClass"): Rules(limits.check_priority_class, limits.check_priority_class_update),
     ("", "PersistentVolume"): Rules(storage.check_volume, storage.check_volume_update, _METADATA_ONLY),
-    ("", "PersistentVolumeClaim"): Rules(storage.check_claim, storage.check_claim_update, _METADATA_ONLY),
+    ("", "PersistentVolumeClaim"): Rules(claims.check_claim, claims.check_claim_update, _METADATA_ONLY),
     (_STORAGE, "StorageClass"): Rules(storage.check_storage_class, storage.check_storage_class_update),
     ("certificates.k8s.io", "CertificateSigningRequest"): Rules(
         certificates.check_signing_request,

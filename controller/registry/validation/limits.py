@@ -12,8 +12,15 @@ from typing import Any
 from api.errors import duplicate, forbidden, invalid, not_supported, required
 from api.names import is_dns_subdomain
 from api.quantity import canonical, parse_quantity
-from controller.registry.validation.meta import check_metadata, check_updated_metadata
-from controller.registry.validation.resources import COUNTED, check_quantity, is_overcommit_allowed
+from controller.registry.validation.internal import internal
+from controller.registry.validation.meta import check_any_name, check_metadata, check_updated_metadata
+from controller.registry.validation.resources import (
+    COUNTED,
+    check_container_resource_name,
+    check_quantity,
+    check_resource_name,
+    is_overcommit_allowed,
+)
 from controller.registry.validation.rules import (
     IMMUTABLE,
     Errors,
@@ -89,12 +96,12 @@ def check_limit_range_update(errors: Errors, limit_range: Value, old: Value) -> 
 
 
 def check_budget(errors: Errors, budget: Value) -> None:
-    check_metadata(errors, budget["metadata"], is_dns_subdomain, namespaced=True)
     _check_budget_spec(errors, budget.get("spec") or {})
+    check_any_name(errors, budget["metadata"])
 
 
 def check_budget_update(errors: Errors, budget: Value, old: Value) -> None:
-    check_updated_metadata(errors, budget["metadata"], old["metadata"])
+    del old
     _check_budget_spec(errors, budget.get("spec") or {})
 
 
@@ -153,7 +160,8 @@ def _check_scope_selector(errors: Errors, path: str, selector: Value, spec: Valu
             errors.append(invalid(f"{path}.scopeName", scope, "unsupported scope"))
         for name in sorted(spec.get("hard") or ()):
             if _is_standard(name) and not _fits(scope, name):
-                errors.append(invalid(path, selector, "unsupported scope applied to resource"))
+                shown = internal("core.v1.ScopeSelector", selector)
+                errors.append(invalid(path, shown, "unsupported scope applied to resource"))
         if scope in _EXISTS_ONLY and operator != "Exists":
             listed = "ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, "
             listed += "ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity"
@@ -181,10 +189,8 @@ def _check_quota_status(errors: Errors, status: Value) -> None:
 def _check_amounts(errors: Errors, path: str, amounts: Mapping[str, Any]) -> None:
     for name in sorted(amounts):
         here = f"{path}[{name}]"
-        check_qualified(errors, here, name)
+        check_resource_name(errors, here, name)
         if "/" not in name and not _is_standard(name):
-            if name != "storage":
-                errors.append(invalid(here, name, "must be a standard resource type or fully qualified"))
             errors.append(invalid(here, name, "must be a standard resource for quota"))
         check_quantity(errors, here, name, amounts[name])
 
@@ -203,21 +209,28 @@ def _fits(scope: str, resource: str) -> bool:
 
 
 def _check_limit(errors: Errors, path: str, kind: str, limit: Value) -> None:
-    fields = ("max", "min", "default", "defaultRequest", "maxLimitRequestRatio")
-    for field in ("default", "defaultRequest") if kind == "Pod" else ():
-        if limit.get(field):
-            errors.append(forbidden(f"{path}.{field}", "may not be specified when `type` is 'Pod'"))
-    if kind == "PersistentVolumeClaim" and not any("storage" in (limit.get(field) or {}) for field in ("min", "max")):
-        detail = "either minimum or maximum storage value is required, but neither was provided"
-        errors.append(required(f"{path}.limits", detail))
-    names: set[str] = set()
-    for field in fields:
-        for name in limit.get(field) or ():
-            check_qualified(errors, f"{path}.{field}[{name}]", name)
+    fields, names = [], set()
+    check = check_container_resource_name if kind in ("Pod", "Container") else check_resource_name
+    for field in ("max", "min", "default", "defaultRequest", "maxLimitRequestRatio"):
+        if field == "maxLimitRequestRatio" and kind == "PersistentVolumeClaim":
+            _check_storage_bounds(errors, path, limit)
+        if kind == "Pod" and field.startswith("default"):
+            if limit.get(field):
+                errors.append(forbidden(f"{path}.{field}", "may not be specified when `type` is 'Pod'"))
+            continue
+        fields.append(field)
+        for name in sorted(limit.get(field) or ()):
+            check(errors, f"{path}.{field}[{name}]", name)
             names.add(name)
     for name in sorted(names):
         texts = {field: (limit.get(field) or {}).get(name) for field in fields}
         _check_bounds(errors, path, name, {field: text for field, text in texts.items() if text is not None})
+
+
+def _check_storage_bounds(errors: Errors, path: str, limit: Value) -> None:
+    if not any("storage" in (limit.get(field) or {}) for field in ("min", "max")):
+        detail = "either minimum or maximum storage value is required, but neither was provided"
+        errors.append(required(f"{path}.limits", detail))
 
 
 def _check_bounds(errors: Errors, path: str, name: str, texts: Mapping[str, Any]) -> None:
@@ -247,7 +260,8 @@ def _check_bounds(errors: Errors, path: str, name: str, texts: Mapping[str, Any]
 
 def _check_budget_spec(errors: Errors, spec: Value) -> None:
     if spec.get("minAvailable") is not None and spec.get("maxUnavailable") is not None:
-        errors.append(invalid("spec", spec, "minAvailable and maxUnavailable cannot be both set"))
+        shown = internal("policy.v1.PodDisruptionBudgetSpec", spec)
+        errors.append(invalid("spec", shown, "minAvailable and maxUnavailable cannot be both set"))
     for field in ("minAvailable", "maxUnavailable"):
         if spec.get(field) is not None:
             check_count_or_percent(errors, f"spec.{field}", spec[field])

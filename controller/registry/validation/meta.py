@@ -75,6 +75,12 @@ def check_updated_metadata(errors: Errors, metadata: Value, old: Value, *, final
         _check_finalizer_names(errors, metadata.get("finalizers") or [])
 
 
+def check_any_name(errors: Errors, metadata: Value) -> None:
+    """Metadata of a kind that has no name rule of its own: judged last, and only if the rest is right."""
+    if not errors:
+        check_metadata(errors, metadata, is_path_segment, namespaced=True, finalizers=False)
+
+
 def path_segment_only(name: str) -> list[str]:
     """The name rule of kinds that allow any name that fits a URL (RBAC)."""
     return is_path_segment(name)

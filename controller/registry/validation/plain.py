@@ -75,15 +75,13 @@ def _check_subsets(errors: Errors, endpoints: Value) -> None:
 
 
 def _check_address(errors: Errors, path: str, address: Value) -> None:
-    before, text = len(errors), address.get("ip") or ""
+    text = address.get("ip") or ""
     check_ip(errors, f"{path}.ip", text)
-    valid = len(errors) == before
     if address.get("hostname"):
         check_name(errors, f"{path}.hostname", address["hostname"], is_dns_label)
     if address.get("nodeName") is not None:
         check_subdomain(errors, f"{path}.nodeName", address["nodeName"])
-    if valid:
-        check_not_special_ip(errors, f"{path}.ip", text)
+    check_not_special_ip(errors, f"{path}.ip", text)
 
 
 def _check_port(errors: Errors, path: str, port: Value, *, named: bool) -> None:

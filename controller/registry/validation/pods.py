@@ -5,16 +5,14 @@ Called by dispatch. Source: k8s.io/kubernetes/pkg/apis/core/validation (Validate
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import Any
-
-import orjson
 
 from api.errors import forbidden, invalid, not_supported, required
 from api.names import is_dns_subdomain
 from api.objects import Object, clone
 from controller.registry.validation.containers import check_image_spaces
+from controller.registry.validation.internal import difference
 from controller.registry.validation.meta import check_metadata, check_updated_metadata
 from controller.registry.validation.podspec import check_pod_spec
 from controller.registry.validation.rules import (
@@ -123,7 +121,7 @@ def check_ephemeral_update(errors: Errors, pod: Value, old: Value) -> None:
             errors.append(forbidden(path, detail))
         elif _normal(now) != _normal(before):
             detail = f'existing ephemeral containers "{before.get("name")}" may not be changed\n'
-            errors.append(forbidden(path, detail + spec_difference(before, now)))
+            errors.append(forbidden(path, detail + difference("core.v1.EphemeralContainer", before, now)))
 
 
 def check_binding(errors: Errors, binding: Value) -> None:
@@ -145,15 +143,6 @@ def check_pod_annotations(errors: Errors, path: str, annotations: Value | None, 
     cost = annotations.get(_DELETION_COST)
     if cost is not None and not (_match_cost(cost) and -(2**31) <= int(cost) < 2**31):
         errors.append(invalid(f"{path}[{_DELETION_COST}]", cost, "must be a 32bit integer"))
-
-
-def spec_difference(before: Value, now: Value) -> str:
-    """What changed, as a unified diff of the JSON."""
-    old, new = (
-        orjson.dumps(spec, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS).decode().split("\n")
-        for spec in (before, now)
-    )
-    return "\n".join(list(difflib.unified_diff(old, new, lineterm=""))[2:]) + "\n"
 
 
 def check_pod_metadata(errors: Errors, pod: Value) -> None:
@@ -239,7 +228,8 @@ def _check_rest(errors: Errors, spec: Value, before: Value) -> None:
     if before.get("schedulingGates"):
         _check_gated(errors, kept, before)
     if _normal(kept) != _normal(before):
-        detail = f"pod updates may not change fields other than {_UPDATABLE}\n{spec_difference(before, kept)}"
+        changed = difference("core.v1.PodSpec", before, kept)
+        detail = f"pod updates may not change fields other than {_UPDATABLE}\n{changed}"
         errors.append(forbidden("spec", detail))
 
 

@@ -6,14 +6,15 @@ https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from api.errors import FieldError, duplicate, forbidden, invalid, not_found_value, required
+from api.errors import FieldError, duplicate, forbidden, invalid, not_found_value, not_supported, required
 from api.names import is_qualified_name
 from api.quantity import canonical, parse_quantity
 from controller.registry.validation.rules import Errors, Value, check_dns_label, check_qualified
 
+NameCheck = Callable[[Errors, str, str], None]
 _NEGATIVE = "must be greater than or equal to 0"
 _HUGE_PAGES = "hugepages-"
 _CONTAINER_RESOURCES = frozenset({"cpu", "memory", "ephemeral-storage"})
@@ -29,6 +30,17 @@ COUNTED = frozenset(
         "persistentvolumeclaims",
         "services.nodeports",
         "services.loadbalancers",
+    }
+)
+
+
+_STANDARD = frozenset(
+    {
+        *_CONTAINER_RESOURCES,
+        *COUNTED,
+        *(f"{prefix}{name}" for prefix in ("requests.", "limits.") for name in _CONTAINER_RESOURCES),
+        "storage",
+        "requests.storage",
     }
 )
 
@@ -63,7 +75,7 @@ def check_quantity(errors: Errors, path: str, name: str, value: Any) -> None:
 
 def check_container_resources(errors: Errors, path: str, resources: Value, claims: Collection[str] = ()) -> None:
     """`resources` of a container; `claims` are the names in spec.resourceClaims."""
-    _check(errors, path, resources, _CONTAINER_RESOURCES, "containers")
+    _check(errors, path, resources, check_container_resource_name)
     if resources.get("claims"):
         _check_claims(errors, f"{path}.claims", resources["claims"], claims)
 
@@ -72,39 +84,55 @@ def check_pod_resources(errors: Errors, path: str, resources: Value) -> None:
     """`spec.resources` of a pod: cpu, memory and huge pages only."""
     if "claims" in resources:
         errors.append(forbidden(f"{path}.claims", "claims cannot be set for Resources at pod-level"))
-    _check(errors, path, resources, _POD_RESOURCES, "pods")
+    _check(errors, path, resources, _check_pod_resource_name)
 
 
-def _check(errors: Errors, path: str, resources: Value, standard: Collection[str], owner: str) -> None:
+def _check(errors: Errors, path: str, resources: Value, check_name: NameCheck) -> None:
     limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
     for name in sorted(limits):
-        _check_amount(errors, f"{path}.limits[{name}]", name, limits[name], (standard, owner))
+        _check_amount(errors, f"{path}.limits[{name}]", name, limits[name], check_name)
     for name in sorted(requests):
-        _check_amount(errors, f"{path}.requests[{name}]", name, requests[name], (standard, owner))
+        _check_amount(errors, f"{path}.requests[{name}]", name, requests[name], check_name)
         _check_request(errors, path, name, requests[name], limits)
     named = limits.keys() | requests.keys()
     if not named & {"cpu", "memory"} and any(name.startswith(_HUGE_PAGES) for name in named):
         errors.append(forbidden(path, "HugePages require cpu or memory"))
 
 
-def _check_amount(errors: Errors, path: str, name: str, value: Any, allowed: tuple[Collection[str], str]) -> None:
-    standard, owner = allowed
-    _check_resource_name(errors, path, name, standard, owner)
+def _check_amount(errors: Errors, path: str, name: str, value: Any, check_name: NameCheck) -> None:
+    check_name(errors, path, name)
     check_quantity(errors, path, name, value)
     if name.startswith(_HUGE_PAGES) and not _divisible(name, value):
         shown = canonical(value)
         errors.append(invalid(path, shown, f"{shown} is not positive integer multiple of {name}"))
 
 
-def _check_resource_name(errors: Errors, path: str, name: str, standard: Collection[str], owner: str) -> None:
-    if name in standard:
-        return
+def check_resource_name(errors: Errors, path: str, name: str) -> None:
+    """A resource that Kubernetes knows, or one with a domain."""
+    before = len(errors)
     check_qualified(errors, path, name)
+    known = "/" in name or name in _STANDARD or name.startswith((_HUGE_PAGES, f"requests.{_HUGE_PAGES}"))
+    if len(errors) == before and not known:
+        errors.append(invalid(path, name, "must be a standard resource type or fully qualified"))
+
+
+def check_container_resource_name(errors: Errors, path: str, name: str) -> None:
+    """A resource that a container can have."""
+    if name in _CONTAINER_RESOURCES:
+        return
+    check_resource_name(errors, path, name)
     if "/" not in name:
         if not name.startswith(_HUGE_PAGES):
-            errors.append(invalid(path, name, f"must be a standard resource for {owner}"))
+            errors.append(invalid(path, name, "must be a standard resource for containers"))
     elif not is_native(name) and not is_extended(name):
         errors.append(invalid(path, name, "doesn't follow extended resource name standard"))
+
+
+def _check_pod_resource_name(errors: Errors, path: str, name: str) -> None:
+    before = len(errors)
+    check_resource_name(errors, path, name)
+    if len(errors) == before and name not in _POD_RESOURCES and not name.startswith(_HUGE_PAGES):
+        errors.append(not_supported(path, name, _POD_RESOURCES))
 
 
 def _check_request(errors: Errors, path: str, name: str, value: Any, limits: Mapping[str, Any]) -> None:

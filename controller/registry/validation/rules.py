@@ -24,7 +24,6 @@ from api.names import (
     is_qualified_name,
     is_user_id,
 )
-from api.quantity import parse_quantity
 
 Errors = list[FieldError]
 Value = Mapping[str, Any]
@@ -72,11 +71,6 @@ def check_group(errors: Errors, path: str, value: int | None) -> None:
 
 def check_not_negative(errors: Errors, path: str, value: int | None) -> None:
     if value is not None and value < 0:
-        errors.append(invalid(path, value, NEGATIVE))
-
-
-def check_quantity_not_negative(errors: Errors, path: str, value: Any) -> None:
-    if parse_quantity(value) < 0:
         errors.append(invalid(path, value, NEGATIVE))
 
 

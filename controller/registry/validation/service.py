@@ -10,6 +10,7 @@ from typing import Any
 
 from api.errors import duplicate, forbidden, invalid, not_supported, required
 from api.names import is_dns_label, is_port_number
+from controller.registry.validation.internal import internal
 from controller.registry.validation.meta import check_metadata, check_updated_metadata
 from controller.registry.validation.rules import (
     Errors,
@@ -286,7 +287,8 @@ def _check_port_clashes(errors: Errors, kind: str, ports: list[Value]) -> None:
     for index, port in enumerate(ports):
         claim = (port.get("protocol"), port.get("port"))
         if claim in taken:
-            errors.append(duplicate(f"spec.ports[{index}]", {"protocol": claim[0], "port": claim[1]}))
+            shown = internal("core.v1.ServicePort", {"protocol": claim[0], "port": claim[1]})
+            errors.append(duplicate(f"spec.ports[{index}]", shown))
         taken.add(claim)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from api.errors import forbidden, invalid, not_supported, required
 from api.names import is_dns_label, is_dns_subdomain
 from api.selectors import from_labels
+from controller.registry.validation.claims import check_claim_template
 from controller.registry.validation.meta import check_metadata, check_updated_metadata
 from controller.registry.validation.rules import (
     Errors,
@@ -21,7 +22,6 @@ from controller.registry.validation.rules import (
     go_form,
     percent_of,
 )
-from controller.registry.validation.storage import check_claim_template
 from controller.registry.validation.workloads import (
     check_lasting,
     check_not_above_hundred,

@@ -8,62 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from api.errors import duplicate, forbidden, invalid, not_supported, required
+from api.errors import duplicate, forbidden, invalid, required
 from api.names import is_dns_label, is_dns_subdomain
 from api.quantity import parse_quantity
+from controller.registry.validation.claims import check_claim_spec
 from controller.registry.validation.env import VOLUME_FIELDS, check_field_ref, check_resource_ref
+from controller.registry.validation.meta import check_annotations
 from controller.registry.validation.rules import (
     Errors,
     Value,
     check_choice,
+    check_descending_path,
     check_label_selector,
+    check_labels,
     check_mode,
-    check_no_backsteps,
     check_required_name,
     check_unreserved_path,
 )
+from controller.registry.validation.volume_sources import check_only_one, check_volume_source
 
 Sources = dict[str, Value]
 """Valid volumes by name."""
 
-_MORE_THAN_ONE = "may not specify more than 1 volume type"
 _DUPLICATE_PATH = "conflicting duplicate paths"
-_HOST_PATH_TYPES = frozenset(
-    {"", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"}
+_ORDER = (
+    *("emptyDir", "hostPath", "gitRepo", "gcePersistentDisk", "awsElasticBlockStore", "secret", "nfs", "iscsi"),
+    *("glusterfs", "flocker", "persistentVolumeClaim", "rbd", "cinder", "cephfs", "quobyte", "downwardAPI", "fc"),
+    *("flexVolume", "configMap", "azureFile", "vsphereVolume", "photonPersistentDisk", "portworxVolume", "azureDisk"),
+    *("storageos", "projected", "scaleIO", "csi", "ephemeral", "image"),
 )
-# Kubernetes' order, with the fields each cannot do without.
-_REQUIRED = {
-    "emptyDir": (),
-    "hostPath": (),
-    "gitRepo": ("repository",),
-    "gcePersistentDisk": ("pdName",),
-    "awsElasticBlockStore": ("volumeID",),
-    "secret": ("secretName",),
-    "nfs": ("server", "path"),
-    "iscsi": ("targetPortal", "iqn"),
-    "glusterfs": ("endpoints", "path"),
-    "flocker": (),
-    "persistentVolumeClaim": ("claimName",),
-    "rbd": ("monitors", "image"),
-    "cinder": ("volumeID",),
-    "cephfs": ("monitors",),
-    "quobyte": ("registry", "volume"),
-    "downwardAPI": (),
-    "fc": (),
-    "flexVolume": ("driver",),
-    "configMap": ("name",),
-    "azureFile": ("secretName", "shareName"),
-    "vsphereVolume": ("volumePath",),
-    "photonPersistentDisk": ("pdID",),
-    "portworxVolume": ("volumeID",),
-    "azureDisk": ("diskName", "diskURI"),
-    "storageos": ("volumeName",),
-    "projected": (),
-    "scaleIO": ("gateway", "system", "volumeName"),
-    "csi": ("driver",),
-    "ephemeral": ("volumeClaimTemplate",),
-    "image": (),
-}
 _ODD_PATHS = {"downwardAPI": "downwarAPI", "cephfs": "cephFS"}
 
 
@@ -89,21 +62,18 @@ def check_volumes(errors: Errors, path: str, volumes: list[Value], pod_name: str
 
 
 def _check_source(errors: Errors, path: str, volume: Value, pod_name: str) -> None:
-    kinds = [kind for kind in _REQUIRED if volume.get(kind) is not None]
+    kinds = [kind for kind in _ORDER if volume.get(kind) is not None]
     if not kinds:
         errors.append(required(path, "must specify a volume type"))
         return
     kind, source = kinds[0], volume[kinds[0]]
-    for field in _REQUIRED[kind]:
-        if not source.get(field):
-            errors.append(required(f"{path}.{kind}.{field}"))
+    check_volume_source(errors, path, kind, source)
     special = _SPECIAL.get(kind)
     if special is not None:
         special(errors, f"{path}.{kind}", source)
     if kind == "ephemeral" and pod_name and volume.get("name"):
         _check_claim_name(errors, path, volume["name"], f"{pod_name}-{volume['name']}")
-    for other in kinds[1:]:
-        errors.append(forbidden(f"{path}.{_ODD_PATHS.get(other, other)}", _MORE_THAN_ONE))
+    check_only_one(errors, path, kinds, _ODD_PATHS)
 
 
 def _check_claim_name(errors: Errors, path: str, volume: str, claim: str) -> None:
@@ -117,19 +87,20 @@ def _check_empty_dir(errors: Errors, path: str, source: Value) -> None:
         errors.append(forbidden(f"{path}.sizeLimit", "SizeLimit field must be a valid resource quantity"))
 
 
-def _check_host_path(errors: Errors, path: str, source: Value) -> None:
-    if not source.get("path"):
-        errors.append(required(f"{path}.path"))
+def _check_git(errors: Errors, path: str, source: Value) -> None:
+    check_descending_path(errors, f"{path}.directory", source.get("directory") or "")
+
+
+def _check_ephemeral(errors: Errors, path: str, source: Value) -> None:
+    """A claim made for the pod: of its metadata labels and annotations count, and nothing else may be set."""
+    if (template := source.get("volumeClaimTemplate")) is None:
         return
-    check_no_backsteps(errors, f"{path}.path", source["path"])
-    kind = source.get("type")
-    if kind is not None and kind not in _HOST_PATH_TYPES:
-        errors.append(not_supported(f"{path}.type", kind, _HOST_PATH_TYPES))
-
-
-def _check_nfs(errors: Errors, path: str, source: Value) -> None:
-    if not (source.get("path") or "").startswith("/"):
-        errors.append(invalid(f"{path}.path", source.get("path") or "", "must be an absolute path"))
+    here, metadata = f"{path}.volumeClaimTemplate", template.get("metadata") or {}
+    check_annotations(errors, f"{here}.metadata.annotations", metadata.get("annotations"))
+    check_labels(errors, f"{here}.metadata.labels", metadata.get("labels"))
+    for field in sorted(metadata.keys() - {"annotations", "labels"}):
+        errors.append(forbidden(f"{here}.metadata.{field}", "cannot be set"))
+    check_claim_spec(errors, f"{here}.spec", template.get("spec") or {})
 
 
 def _check_keys(errors: Errors, path: str, source: Value) -> None:
@@ -247,8 +218,8 @@ def _check_image(errors: Errors, path: str, source: Value) -> None:
 
 _SPECIAL: dict[str, Callable[[Errors, str, Value], None]] = {
     "emptyDir": _check_empty_dir,
-    "hostPath": _check_host_path,
-    "nfs": _check_nfs,
+    "gitRepo": _check_git,
+    "ephemeral": _check_ephemeral,
     "secret": _check_keys,
     "configMap": _check_keys,
     "downwardAPI": _check_downward,

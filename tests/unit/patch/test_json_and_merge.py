@@ -28,8 +28,7 @@ def test_operations_are_applied_in_order() -> None:
 def test_what_cannot_be_carried_out_is_unprocessable(operation: Any) -> None:
     with pytest.raises(Invalid) as raised:
         json_patch({"a": 1}, [operation])
-    start = f"the server rejected our request due to an error in our request: operation 0 ({operation.get('op')}"
-    assert raised.value.message.startswith(start) or operation["path"] == ""
+    assert raised.value.message == "the server rejected our request due to an error in our request"
 
 
 @pytest.mark.parametrize("patch", [{}, 3, ["x"], None])

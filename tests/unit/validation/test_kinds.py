@@ -65,7 +65,7 @@ def meta(**fields: Any) -> Object:
             config_map(data={"a": "b"}, binaryData={"a": "eA=="}),
             ['data[a]: Invalid value: "a": duplicate of key present in binaryData'],
         ),
-        (config_map(data={"a": "x" * (1024 * 1024 + 1)}), ["Too long: may not be more than 1048576 bytes"]),
+        (config_map(data={"a": "x" * (1024 * 1024 + 1)}), [": Too long: may not be more than 1048576 bytes"]),
         (secret(type="kubernetes.io/tls"), ["data[tls.crt]: Required value", "data[tls.key]: Required value"]),
         (
             secret(type="kubernetes.io/dockerconfigjson", data={".dockerconfigjson": "W10="}),

@@ -90,8 +90,8 @@ def test_good_pods_pass(good: Object) -> None:
             f'{C}.resources.requests: Invalid value: "500m": must be less than or equal to cpu limit of 100m',
         ),
         (
-            pod_with(resources={"requests": {"gpu": 1}}),
-            f'{C}.resources.requests[gpu]: Invalid value: "gpu": must be a standard resource for containers',
+            pod_with(resources={"requests": {"ex.io/gpu": "1"}}),
+            f"{C}.resources.limits: Required value: Limit must be set for non overcommitable resources",
         ),
         (
             pod_with(securityContext={"runAsUser": -5}),
@@ -217,7 +217,7 @@ def test_other_fields_may_not_change_and_the_difference_is_shown() -> None:
     judged(old)
     [error] = updated(old, nodeName="n1")
     assert error.startswith("spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`")
-    assert '+  "nodeName": "n1"' in error
+    assert '\n- "NodeName": "",\n+ "NodeName": "n1",\n' in error
 
 
 def test_a_deadline_may_only_shrink() -> None:
