@@ -79,7 +79,7 @@ def _kept_as_written(text: str, notation: str) -> bool:
     digits = whole + fraction
     if notation == "binary":
         short = 15 - len(whole) - int(_BINARY[suffix] * 3 / 10) - 1 >= 0
-        return short and shape.group(3) is None and int(whole) & 7 != 0
+        return short and not shape.group(3) and int(whole) & 7 != 0
     if len(digits) > 18 or digits.endswith("000") or digits[0] == "0":
         return False
     scale = _DECIMAL[suffix] if suffix in _DECIMAL else int(suffix[1:])

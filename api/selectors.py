@@ -338,14 +338,15 @@ class _Parser:
                 values.append(token)
                 if self._peek() not in (",", ")"):
                     raise ValueError(f"found '{self._peek()}', expected: ',' or ')'")
-                if self._peek() == ")":
-                    break
             elif token == ",":
                 if self._peek() in (",", ")"):
                     values.append("")
-                if self._peek() == ")":
-                    break
+                if self._peek() == ",":
+                    self._next()
+                    continue
             else:
                 raise ValueError(f"found '{token}', expected: ',', or identifier")
+            if self._peek() == ")":
+                break
         self._next()
         return tuple(values)
