@@ -126,6 +126,7 @@ def test_label_selectors_are_read_as_kubernetes_does(text: str, requirements: li
     assert parse_label_selector(text) == wanted
 
 
+_INTEGER = "for 'Gt', 'Lt' operators, the value must be an integer"
 _OPERATORS = "in, notin, =, ==, !=, gt, lt"
 _VALUE = (
     "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and "
@@ -160,21 +161,9 @@ _VALUE = (
         ("a in (b,,)", "unable to parse requirement: found ')', expected: ',', or identifier"),
         ("a in (,,)", "unable to parse requirement: found ')', expected: ',', or identifier"),
         ("a in (b,=)", "unable to parse requirement: found '=', expected: ',', or identifier"),
-        (
-            "a>x",
-            "unable to parse requirement: values[0]: Invalid value: \"x\": for 'Gt', 'Lt' operators, the value must be an "
-            "integer",
-        ),
-        (
-            "a>9223372036854775808",
-            "unable to parse requirement: values[0]: Invalid value: \"9223372036854775808\": for 'Gt', 'Lt' operators, "
-            "the value must be an integer",
-        ),
-        (
-            "a>1_0",
-            "unable to parse requirement: values[0]: Invalid value: \"1_0\": for 'Gt', 'Lt' operators, the value must be "
-            "an integer",
-        ),
+        ("a>x", f'unable to parse requirement: values[0]: Invalid value: "x": {_INTEGER}'),
+        ("a>9223372036854775808", f'unable to parse requirement: values[0]: Invalid value: "{2**63}": {_INTEGER}'),
+        ("a>1_0", f'unable to parse requirement: values[0]: Invalid value: "1_0": {_INTEGER}'),
         ("a=b_", f'unable to parse requirement: values[0][a]: Invalid value: "b_": {_VALUE}'),
         (
             "a in (b_,c,d_)",
