@@ -15,13 +15,17 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.runtime.cgroups import processes
+from agent.runtime.containerd import containerd_paths
 from api.client import MERGE_PATCH, Client
+from api.errors import NotFound
 from api.kinds import Kind, by_resource
 from api.tls import load_kubeconfig
 from deploy.lab import Lab
@@ -45,6 +49,7 @@ FLAVOURS: Mapping[str, Mapping[str, str]] = {
 _APART = 100
 """Between the numbers of a case's flavours."""
 _OUTSIDE_PLACE = 100
+_HEALTH_PORTS = 31_000
 Question = dict[str, Any]
 Answers = list[list[str]]
 SERVICES, SLICES = by_resource("", "services"), by_resource("discovery.k8s.io", "endpointslices")
@@ -72,7 +77,13 @@ def python_pod(name: str, *words: str, **spec: Any) -> dict[str, Any]:
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": name, "labels": {"app": name, **spec.pop("labels", {})}},
-        "spec": {"terminationGracePeriodSeconds": 0, "containers": [container], "volumes": volumes, **spec},
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "tolerations": [{"operator": "Exists"}],  # an agent that is slow to start again on a busy machine
+            "containers": [container],
+            "volumes": volumes,
+            **spec,
+        },
     }
 
 
@@ -147,7 +158,11 @@ class ServiceLab:
             )  # else few refusals of UDP a second
         self.cluster.ready(*(self._pod(name, nodes[number]) for name, number in POD_NODES.items()))
         self.addresses |= {pod["metadata"]["name"]: pod["status"]["podIP"] for pod in self.cluster.get("pods")["items"]}
-        asyncio.run(self._create([(kind, each) for row in ROWS for kind, each in self._objects(row)]))
+        self._for_all(_create)
+
+    def clear(self) -> None:
+        """The rows' objects go."""
+        self._for_all(_delete)
 
     def _add_outside(self) -> None:
         """It knows nothing of the cluster but a way to the first node, and is known by an address of its own."""
@@ -180,6 +195,8 @@ class ServiceLab:
             service["status"] = status
         elif spec["type"] == "LoadBalancer":
             spec["loadBalancerIP"] = address_of(row.number, "balancer")
+        if spec["type"] == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local":
+            spec["healthCheckNodePort"] = _HEALTH_PORTS + row.number  # one of its own choice may be another row's
         if row.is_plain:
             spec["selector"] = {name_of(row.number): "in"}
             for port in spec["ports"]:
@@ -203,13 +220,22 @@ class ServiceLab:
                     hint["name"] = nodes[POD_NODES[row.pod(hint["name"])]]
             yield made
 
-    async def _create(self, objects: Iterable[tuple[Kind, dict[str, Any]]]) -> None:
-        target = load_kubeconfig(self.lab.kubeconfig)
-        async with Client(target.server, target.credentials) as client:
-            turns = asyncio.Semaphore(_AT_ONCE)
-            async with asyncio.TaskGroup() as group:
-                for kind, each in objects:
-                    group.create_task(_create(client, turns, kind, each))
+    def _for_all(self, act: Callable[[Client, Kind, dict[str, Any]], Awaitable[None]]) -> None:
+        """Some of the rows' objects at a time."""
+
+        async def run() -> None:
+            target = load_kubeconfig(self.lab.kubeconfig)
+            async with Client(target.server, target.credentials) as client, asyncio.TaskGroup() as group:
+                turns = asyncio.Semaphore(_AT_ONCE)
+
+                async def take_turn(kind: Kind, each: dict[str, Any]) -> None:
+                    async with turns:
+                        await act(client, kind, each)
+
+                for kind, each in (one for row in ROWS for one in self._objects(row)):
+                    group.create_task(take_turn(kind, each))
+
+        asyncio.run(run())
 
     def ask(self, questions: Mapping[str, list[Question]]) -> dict[str, list[Answers]]:
         """The answers of each client to its questions; all clients at once, each in one process."""
@@ -228,6 +254,13 @@ class ServiceLab:
             return ["nsenter", f"--net=/run/netns/{self.lab.state.machines[0]}", *prober(*words)]
         return self.cluster.kubectl_command("exec", "-i", client, "--", *prober(*words))
 
+    def inside(self, pod: str, *words: str) -> list[str]:
+        """The prober in a pod, started past its agent, which may die meanwhile."""
+        found = self.cluster.get("pod", pod)
+        root = containerd_paths(self.lab.node_dir(found["spec"]["nodeName"])).cgroup_root
+        pids = [pid for pid in processes(f"{root}/pod{found['metadata']['uid']}") if _runs_python(pid)]
+        return ["nsenter", "-t", str(pids[0]), "-m", "-n", "-r", "-w", *prober(*words)]
+
     def own_addresses(self) -> set[str]:
         """What "an address of the node" may be, of the first one."""
         links = json.loads(self.lab.namespace_run(self.lab.state.nodes[0], "ip", "-j", "-4", "addr").stdout)
@@ -242,14 +275,22 @@ class ServiceLab:
         return f"seen from {seen}, allowed {allowed}" if row.case.seen and not seen <= allowed else ""
 
 
+def _runs_python(pid: int) -> bool:
+    return str(PROBER).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 _AT_ONCE = 20
 
 
-async def _create(client: Client, turns: asyncio.Semaphore, kind: Kind, given: dict[str, Any]) -> None:
+async def _create(client: Client, kind: Kind, given: dict[str, Any]) -> None:
     made = {"apiVersion": kind.api_version, **given}
     status = made.pop("status", None)
-    async with turns:
-        await client.create(kind, made)
-        if status:
-            where = (NAMESPACE, made["metadata"]["name"], "status")
-            await client.patch(kind, where, {"status": status}, MERGE_PATCH)
+    await client.create(kind, made)
+    if status:
+        where = (NAMESPACE, made["metadata"]["name"], "status")
+        await client.patch(kind, where, {"status": status}, MERGE_PATCH)
+
+
+async def _delete(client: Client, kind: Kind, given: dict[str, Any]) -> None:
+    with suppress(NotFound):
+        await client.delete(kind, NAMESPACE, given["metadata"]["name"])
