@@ -57,7 +57,9 @@ def _restrict_pod(attributes: Attributes, node: str) -> None:
         raise attributes.forbidden(f'node "{node}" is not allowed to create pods')
     old = attributes.old or {}
     if (old.get("spec") or {}).get("nodeName") != node:
-        raise attributes.forbidden(f'node "{node}" can only write pods with spec.nodeName set to itself')
+        what = {Operation.DELETE: "delete pods", Operation.UPDATE: "update pod status for pods"}
+        deed = what.get(attributes.operation, "evict pods")
+        raise attributes.forbidden(f'node "{node}" can only {deed} with spec.nodeName set to itself')
     if attributes.operation is not Operation.UPDATE:
         return
     if attributes.subresource != "status":
@@ -83,7 +85,10 @@ def _restrict_labels(attributes: Attributes, node: str) -> None:
     changed = {key for key in new.keys() | old.keys() if new.get(key) != old.get(key)}
     reserved = sorted(key for key in changed if _is_reserved(key))
     if reserved:
-        raise attributes.forbidden(f'node "{node}" is not allowed to modify labels: {", ".join(reserved)}')
+        if attributes.operation is Operation.CREATE:
+            listed = f'node "{node}" is not allowed to set the following labels: {", ".join(reserved)}'
+            raise attributes.forbidden(listed)
+        raise attributes.forbidden(f"is not allowed to modify labels: {', '.join(reserved)}")
 
 
 def _is_reserved(label: str) -> bool:
@@ -103,7 +108,7 @@ def _restrict_lease(attributes: Attributes, node: str) -> None:
     if attributes.namespace != LEASE_NAMESPACE:
         raise attributes.forbidden(f'can only access leases in the "{LEASE_NAMESPACE}" system namespace')
     if name != node:
-        raise attributes.forbidden(f'can only access node lease with the same name as the requesting node "{node}"')
+        raise attributes.forbidden("can only access node lease with the same name as the requesting node")
 
 
 def _labels(obj: Mapping[str, Any] | None) -> Mapping[str, str]:

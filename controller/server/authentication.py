@@ -20,6 +20,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from aiohttp import web
+from cryptography import x509
 
 from api.errors import Unauthorized
 from controller.admission.types import MASTERS_GROUP, User
@@ -36,6 +37,9 @@ DELETION_GRACE_SECONDS = 60
 """A token of a pod being deleted stays good that long after the deletion time (Kubernetes' leeway)."""
 _CREDENTIAL = "authentication.kubernetes.io/credential-id"
 _EXTRA = "authentication.kubernetes.io/"
+_UID = x509.ObjectIdentifier("1.3.6.1.4.1.57683.2")
+_UID_BYTES = bytes.fromhex("2b0601040183c25302")
+"""The same in DER: most certificates need not be parsed once more."""
 _BOUND_PLURALS = {"pod": "pods", "secret": "secrets", "node": "nodes"}
 
 
@@ -78,8 +82,20 @@ class Authenticator:
         self._by_header[header] = (user, time.monotonic() + CACHE_SECONDS)
         return user
 
-    def user_of_token(self, token: str, audiences: Sequence[str] = ()) -> User:
-        """The user of a bearer token; `audiences` empty means the API server itself. Raises Unauthorized."""
+    def user_of_token(self, token: str) -> User:
+        """The user of a bearer token for the API server. Raises Unauthorized."""
+        return self.review(token)[0]
+
+    def review(self, token: str, audiences: Sequence[str] = ()) -> tuple[User, list[str]]:
+        """(user, those of `audiences` that the token is for); none asked means the API server. Raises Unauthorized."""
+        asked = tuple(audiences) or (self._signer.issuer,)
+        if looks_like_jwt(token):
+            return self._service_account(token, asked)
+        if self._signer.issuer not in asked:  # these are for nobody else
+            raise Unauthorized("Unauthorized")
+        return self._static(token), [self._signer.issuer]
+
+    def _static(self, token: str) -> User:
         if hmac.compare_digest(token.encode(), self._admin_token.encode()):
             return self._admin
         bootstrap = parse_bootstrap_token(token)
@@ -89,14 +105,15 @@ class Authenticator:
             if groups is None:
                 raise Unauthorized("Unauthorized")
             return User(f"system:bootstrap:{bootstrap.token_id}", groups=(*groups, AUTHENTICATED))
-        if not looks_like_jwt(token):
-            raise Unauthorized("Unauthorized")
+        raise Unauthorized("Unauthorized")
+
+    def _service_account(self, token: str, asked: Sequence[str]) -> tuple[User, list[str]]:
         try:
-            claims = self._signer.verify(token, audiences or (self._signer.issuer,))
+            claims = self._signer.verify(token, asked)
         except TokenRefused as error:
             raise Unauthorized("Unauthorized") from error
         self._check_bound(claims)
-        return service_account_user(claims)
+        return service_account_user(claims), [each for each in asked if each in claims.audiences]
 
     def _check_bound(self, claims: Claims) -> None:
         account = claims.service_account
@@ -163,8 +180,16 @@ def user_of_peer(transport: Any) -> tuple[User, float]:
     der = tls.getpeercert(True) if tls is not None else None
     if der:
         extra[_CREDENTIAL] = (f"X509SHA256={hashlib.sha256(der).hexdigest()}",)
-    user = User(name, groups=(*groups, AUTHENTICATED), extra=extra)
+    user = User(name, _uid_in(der or b""), (*groups, AUTHENTICATED), extra)
     return user, float(ssl.cert_time_to_seconds(certificate["notAfter"]))
+
+
+def _uid_in(der: bytes) -> str:
+    """The user's uid, where a certificate's subject has one."""
+    if _UID_BYTES not in der:
+        return ""
+    found = x509.load_der_x509_certificate(der).subject.get_attributes_for_oid(_UID)
+    return str(found[0].value) if len(found) == 1 else ""
 
 
 def _subject(parts: Iterable[Iterable[tuple[str, str]]]) -> tuple[str, list[str]]:

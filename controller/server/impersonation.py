@@ -19,20 +19,26 @@ from controller.server.authentication import (
 )
 from controller.server.authorization import Attributes, Chain
 
+_HEADERS = ("Impersonate-User", "Impersonate-Group", "Impersonate-Uid")
 _EXTRA = "impersonate-extra-"
+_NOBODY = ANONYMOUS.groups[0]
 _SERVICE_ACCOUNT = "system:serviceaccount:"
 _AUTHN = "authentication.k8s.io"
 
 
 def impersonates(headers: CIMultiDictProxy[str]) -> bool:
-    return "Impersonate-User" in headers or "Impersonate-Group" in headers or "Impersonate-Uid" in headers
+    if any(name in headers for name in _HEADERS):
+        return True
+    return any(name.lower().startswith(_EXTRA) for name in headers)
 
 
 def impersonated(authorizer: Chain, user: User, headers: CIMultiDictProxy[str]) -> User:
     """The user to act as. Raises Forbidden when `user` may not, BadRequest when nobody is named."""
     name = headers.get("Impersonate-User", "")
     if not name:
-        raise BadRequest("Impersonate-Group and Impersonate-Uid need Impersonate-User: whom to act as")
+        raise BadRequest(
+            "Impersonate-Group, -Uid and -Extra need Impersonate-User: requested without impersonating a user"
+        )
     groups = tuple(headers.getall("Impersonate-Group", ()))
     uid = headers.get("Impersonate-Uid", "")
     extra: dict[str, list[str]] = {}
@@ -70,5 +76,6 @@ def _all_groups(name: str, groups: tuple[str, ...]) -> tuple[str, ...]:
     account = _account(name)
     if account is not None and not groups:
         groups = service_account_groups(account[0])
-    everybody = ANONYMOUS.groups[0] if name == ANONYMOUS.name else AUTHENTICATED
-    return groups if everybody in groups else (*groups, everybody)
+    if name == ANONYMOUS.name:
+        return groups if _NOBODY in groups else (*groups, _NOBODY)
+    return groups if AUTHENTICATED in groups or _NOBODY in groups else (*groups, AUTHENTICATED)

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 from api.objects import Object
 from controller.admission.types import User
-from controller.server.authorization import ALLOWED, NO_OPINION, Attributes, Decision
+from controller.server.authorization import NO_OPINION, Attributes, Decision
 from controller.store import Query, Store
 from controller.store.types import Event, Key
 
@@ -109,12 +109,34 @@ def _url_matches(pattern: str, path: str) -> bool:
     return pattern.endswith("*") and path.startswith(pattern.rstrip("*"))
 
 
+class Grant(NamedTuple):
+    """A rule somebody has, as it is written in its role; `decision` says by which binding."""
+
+    rule: Rule
+    wire: Object
+    decision: Decision
+
+
+class Held(NamedTuple):
+    """All that somebody has; `missing` tells of bindings whose role does not exist."""
+
+    grants: tuple[Grant, ...]
+    missing: tuple[str, ...] = ()
+
+    @property
+    def refusal(self) -> Decision:
+        if not self.missing:
+            return NO_OPINION
+        shown = self.missing[0] if len(self.missing) == 1 else f"[{', '.join(self.missing)}]"
+        return Decision(False, f"RBAC: {shown}")
+
+
 class Rbac:
     """Answers from the cached roles and bindings of a store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._rules: dict[tuple[str, tuple[str, ...], str], tuple[Rule, ...]] = {}
+        self._held: dict[tuple[str, tuple[str, ...], str], Held] = {}
         self._cancel = [store.subscribe(resource, self._changed) for resource in RESOURCES]
 
     def close(self) -> None:
@@ -122,20 +144,25 @@ class Rbac:
             cancel()
 
     def authorize(self, attributes: Attributes) -> Decision:
-        for rule in self.rules_of(attributes.user, attributes.namespace):
-            if rule.allows(attributes):
-                return ALLOWED
-        return NO_OPINION
+        held = self.held_by(attributes.user, attributes.namespace)
+        for grant in held.grants:
+            if grant.rule.allows(attributes):
+                return grant.decision
+        return held.refusal
+
+    def held_by(self, user: User, namespace: str) -> Held:
+        """What the user is granted at cluster scope and, if given, in `namespace`."""
+        key = (user.name, user.groups, namespace)
+        found = self._held.get(key)
+        if found is None:
+            if len(self._held) >= CACHE_USERS:
+                self._held.clear()
+            found = self._held[key] = self._collect(user, namespace)
+        return found
 
     def rules_of(self, user: User, namespace: str) -> tuple[Rule, ...]:
-        """Every rule the user has at cluster scope and, if given, in `namespace`."""
-        key = (user.name, user.groups, namespace)
-        found = self._rules.get(key)
-        if found is None:
-            if len(self._rules) >= CACHE_USERS:
-                self._rules.clear()
-            found = self._rules[key] = tuple(dict.fromkeys(self._collect(user, namespace)))
-        return found
+        """Every rule of `held_by`."""
+        return tuple(grant.rule for grant in self.held_by(user, namespace).grants)
 
     def rules_of_role(self, role_ref: Mapping[str, Any], namespace: str) -> list[Object] | None:
         """The rules of the role a binding in `namespace` ("" for a cluster one) names; None if it is missing."""
@@ -148,35 +175,56 @@ class Rbac:
             return None
         return record.parse().get("rules") or []
 
-    def _collect(self, user: User, namespace: str) -> Iterator[Rule]:
-        yield from self._bound(user, ("clusterrolebindings", ""))
-        if namespace:
-            yield from self._bound(user, ("rolebindings", namespace))
-
-    def _bound(self, user: User, where: tuple[str, str]) -> Iterator[Rule]:
-        plural, namespace = where
-        for record in self._store.list((GROUP, plural), Query(namespace=namespace)).records:
-            binding = record.parse()
-            if applies_to(binding.get("subjects") or (), user, namespace):
-                rules = self.rules_of_role(binding.get("roleRef") or {}, namespace)
-                yield from (Rule.of(rule) for rule in rules or ())
+    def _collect(self, user: User, namespace: str) -> Held:
+        places = [("clusterrolebindings", "")] + ([("rolebindings", namespace)] if namespace else [])
+        grants: dict[Rule, Grant] = {}
+        missing: dict[str, None] = {}
+        for plural, where in places:
+            for record in self._store.list((GROUP, plural), Query(namespace=where)).records:
+                binding = record.parse()
+                subject = subject_of(binding.get("subjects") or (), user, where)
+                if subject is None:
+                    continue
+                reference = binding.get("roleRef") or {}
+                rules = self.rules_of_role(reference, where)
+                if rules is None:
+                    missing[f'{str(reference.get("kind")).lower()}.{GROUP} "{reference.get("name")}" not found'] = None
+                source = _source(record.key, reference, _described(subject, where))
+                for rule in rules or ():
+                    grants.setdefault(
+                        Rule.of(rule), Grant(Rule.of(rule), rule, Decision(True, f"RBAC: allowed by {source}"))
+                    )
+        return Held(tuple(grants.values()), tuple(missing))
 
     def _changed(self, event: Event) -> None:
         del event
-        self._rules.clear()
+        self._held.clear()
 
 
-def applies_to(subjects: Iterable[Mapping[str, Any]], user: User, namespace: str) -> bool:
-    """Whether any subject of a binding is this user."""
+def subject_of(subjects: Iterable[Mapping[str, Any]], user: User, namespace: str) -> Mapping[str, Any] | None:
+    """The first subject of a binding that is this user."""
     for subject in subjects:
         name = subject.get("name") or ""
         match subject.get("kind"):
             case "User" if name == user.name:
-                return True
+                return subject
             case "Group" if name in user.groups:
-                return True
+                return subject
             case "ServiceAccount":
                 where = subject.get("namespace") or namespace
                 if where and user.name == f"{_SERVICE_ACCOUNT}{where}:{name}":
-                    return True
-    return False
+                    return subject
+    return None
+
+
+def _described(subject: Mapping[str, Any], namespace: str) -> str:
+    name = subject.get("name")
+    if subject.get("kind") == "ServiceAccount":
+        name = f"{name}/{subject.get('namespace') or namespace}"
+    return f'{subject.get("kind")} "{name}"'
+
+
+def _source(key: Key, reference: Mapping[str, Any], subject: str) -> str:
+    """A binding as Kubernetes tells of it."""
+    binding = f'RoleBinding "{key.name}/{key.namespace}"' if key.namespace else f'ClusterRoleBinding "{key.name}"'
+    return f'{binding} of {reference.get("kind")} "{reference.get("name")}" to {subject}'

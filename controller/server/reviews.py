@@ -7,21 +7,24 @@ Rules: https://kubernetes.io/docs/reference/kubernetes-api/authorization-resourc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from api.errors import BadRequest, FieldError, Unauthorized, invalid, invalid_object
+from api.errors import BadRequest, FieldError, Unauthorized, forbidden, invalid, invalid_object, required
 from api.objects import Object, format_time
+from api.selectors import FieldSelector, FieldTerm, parse_field_selector
 from controller.admission.types import User
-from controller.registry.intake import take_in
+from controller.registry.intake import settle_namespace, take_in
+from controller.registry.types import Target
 from controller.server.authorization import Attributes
 from controller.server.call import Call, Services
-from controller.server.rbac import Rule
 from controller.server.reply import Answer, reply_object
 from controller.server.write import decoded, request_of
 
 GROUP = "authorization.k8s.io"
+_RESOURCE_FIELDS = ("verbs", "apiGroups", "resources", "resourceNames")
+_URL_FIELDS = ("verbs", "nonResourceURLs")
 
 
 async def _reviewed(call: Call) -> Object:
@@ -46,12 +49,10 @@ async def review_token(services: Services, call: Call) -> Answer:
         raise BadRequest("token is required for TokenReview in authentication")
     audiences = spec.get("audiences") or []
     try:
-        user = services.authenticator.user_of_token(token, audiences)
+        user, meant_for = services.authenticator.review(token, audiences)
     except Unauthorized:
         return _answer(call, obj, {"user": {}, "error": "invalid bearer token"})
-    status: Object = {"authenticated": True, "user": user_info(user)}
-    status["audiences"] = audiences or [services.signer.issuer]
-    return _answer(call, obj, status)
+    return _answer(call, obj, {"authenticated": True, "user": user_info(user), "audiences": meant_for})
 
 
 def user_info(user: User) -> Object:
@@ -78,28 +79,28 @@ async def review_self(services: Services, call: Call) -> Answer:
 async def review_own_access(services: Services, call: Call) -> Answer:
     obj = await _reviewed(call)
     spec = obj.get("spec") or {}
-    _require_valid(_attribute_errors(spec))
+    _require_valid(_attribute_errors(spec) + _metadata_errors(obj))
     return _answer(call, obj, _decide(services, call.user, spec))
 
 
 async def review_access(services: Services, call: Call) -> Answer:
     obj = await _reviewed(call)
     spec = obj.get("spec") or {}
-    _require_valid(_attribute_errors(spec) + _subject_errors(spec))
+    _require_valid(_attribute_errors(spec) + _subject_errors(spec) + _metadata_errors(obj))
     return _answer(call, obj, _decide(services, _subject(spec), spec))
 
 
 async def review_local_access(services: Services, call: Call) -> Answer:
     obj = await _reviewed(call)
     spec = obj.get("spec") or {}
-    errors = _attribute_errors(spec) + _subject_errors(spec)
-    if spec.get("nonResourceAttributes"):
-        errors.append(invalid("spec.nonResourceAttributes", None, "disallowed on this kind of request"))
-    asked = (spec.get("resourceAttributes") or {}).get("namespace") or ""
-    if spec.get("resourceAttributes") and asked != call.namespace:
-        errors.append(
-            invalid("spec.resourceAttributes.namespace", asked, f"must match metadata.namespace: {call.namespace}")
-        )
+    settle_namespace(Target(call.kind, call.namespace), obj)
+    errors = _attribute_errors(spec) + _subject_errors(spec) + _metadata_errors(obj, " except for namespace")
+    wanted, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
+    asked = (wanted or {}).get("namespace") or ""
+    if wanted is not None and asked != call.namespace:
+        errors.append(invalid("spec.resourceAttributes.namespace", asked, "must match metadata.namespace"))
+    if path is not None:
+        errors.append(invalid("spec.nonResourceAttributes", path, "disallowed on this kind of request"))
     _require_valid(errors)
     return _answer(call, obj, _decide(services, _subject(spec), spec))
 
@@ -113,7 +114,35 @@ def _attribute_errors(spec: Mapping[str, Any]) -> list[FieldError]:
         return [
             invalid("spec.nonResourceAttributes", path, "cannot be specified in combination with resourceAttributes")
         ]
-    return []
+    selectors = ((name, (wanted or {}).get(name)) for name in ("fieldSelector", "labelSelector"))
+    return [error for name, selector in selectors if selector is not None for error in _selector_errors(name, selector)]
+
+
+def _selector_errors(name: str, selector: Mapping[str, Any]) -> Iterator[FieldError]:
+    path = f"spec.resourceAttributes.{name}"
+    raw, requirements = selector.get("rawSelector") or "", selector.get("requirements") or []
+    if raw and requirements:
+        yield invalid(f"{path}.rawSelector", raw, "may not specified at the same time as requirements")
+    elif not raw and not requirements:
+        yield required(f"{path}.requirements", f"when {path} is specified, requirements or rawSelector is required")
+    for index, requirement in enumerate(requirements):
+        operator, values = requirement.get("operator") or "", requirement.get("values") or []
+        where = f"{path}.requirements[{index}]"
+        if not requirement.get("key"):
+            yield required(f"{where}.key")
+        if operator in ("In", "NotIn") and not values:
+            yield required(f"{where}.values", "must be specified when `operator` is 'In' or 'NotIn'")
+        elif operator in ("Exists", "DoesNotExist") and values:
+            yield forbidden(f"{where}.values", "may not be specified when `operator` is 'Exists' or 'DoesNotExist'")
+
+
+def _metadata_errors(obj: Object, but: str = "") -> list[FieldError]:
+    """A review has no name: it is answered and forgotten."""
+    metadata = obj.get("metadata") or {}
+    given = {name: value for name, value in metadata.items() if value and name != "managedFields"}
+    if but:
+        given.pop("namespace", None)
+    return [invalid("metadata", metadata, f"must be empty{but}")] if given else []
 
 
 def _subject_errors(spec: Mapping[str, Any]) -> list[FieldError]:
@@ -147,7 +176,23 @@ def attributes_of(user: User, spec: Mapping[str, Any]) -> Attributes:
         wanted.get("subresource") or "",
         wanted.get("namespace") or "",
         wanted.get("name") or "",
+        fields=_fields_of(wanted.get("fieldSelector") or {}),
     )
+
+
+def _fields_of(selector: Mapping[str, Any]) -> FieldSelector | None:
+    """What is asked about is narrowed by this; what cannot be understood narrows nothing."""
+    if text := selector.get("rawSelector"):
+        try:
+            return parse_field_selector(text)
+        except ValueError:
+            return None
+    terms = []
+    for each in selector.get("requirements") or ():
+        values = each.get("values") or []
+        if each.get("operator") in ("In", "NotIn") and len(values) == 1:
+            terms.append(FieldTerm(each.get("key") or "", values[0], each["operator"] == "NotIn"))
+    return FieldSelector(tuple(terms)) if terms else None
 
 
 def _decide(services: Services, user: User, spec: Mapping[str, Any]) -> Object:
@@ -164,24 +209,19 @@ async def review_own_rules(services: Services, call: Call) -> Answer:
     namespace = (obj.get("spec") or {}).get("namespace") or ""
     if not namespace:
         raise BadRequest("no namespace on request")
-    rules = services.rbac.rules_of(call.user, namespace)
+    held = services.rbac.held_by(call.user, namespace)
     obj["spec"] = {}
-    status = {
-        "resourceRules": [_resource_rule(rule) for rule in rules if not rule.urls],
-        "nonResourceRules": [
-            {"verbs": sorted(rule.verbs), "nonResourceURLs": sorted(rule.urls)} for rule in rules if rule.urls
-        ],
-        "incomplete": bool(call.user.node),
+    rules = [grant.wire for grant in held.grants]
+    status: Object = {
+        "resourceRules": [_only(rule, _RESOURCE_FIELDS) for rule in rules if rule.get("resources")],
+        "nonResourceRules": [_only(rule, _URL_FIELDS) for rule in rules if rule.get("nonResourceURLs")],
+        "incomplete": bool(call.user.node or held.missing),
     }
+    faults = ["node authorizer does not support user rule resolution"] if call.user.node else []
+    if faults := [*faults, *held.missing]:
+        status["evaluationError"] = faults[0] if len(faults) == 1 else f"[{', '.join(faults)}]"
     return _answer(call, obj, status)
 
 
-def _resource_rule(rule: Rule) -> Object:
-    wire: Object = {
-        "verbs": sorted(rule.verbs),
-        "apiGroups": sorted(rule.groups),
-        "resources": sorted(rule.resources),
-    }
-    if rule.names:
-        wire["resourceNames"] = sorted(rule.names)
-    return wire
+def _only(rule: Mapping[str, Any], fields: tuple[str, ...]) -> Object:
+    return {field: rule[field] for field in fields if rule.get(field)}

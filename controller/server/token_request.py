@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from api.errors import FieldError, Forbidden, conflict, invalid, invalid_object, not_found, not_supported
+from api.errors import BadRequest, FieldError, Forbidden, conflict, invalid, invalid_object, not_found
 from api.kinds import Kind
 from api.objects import Object, format_time, name_of, uid_of
 from controller.pki.tokens import Bound, Claims
 from controller.registry.intake import take_in
-from controller.server.authorization import forbidden_resource
+from controller.server.authorization import Attributes, forbidden_resource
 from controller.server.call import Call, Services, existing
 from controller.server.reply import Answer, reply_object
 from controller.server.write import decoded, request_of
@@ -28,6 +28,10 @@ KIND = Kind(GROUP, "v1", "TokenRequest", "tokenrequests", verbs=())
 DEFAULT_SECONDS = 3600
 MIN_SECONDS = 600
 MAX_SECONDS = 1 << 32
+_OTHER_UID = (
+    "the UID in the bound object reference ({}) does not match the UID in record. The object might have been deleted "
+    "and then recreated"
+)
 _BOUND_PLURALS = {"Pod": "pods", "Secret": "secrets", "Node": "nodes"}
 
 
@@ -39,9 +43,11 @@ async def create_token(services: Services, call: Call) -> Answer:
     seconds = spec.get("expirationSeconds")
     seconds = DEFAULT_SECONDS if seconds is None else seconds
     reference = spec.get("boundObjectRef")
-    errors = _expiration_errors(seconds) + _reference_errors(reference)
+    errors = _expiration_errors(seconds)
     if errors:
         raise invalid_object(GROUP, "TokenRequest", "", errors)
+    if call.user.node:
+        await _restrict_node(services, call, spec)
     bound = await _bound(services, call, reference)
     now = int(time.time())
     audiences = list(spec.get("audiences") or []) or [services.signer.issuer]
@@ -83,19 +89,14 @@ def _expiration_errors(seconds: int) -> list[FieldError]:
     return []
 
 
-def _reference_errors(reference: Mapping[str, Any] | None) -> list[FieldError]:
-    if reference is None or reference.get("kind") in _BOUND_PLURALS:
-        return []
-    return [not_supported("spec.boundObjectRef.kind", reference.get("kind") or "", _BOUND_PLURALS)]
-
-
 async def _bound(services: Services, call: Call, reference: Mapping[str, Any] | None) -> dict[str, Bound]:
     """The claims of the object a token is bound to (for a pod also its node). Raises NotFound, Conflict, Forbidden."""
     if reference is None:
-        if call.user.node:
-            raise _refuse(call, "node requested token not bound to a pod")
         return {}
-    kind, name = reference["kind"], reference.get("name") or ""
+    kind, name, version = (reference.get(field) or "" for field in ("kind", "name", "apiVersion"))
+    if version != "v1" or kind not in _BOUND_PLURALS:
+        group, _, shown = version.rpartition("/")
+        raise BadRequest(f"cannot bind token to object of type {group}/{shown}, Kind={kind}")
     namespace = "" if kind == "Node" else call.namespace
     plural = _BOUND_PLURALS[kind]
     record = await services.store.read(Key("", plural, namespace, name))
@@ -104,33 +105,61 @@ async def _bound(services: Services, call: Call, reference: Mapping[str, Any] | 
     target = record.parse()
     wanted = reference.get("uid") or ""
     if wanted and wanted != uid_of(target):
-        why = f"the UID in the bound object reference ({wanted}) does not match the UID in record ({uid_of(target)}). "
-        raise conflict("", kind, name, why + "The object might have been deleted and then recreated")
+        raise conflict("", kind, name, _OTHER_UID.format(wanted))
     claims = {kind.lower(): Bound(name, uid_of(target))}
     if kind == "Pod":
         claims |= await _pod_claims(services, call, target)
-    elif call.user.node:
-        raise _refuse(call, "node requested token not bound to a pod")
     return claims
 
 
 async def _pod_claims(services: Services, call: Call, pod: Mapping[str, Any]) -> dict[str, Bound]:
     spec = pod.get("spec") or {}
-    account = spec.get("serviceAccountName") or "default"
-    if account != call.target.name:
-        raise invalid_object(
-            GROUP,
-            "TokenRequest",
-            "",
-            [invalid("spec.boundObjectRef.name", name_of(pod), f"the pod runs under service account {account}")],
-        )
+    if (spec.get("serviceAccountName") or "default") != call.target.name:
+        what = f'cannot bind token for serviceaccount "{call.target.name}" to pod running with different serviceaccount'
+        raise BadRequest(f"{what} name.")
     node = spec.get("nodeName") or ""
-    if call.user.node and node != call.user.node:
-        raise _refuse(call, "node requested token bound to a pod scheduled on a different node")
     if not node:
         return {}
     record = await services.store.read(Key("", "nodes", "", node))
     return {"node": Bound(node, uid_of(record.parse()) if record else "")}
+
+
+async def _restrict_node(services: Services, call: Call, spec: Mapping[str, Any]) -> None:
+    """A node's token is bound to a pod of its own, and for an audience the pod asks for (or RBAC allows). Raises
+    Forbidden, NotFound. Rules from the admission plugin NodeRestriction."""
+    reference = spec.get("boundObjectRef") or {}
+    name, uid = reference.get("name") or "", reference.get("uid") or ""
+    if (reference.get("apiVersion"), reference.get("kind")) != ("v1", "Pod") or not name:
+        raise _refuse(call, "node requested token not bound to a pod")
+    if not uid:
+        raise _refuse(call, "node requested token with a pod binding without a uid")
+    record = await services.store.read(Key("", "pods", call.namespace, name))
+    if record is None:
+        raise not_found("", "pods", name)
+    pod = record.parse()
+    if uid_of(pod) != uid:
+        raise _refuse(call, _OTHER_UID.format(uid))
+    if pod["spec"].get("nodeName") != call.user.node:
+        raise _refuse(call, "node requested token bound to a pod scheduled on a different node")
+    audiences = spec.get("audiences") or []
+    if len(audiences) > 1:
+        raise _refuse(call, "node may only request 0 or 1 audiences")
+    audience = audiences[0] if audiences else ""
+    verb = "request-serviceaccounts-token-audience"
+    asked = Attributes(call.user, verb, "", audience, namespace=call.namespace, name=call.target.name)
+    if audience not in _audiences_of(pod) and not services.authorizer.authorize(asked).allowed:
+        raise _refuse(call, f'audience "{audience}" not found in pod spec volume')
+
+
+def _audiences_of(pod: Mapping[str, Any]) -> set[str]:
+    """The audiences of a pod's projected tokens; "" is the API server."""
+    sources = (
+        source
+        for volume in pod["spec"].get("volumes") or ()
+        for source in (volume.get("projected") or {}).get("sources") or ()
+    )
+    tokens = (source["serviceAccountToken"] for source in sources if source.get("serviceAccountToken"))
+    return {token.get("audience") or "" for token in tokens}
 
 
 def _refuse(call: Call, why: str) -> Forbidden:

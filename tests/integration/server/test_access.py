@@ -240,7 +240,9 @@ async def test_a_node_gets_tokens_of_its_own_pods_only(cluster: Cluster, tmp_pat
         assert (await _token(n1, "default", {})).status == 403
         stale = bound(mine)
         stale["boundObjectRef"]["uid"] = "another"
-        assert (await _token(n1, "default", stale)).status == 409
+        assert (await _token(n1, "default", stale)).status == 403
+        other = {**bound(mine), "audiences": ["vault"]}
+        assert 'audience "vault" not found in pod spec volume' in (await _token(n1, "default", other)).message
 
 
 async def test_a_token_is_for_its_audience(cluster: Cluster) -> None:
