@@ -12,6 +12,9 @@ from typing import Any
 
 import orjson
 
+_WRITABLE, _DEEPEST = 254, 190
+"""The difference is room for what is put around an object: lists, reviews, documents about its schema."""
+
 
 class Unparsable(ValueError):
     """The text is not JSON; the message is what Go's decoder says."""
@@ -23,9 +26,30 @@ def parse_json(body: bytes) -> tuple[Any, list[str]]:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as fault:
         raise Unparsable(_go_message(body, fault)) from fault
-    if b"\\u" not in body and body.count(b":") == orjson.dumps(value).count(b":"):
+    text = _written(value)
+    if text is None:
+        raise Unparsable("exceeded max depth")
+    if b"\\u" not in body and body.count(b":") == text.count(b":"):
         return value, []
     return value, find_duplicates(body)
+
+
+def is_too_deep(value: Any) -> bool:
+    """Whether a value is nested deeper than _DEEPEST: nobody may keep what cannot be written inside a list."""
+    return _written(value) is None
+
+
+def _written(value: Any) -> bytes | None:
+    """The value as JSON; None when it is too deep. orjson itself writes _WRITABLE levels."""
+    try:
+        text = orjson.dumps(value)
+        if text.count(b"{") + text.count(b"[") > _DEEPEST:
+            for _ in range(_WRITABLE - _DEEPEST):
+                value = [value]
+            orjson.dumps(value)
+    except TypeError:
+        return None
+    return text
 
 
 def find_duplicates(body: bytes) -> list[str]:

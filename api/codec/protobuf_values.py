@@ -16,6 +16,8 @@ from typing import Any
 
 import orjson
 
+from api.codec.json_text import is_too_deep
+
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -219,9 +221,12 @@ def _read_json(wire: Wire) -> Any:
     if part is None or not part.bytes:
         return None
     try:
-        return orjson.loads(part.bytes)
+        value = orjson.loads(part.bytes)
     except orjson.JSONDecodeError as fault:
         raise Fault(f"embedded JSON: {fault}") from fault
+    if is_too_deep(value):
+        raise Fault("embedded JSON: exceeded max depth")
+    return value
 
 
 def _read_items(wire: Wire) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 _BUDGET = 100_000
-_DEEPEST = 200
+_DEEPEST = 180
 _TAG = "tag:yaml.org,2002:"
 _TRUE = frozenset({"true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON", "y", "Y"})
 
@@ -212,7 +212,10 @@ def _integer(text: str) -> int | float:
     else:
         number = int(digits, 0)
     number *= sign
-    return number if -(1 << 63) <= number < (1 << 64) else float(number)
+    try:
+        return number if -(1 << 63) <= number < (1 << 64) else float(number)
+    except OverflowError as fault:
+        raise ValueError("JSON has no such number") from fault
 
 
 def _float(text: str) -> int | float:

@@ -9,12 +9,17 @@ from __future__ import annotations
 from typing import Any
 
 import jsonpatch
-from jsonpointer import JsonPointerException
+import orjson
+from jsonpointer import JsonPointer, JsonPointerException
 
+from api.codec.json_text import is_too_deep
 from api.errors import BadRequest, Invalid, TooLarge
 from api.objects import Object
 
 _MOST_OPERATIONS = 10_000
+_MOST_COPIED_BYTES = 3 << 20
+"""Else thirty copies of a field into itself would fill the memory."""
+_FAULTS = (jsonpatch.JsonPatchException, JsonPointerException, TypeError, KeyError, ValueError, RecursionError)
 _REFUSED = "the server rejected our request due to an error in our request"
 
 
@@ -29,11 +34,16 @@ def json_patch(obj: Object, patch: Any) -> Object:
             f"The allowed maximum operations in a JSON patch is {_MOST_OPERATIONS}, got {len(patch)}",
         )
     patched: Any = obj
+    copied = 0
     for operation in patch:
         try:
+            if operation.get("op") == "copy":
+                copied += len(orjson.dumps(JsonPointer(operation["from"]).resolve(patched)))
+                if copied > _MOST_COPIED_BYTES:
+                    raise ValueError("too much is copied")
             patched = jsonpatch.JsonPatch([operation]).apply(patched, in_place=True)
-        except (jsonpatch.JsonPatchException, JsonPointerException, TypeError, KeyError, ValueError) as fault:
+        except _FAULTS as fault:
             raise Invalid(_REFUSED, {}) from fault
-    if not isinstance(patched, dict):
+    if not isinstance(patched, dict) or is_too_deep(patched):
         raise Invalid(_REFUSED, {})
     return patched

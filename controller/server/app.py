@@ -106,7 +106,11 @@ class ApiServer:
         if self.audit.wanted:
             user = request.get(USER, ANONYMOUS)
             self.audit.record(Asked(request, user, verb, target, received, request.get(ACTING_AS)), answer)
-        return answer.as_response() if isinstance(answer, Reply) else answer
+        if not isinstance(answer, Reply):
+            return answer
+        if answer.status == 413 or request.content.exception() is not None:
+            answer.keep_alive = False  # the rest of the body is not read, or cannot be: nothing may follow it
+        return answer.as_response()
 
     def _understand(
         self, request: web.BaseRequest, target: Target, query: str

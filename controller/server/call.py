@@ -32,6 +32,8 @@ USER = web.RequestKey("user", User)
 ACTING_AS = web.RequestKey("acting_as", User)
 BODY = web.RequestKey("body", bytes)
 """What the audit log wants to know of a request, kept with it."""
+_LONGEST_WHOLE = 1000
+"""Digits, leading zeros included; Python refuses to read 4300."""
 BODY_LIMIT_BYTES = 3 * 1024 * 1024
 
 
@@ -131,9 +133,10 @@ def parse_version(text: str, *, watch: bool = False) -> int:
     """A resourceVersion parameter as a number; "" and "0" are 0. Raises what Kubernetes answers to others."""
     if not text:
         return 0
-    if text.isascii() and text.isdigit() and int(text) < 1 << 64:
+    whole = text.isascii() and text.isdigit()
+    if whole and len(text) <= _LONGEST_WHOLE and int(text) < 1 << 64:
         return int(text)
-    problem = "value out of range" if text.isascii() and text.isdigit() else "invalid syntax"
+    problem = "value out of range" if whole else "invalid syntax"
     sentence = f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": {problem}'
     if watch:
         raise Unexplained(sentence)

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from api.errors import FieldError
+from api.schema.custom.patterns import find_all
 from api.schema.custom.structural import Structural
 from api.schema.custom.values import NEW, below, children
 
@@ -23,6 +26,9 @@ BLOCKED = (
     "some validation rules were not checked because the object was invalid; "
     "correct the existing errors to complete validation"
 )
+BUDGET_SECONDS = 1.0
+"""Kubernetes' runtime cost budget of a request is meant to be about that."""
+NO_BUDGET = "validation failed due to running out of cost budget, no further validation rules will be run"
 _BLOCKING = frozenset(
     {"FieldValueRequired", "FieldValueNotSupported", "FieldValueTooLong", "FieldValueTooMany", "FieldValueTypeInvalid"}
 )
@@ -96,17 +102,14 @@ def _functions(cel: Any) -> list[Any]:
         declared("min", kind.DYN, [many], lambda items: min(items)),
         declared("max", kind.DYN, [many], lambda items: max(items)),
         declared("find", kind.STRING, [kind.STRING, kind.STRING], _find),
-        declared("findAll", kind.List(kind.STRING), [kind.STRING, kind.STRING], _find_all),
+        declared(
+            "findAll", kind.List(kind.STRING), [kind.STRING, kind.STRING], lambda text, pattern: find_all(pattern, text)
+        ),
     ]
 
 
 def _find(text: str, pattern: str) -> str:
-    found = re.search(pattern, text)
-    return found[0] if found else ""
-
-
-def _find_all(text: str, pattern: str) -> list[str]:
-    return [found[0] for found in re.finditer(pattern, text)]
+    return next(iter(find_all(pattern, text, 1)), "")
 
 
 @lru_cache(maxsize=4096)
@@ -118,18 +121,61 @@ def compile_rule(text: str) -> Any:
         raise BadRule(f"compilation failed: {error}".replace("INVALID_ARGUMENT: ", "", 1)) from error
 
 
-def rule_faults(value: Any, old: Any, node: Structural, path: str = "") -> Iterator[FieldError]:
+def rule_faults(value: Any, old: Any, node: Structural) -> Iterator[FieldError]:
     """The faults that rules find in a value; `old` is what it replaces, or NEW. What did not change is not judged."""
+    budget = _Budget(BUDGET_SECONDS)
+    try:
+        yield from _rule_faults(value, old, node, "", budget)
+    except _Exhausted as ended:
+        yield ended.fault
+
+
+@dataclass
+class _Budget:
+    """What the rules of one object may take altogether, in seconds of computing."""
+
+    left: float
+
+    def evaluate(self, text: str, data: Mapping[str, Any], where: str, message: str) -> Any:
+        """The outcome of a rule. Raises _Exhausted."""
+        began = time.thread_time()
+        try:
+            outcome = compile_rule(text).eval(data=data)
+        except RuntimeError as error:
+            why = (
+                f"'{error}': no further validation rules will be run due to call cost exceeds limit for rule: {message}"
+            )
+            raise _Exhausted(where, why) from error
+        self.left -= time.thread_time() - began
+        if self.left < 0:
+            raise _Exhausted(where, NO_BUDGET)
+        return outcome
+
+
+class _Exhausted(Exception):
+    """The rules took too much: no further one is looked at."""
+
+    def __init__(self, where: str, why: str) -> None:
+        super().__init__(why)
+        self.fault = FieldError(where, "FieldValueInvalid", f"Invalid value: {why}")
+
+
+def _rule_faults(value: Any, old: Any, node: Structural, path: str, budget: _Budget) -> Iterator[FieldError]:
     if value is None or (old is not NEW and value == old):
         return
     for rule in node.rules:
-        yield from _judged(rule, value, old, node, path)
+        yield from _judged(rule, value, old, node, _Place(path, budget))
     for name, item, child, before in children(value, old, node):
         if path or name != "metadata":
-            yield from rule_faults(item, before, child, below(path, name))
+            yield from _rule_faults(item, before, child, below(path, name), budget)
 
 
-def _judged(rule: Mapping[str, Any], value: Any, old: Any, node: Structural, path: str) -> Iterator[FieldError]:
+class _Place(NamedTuple):
+    path: str
+    budget: _Budget
+
+
+def _judged(rule: Mapping[str, Any], value: Any, old: Any, node: Structural, at: _Place) -> Iterator[FieldError]:
     text = rule["rule"]
     mentions_old = _OLD.search(text) is not None
     if mentions_old and old is NEW and not rule.get("optionalOldSelf"):
@@ -137,9 +183,9 @@ def _judged(rule: Mapping[str, Any], value: Any, old: Any, node: Structural, pat
     data = {"self": to_cel(value, node)}
     if mentions_old:
         data["oldSelf"] = None if old is NEW else to_cel(old, node)
-    where = _pointed(path, rule.get("fieldPath") or "")
+    where = _pointed(at.path, rule.get("fieldPath") or "")
     message = (rule.get("message") or "").strip() or f"failed rule: {text.strip()}"
-    outcome = compile_rule(text).eval(data=data)
+    outcome = at.budget.evaluate(text, data, where, message)
     if outcome.type().name() == "ERROR":
         yield FieldError(
             where, "FieldValueInvalid", f"Invalid value: {outcome.plain_value()} evaluating rule: {message}"
@@ -154,7 +200,10 @@ def _told(expression: str, data: Mapping[str, Any]) -> str:
     """What a messageExpression makes of the values; "" when it fails or is no single line."""
     if not expression:
         return ""
-    said = compile_rule(expression).eval(data=data).plain_value()
+    try:
+        said = compile_rule(expression).eval(data=data).plain_value()
+    except RuntimeError:
+        return ""
     return said.strip() if isinstance(said, str) and "\n" not in said else ""
 
 

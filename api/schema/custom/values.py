@@ -7,7 +7,6 @@ update, what stays as it was stored is not judged again, so that a schema may be
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -17,6 +16,7 @@ import orjson
 from api.errors import FieldError, duplicate, invalid, not_supported, required, too_long, too_many
 from api.objects import Object
 from api.schema.custom.formats import matches_format
+from api.schema.custom.patterns import matches
 from api.schema.custom.structural import Structural, parse_structural
 
 NEW = object()
@@ -134,18 +134,12 @@ def _string_faults(value: str, words: Any, path: str) -> Faults:
         yield too_long(path, value, words["maxLength"])
     if "minLength" in words and len(value) < words["minLength"]:
         yield _said(path, value, f"should be at least {words['minLength']} chars long")
-    if "pattern" in words and not compile_pattern(words["pattern"]).search(value):
+    if "pattern" in words and not matches(words["pattern"], value):
         yield _said(path, value, f"should match '{words['pattern']}'")
 
 
-@lru_cache(maxsize=4096)
-def compile_pattern(text: str) -> re.Pattern[str]:
-    """A schema's regular expression; Go's `\\z` is Python's `\\Z`. Raises re.error."""
-    return re.compile(text.replace(r"\z", r"\Z"))
-
-
 def _number_faults(value: float, words: Any, path: str) -> Faults:
-    if "multipleOf" in words and (value / words["multipleOf"]) % 1:
+    if "multipleOf" in words and not _is_multiple(value, words["multipleOf"]):
         yield _said(path, value, f"should be a multiple of {_number(words['multipleOf'])}")
     if (limit := words.get("maximum")) is not None:
         exclusive = bool(words.get("exclusiveMaximum"))
@@ -155,6 +149,14 @@ def _number_faults(value: float, words: Any, path: str) -> Faults:
         exclusive = bool(words.get("exclusiveMinimum"))
         if value < limit or (exclusive and value == limit):
             yield _said(path, value, f"should be greater than {'' if exclusive else 'or equal to '}{_number(limit)}")
+
+
+def _is_multiple(value: float, factor: float) -> bool:
+    """As Go judges it: floats may miss a whole number by a billionth, and nothing is a multiple of 0 or less."""
+    if factor <= 0:
+        return False
+    times = 1 / factor * value if factor < 1 else value / factor
+    return abs(times) <= 1 << 53 and abs(times - round(times)) <= 1e-9 * max(1.0, 2 * abs(times))
 
 
 def _number(value: float) -> str:

@@ -16,9 +16,10 @@ import orjson
 from api.errors import FieldError, forbidden, invalid, not_supported, required
 from api.objects import Object
 from api.schema.custom import rules
+from api.schema.custom.patterns import BadPattern, check_pattern
 from api.schema.custom.shaping import prune
 from api.schema.custom.structural import EMBEDDED, INT_OR_STRING, PRESERVE, RULES, parse_structural
-from api.schema.custom.values import compile_pattern, faults_in
+from api.schema.custom.values import faults_in
 
 _TYPES = frozenset({"array", "boolean", "integer", "number", "object", "string"})
 _UNSUPPORTED = ("id", "additionalItems", "patternProperties", "definitions", "dependencies", "$ref")
@@ -91,10 +92,14 @@ def _keyword_faults(schema: Object, path: str) -> Iterator[FieldError]:
     elif schema.get("additionalProperties") is not None and schema.get("properties"):
         why = "additionalProperties and properties are mutual exclusive"
         yield forbidden(f"{path}.additionalProperties", why)
+    yield from _pattern_faults(schema, path)
+
+
+def _pattern_faults(schema: Object, path: str) -> Iterator[FieldError]:
     if pattern := schema.get("pattern"):
         try:
-            compile_pattern(pattern)
-        except re.error as fault:
+            check_pattern(pattern)
+        except BadPattern as fault:
             yield invalid(f"{path}.pattern", pattern, f"must be a valid regular expression, but isn't: {fault}")
 
 
@@ -169,6 +174,7 @@ def _logic_faults(part: Object, outer: Object, path: str) -> Iterator[FieldError
     for name in _EXTENSIONS:
         if whole.get(name):
             yield forbidden(f"{path}.{name}", "must be false to be structural")
+    yield from _pattern_faults(part, path)
     for name, child in (part.get("properties") or {}).items():
         known = (outer.get("properties") or {}).get(name)
         additional = outer.get("additionalProperties")
@@ -188,6 +194,8 @@ def _logic_faults(part: Object, outer: Object, path: str) -> Iterator[FieldError
     for name in _LOGIC:
         for index, inner in enumerate(part.get(name) or ()):
             yield from _logic_faults(inner, outer, f"{path}.{name}[{index}]")
+    if isinstance(part.get("not"), dict):
+        yield from _logic_faults(part["not"], outer, f"{path}.not")
 
 
 def _logic_name(path: str) -> str:

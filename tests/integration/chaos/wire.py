@@ -96,7 +96,10 @@ async def read_head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     status = int(head[0].split()[1])
     pairs = (line.split(":", 1) for line in head[1:] if line)
-    return status, {name.strip().lower(): value.strip() for name, value in pairs}
+    headers = {name.strip().lower(): value.strip() for name, value in pairs}
+    if head[0].startswith("HTTP/1.0"):
+        headers.setdefault("connection", "close")
+    return status, headers
 
 
 async def read_answer(reader: asyncio.StreamReader) -> Answer:
