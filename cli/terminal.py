@@ -25,10 +25,9 @@ import orjson
 
 from api.client import Client
 from api.errors import error_from_status
+from api.spdy import PROTOCOL, UPGRADE, Spdy
 from cli.problems import Problem
-from cli.spdy import UPGRADE, Spdy
 
-PROTOCOL = {"X-Stream-Protocol-Version": "v4.channel.k8s.io", "Content-Length": "0"}
 STDIN, STDOUT, STDERR, RESULT, RESIZE = "stdin", "stdout", "stderr", "error", "resize"
 _CHUNK = 32 * 1024
 

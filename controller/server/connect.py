@@ -20,10 +20,12 @@ from api.objects import Object
 from controller.server.agents import Backend
 from controller.server.authorization import Attributes
 from controller.server.call import Call, Services, existing, read_body
+from controller.server.channels import CHANNELS, PORT_FORWARD, run_channels, run_port_forward, streams_of
 from controller.server.proxy import HOP_BY_HOP, proxy_into_cluster
 from controller.server.reply import Answer, Reply
 from controller.server.target import Target
 from controller.server.tunnel import Upgrade, tunnel
+from controller.server.websocket import is_websocket, offered, send_log
 
 _LOG_PARAMETERS = (
     "follow",
@@ -38,8 +40,8 @@ _LOG_PARAMETERS = (
 _STREAM_PARAMETERS = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty", "command": "command"}
 _UPGRADE_HEADERS = ("connection", "upgrade")
 _UPGRADE_PREFIXES = ("sec-websocket-", "x-stream-protocol-version")
-_DECLINED = ("v5.channel.k8s.io", "spdy/3.1+portforward.k8s.io")
-"""Sub-protocols containerd's streaming server does not speak; kubectl falls back to SPDY when they are refused."""
+_DECLINED = (CHANNELS, PORT_FORWARD.lower())
+"""Sub-protocols containerd's streaming server does not speak."""
 REFUSAL_BYTES = 1 << 16
 _METRICS_PATHS = frozenset(("/metrics", "/metrics/cadvisor", "/metrics/resource"))
 _TRUE = ("1", "true", "True", "t", "T")
@@ -99,6 +101,11 @@ async def stream(services: Services, call: Call) -> Answer:
     else:
         container = container_of(pod, call.params.get("container", ""))
         path, pairs = f"/{call.target.subresource}/{where}/{quote(container)}", _stream_parameters(given)
+    if is_websocket(call.request) and (favourite := offered(call.request)[:1]):
+        if favourite == [PORT_FORWARD] and call.target.subresource == "portforward":
+            return await run_port_forward(call.request, backend, _with_query(path, pairs))
+        if favourite == [CHANNELS] and call.target.subresource != "portforward":
+            return await run_channels(call.request, backend, _with_query(path, pairs), streams_of(pairs))
     headers = upgrade_headers(call.request.headers.items())
     if headers is None:
         raise BadRequest("Upgrade request required: the sub-protocols offered are not supported, SPDY/3.1 is")
@@ -183,6 +190,8 @@ async def _relay(services: Services, call: Call, backend: Backend, path: str, *,
             if refusals and answer.status >= 400:
                 text = (await answer.content.read(REFUSAL_BYTES)).decode("utf-8", "replace").strip()
                 raise error_from_status({"code": answer.status, "message": text})
+            if refusals and is_websocket(request):
+                return await send_log(request, answer.content.iter_any())
             return await _stream_through(request, answer)
     except (aiohttp.ClientConnectionError, TimeoutError) as error:
         raise ServiceUnavailable(f"error dialing backend: {backend.host}:{backend.port}: {error}", {}) from error

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 import orjson
 from aiohttp import web
@@ -25,6 +26,7 @@ from controller.server.options import ListOptions, list_options
 from controller.server.pod_address import address_lines
 from controller.server.read import reach
 from controller.server.reply import Answer, warning_headers
+from controller.server.websocket import Lines, attended, is_websocket
 from controller.store import Query, Watcher
 from controller.store.types import Compacted, Event, EventType, Record
 
@@ -43,21 +45,23 @@ async def watch_objects(services: Services, call: Call) -> Answer:
     asked, rest = stored_query(call.kind, Query(call.namespace, options.labels, options.fields))
     stream = _Stream(services, call, options, rest)
     await stream.open()
-    try:
-        watcher = services.store.watch(call.kind.resource, since, asked)
-    except Compacted:
-        return await stream.fail(Gone(f"too old resource version: {since} ({services.store.version})"))
-    try:
-        if initial is not None:
-            await stream.send_initial(initial, since)
-        return await stream.follow(watcher)
-    except Compacted:
-        return await stream.fail(Gone("too old resource version: the watch could not keep up"))
-    except ApiError as error:  # a conversion failed: the client lists again and is told what is wrong
-        why = f"Internal error occurred: {error.message}"
-        return await stream.fail(InternalError(why, {"causes": [{"message": error.message}]}))
-    finally:
-        watcher.close()
+    async with stream.attended():
+        try:
+            watcher = services.store.watch(call.kind.resource, since, asked)
+        except Compacted:
+            return await stream.fail(Gone(f"too old resource version: {since} ({services.store.version})"))
+        try:
+            if initial is not None:
+                await stream.send_initial(initial, since)
+            return await stream.follow(watcher)
+        except Compacted:
+            return await stream.fail(Gone("too old resource version: the watch could not keep up"))
+        except ApiError as error:  # a conversion failed: the client lists again and is told what is wrong
+            why = f"Internal error occurred: {error.message}"
+            return await stream.fail(InternalError(why, {"causes": [{"message": error.message}]}))
+        finally:
+            watcher.close()
+    return stream.answer
 
 
 async def _start(services: Services, call: Call, options: ListOptions) -> tuple[int, list[Record] | None]:
@@ -92,13 +96,12 @@ class _Stream:
         self._bookmarked = 0
         self._headings = True
         self._encode = self._encoder()
-        self._response = web.StreamResponse(
-            headers=[
-                ("Content-Type", "application/json"),
-                ("Cache-Control", "no-cache, private"),
-                *warning_headers(call.warnings),
-            ]
-        )
+        headers = [
+            ("Content-Type", "application/json"),
+            ("Cache-Control", "no-cache, private"),
+            *warning_headers(call.warnings),
+        ]
+        self._response = Lines(call.request) if is_websocket(call.request) else web.StreamResponse(headers=headers)
 
     def _encoder(self) -> Callable[[Iterable[Event]], Iterator[bytes]]:
         if self._call.form.shape is Shape.POD_ADDRESS:
@@ -107,6 +110,14 @@ class _Stream:
 
     async def open(self) -> None:
         await self._response.prepare(self._call.request)
+
+    def attended(self) -> AbstractAsyncContextManager[None]:
+        """A block that ends when a client of a WebSocket leaves; others' end is a cancellation."""
+        return attended(self._response.socket) if isinstance(self._response, Lines) else nullcontext()
+
+    @property
+    def answer(self) -> Answer:
+        return self._response.socket if isinstance(self._response, Lines) else self._response
 
     async def send_initial(self, records: list[Record], version: int) -> None:
         """The state at `version` as ADDED events and, after a watch-list, the bookmark that ends it."""
@@ -134,7 +145,7 @@ class _Stream:
             self._end_at_once()
             raise
         await self._response.write_eof()
-        return self._response
+        return self.answer
 
     async def _relay(self, watcher: Watcher) -> list[Event] | None:
         """Sends what needs no conversion; returns a batch that may need one, None when the watcher has ended."""
@@ -159,7 +170,7 @@ class _Stream:
     def _end_at_once(self) -> None:
         """Shutdown: the last chunk, so that the client sees an end and no broken connection."""
         transport = self._call.request.transport
-        if transport is not None and not transport.is_closing():
+        if transport is not None and not transport.is_closing() and not isinstance(self._response, Lines):
             transport.write(b"0\r\n\r\n")
 
     async def fail(self, error: ApiError) -> Answer:
@@ -167,7 +178,7 @@ class _Stream:
         line = b'{"type":"ERROR","object":' + orjson.dumps(status_of(error)) + b"}\n"
         await self._response.write(line)
         await self._response.write_eof()
-        return self._response
+        return self.answer
 
     async def _bookmark(self, version: int, annotations: dict[str, str] | None = None) -> None:
         self._bookmarked = version

@@ -1,9 +1,9 @@
 """As much of SPDY/3.1 as remote commands need: opening streams, sending and ending their data, receiving.
 
-Called by terminal.py on a connection that was upgraded. Kubernetes' exec and attach speak it (one stream each for
-error, stdin, stdout, stderr, resize, named in the header `streamtype`), and unlike their WebSocket form it can end
-stdin alone. What peers here never use is left out: flow control, push, settings. Headers are sent compressed without
-SPDY's dictionary, which zlib's format allows; replies' headers are not read.
+Called by the CLI's terminal.py, and by the API server for WebSocket clients, on a connection that was upgraded.
+Kubernetes' exec and attach speak it (one stream each for error, stdin, stdout, stderr, resize, named in the header
+`streamtype`), and so does containerd. What peers here never use is left out: flow control, push, settings. Headers are
+sent compressed without SPDY's dictionary, which zlib's format allows; replies' headers are not read.
 Rules: the SPDY protocol, draft 3.1; k8s.io/apimachinery/pkg/util/remotecommand.
 """
 
@@ -14,7 +14,8 @@ import struct
 import zlib
 from collections.abc import AsyncIterator, Mapping
 
-UPGRADE = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1"}
+UPGRADE = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1", "Content-Length": "0"}
+PROTOCOL = {"X-Stream-Protocol-Version": "v4.channel.k8s.io"}
 _SYN_STREAM, _PING, _GOAWAY = 1, 6, 7
 _CONTROL = 0x8003
 _LAST = 0x01

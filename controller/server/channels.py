@@ -1,0 +1,126 @@
+"""Remote commands and port-forwards of clients whose WebSockets containerd does not speak: joined with SPDY here.
+
+Called by connect.py. Two forms: v5.channel.k8s.io (exec and attach: a channel a stream, and one that ends stdin), whose
+messages become SPDY frames and back; and SPDY/3.1+portforward.k8s.io, whose messages carry SPDY as it is. Invariant:
+the client is answered 101 only after the agent was. Rules: k8s.io/apiserver/pkg/util/proxy, KEP-4006.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+
+from aiohttp import WSMsgType, web
+
+from api.errors import ServiceUnavailable
+from api.spdy import PROTOCOL, UPGRADE, Spdy
+from api.streams import CHUNK, Tunnel, open_tunnel
+from controller.server.agents import Backend
+from controller.server.reply import Answer, Reply
+from controller.server.websocket import accept
+
+CHANNELS = "v5.channel.k8s.io"
+PORT_FORWARD = "SPDY/3.1+portforward.k8s.io"
+DIAL_SECONDS = 30.0
+_STDIN, _STDOUT, _STDERR, _ERROR, _RESIZE = "stdin", "stdout", "stderr", "error", "resize"
+_NAMES = (_STDIN, _STDOUT, _STDERR, _ERROR, _RESIZE)
+_CLOSE = 255
+_ANNOUNCED = {"input": _STDIN, "output": _STDOUT, "error": _STDERR, "tty": _RESIZE}
+
+
+def streams_of(parameters: Iterable[tuple[str, str]]) -> list[str]:
+    """The streams that the kubelet's parameters announce; the runtime begins when all are there."""
+    names = [_ANNOUNCED[name] for name, _ in parameters if name in _ANNOUNCED]
+    return [_ERROR, *(name for name in names if name != _STDERR or _RESIZE not in names)]
+
+
+async def run_channels(request: web.BaseRequest, backend: Backend, path: str, streams: list[str]) -> Answer:
+    """A process' streams as channels, until it has ended or the client has left. Raises ServiceUnavailable."""
+    async with _dialed(backend, path, PROTOCOL) as far:
+        if far.status != 101:
+            return await _refusal(far)
+        spdy = Spdy(far.reader, far.writer)
+        for name in streams:
+            spdy.open(name, {"streamtype": name})
+        socket = await accept(request, CHANNELS)
+        first = next((name for name in (_STDOUT, _STDERR) if name in streams), _ERROR)
+        await socket.send_bytes(bytes([_NAMES.index(first)]))  # tells the client that the process is connected
+        await _either(_receive(socket, spdy, streams), _send(socket, spdy))
+        return socket
+
+
+async def _receive(socket: web.WebSocketResponse, spdy: Spdy, streams: list[str]) -> None:
+    async for message in socket:
+        if message.type != WSMsgType.BINARY or not message.data:
+            continue
+        channel, data = message.data[0], message.data[1:]
+        if channel == _CLOSE:
+            if data[:1] == bytes([_NAMES.index(_STDIN)]) and _STDIN in streams:
+                spdy.finish(_STDIN)
+        elif channel < len(_NAMES) and _NAMES[channel] in (_STDIN, _RESIZE) and _NAMES[channel] in streams:
+            await spdy.send(_NAMES[channel], data)
+
+
+async def _send(socket: web.WebSocketResponse, spdy: Spdy) -> None:
+    """Output as it comes; the result is the last."""
+    async for name, data in spdy.received():
+        await socket.send_bytes(bytes([_NAMES.index(name)]) + data)
+        if name == _ERROR:
+            return
+
+
+async def run_port_forward(request: web.BaseRequest, backend: Backend, path: str) -> Answer:
+    """SPDY inside messages, until either side has ended. Raises ServiceUnavailable."""
+    async with _dialed(backend, path, {"X-Stream-Protocol-Version": "portforward.k8s.io"}) as far:
+        if far.status != 101:
+            return await _refusal(far)
+        socket = await accept(request, PORT_FORWARD)
+
+        async def inward() -> None:
+            async for message in socket:
+                if message.type == WSMsgType.BINARY:
+                    far.writer.write(message.data)
+                    await far.writer.drain()
+
+        async def outward() -> None:
+            while data := await far.reader.read(CHUNK):
+                await socket.send_bytes(data)
+
+        await _either(inward(), outward())
+        return socket
+
+
+async def _either(*ways: Coroutine[None, None, None]) -> None:
+    """Runs both ways until one has ended; a connection that broke is an end, too."""
+    tasks = [asyncio.create_task(way) for way in ways]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            with contextlib.suppress(ConnectionError):
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def _dialed(backend: Backend, path: str, protocol: Mapping[str, str]) -> AsyncIterator[Tunnel]:
+    try:
+        async with asyncio.timeout(DIAL_SECONDS):
+            far = await open_tunnel("POST", backend.url + path, {**UPGRADE, **protocol}, {}, backend.tls)
+    except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
+        why = error or "no answer in time"
+        raise ServiceUnavailable(f"error dialing backend: {backend.host}:{backend.port}: {why}", {}) from error
+    try:
+        yield far
+    finally:
+        far.writer.transport.abort()
+
+
+async def _refusal(far: Tunnel) -> Reply:
+    async with asyncio.timeout(DIAL_SECONDS):
+        reply = Reply(far.status, await far.read_body(), far.headers.get("content-type", "text/plain"))
+    reply.keep_alive = False
+    return reply
