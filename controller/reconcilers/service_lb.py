@@ -3,8 +3,8 @@
 `decide` is pure; `service_lb_watch` runs it under one key, because Services compete for ports and addresses. Without a
 pool a Service gets the addresses of the nodes that can take its traffic; with one it gets an address of its own, and
 the annotation `wherry/announcer` names the node that answers for it. Services of another loadBalancerClass are left
-alone. Invariants: on the nodes' addresses a port belongs to one Service, in the pool an address does; who has it keeps
-it while he may. Events are those of k8s.io/cloud-provider's service controller.
+alone. Invariants: on the nodes' addresses a port belongs to one Service and to none that a node needs itself, in the
+pool an address does; who has it keeps it while he may. Events are those of k8s.io/cloud-provider's service controller.
 """
 
 from __future__ import annotations
@@ -18,22 +18,21 @@ from api import kinds
 from api.objects import Object, annotations_of, is_deleting, name_of, namespace_of, uid_of
 from controller.reconcilers.actions import Action, Note, Together, Write, put_status
 from controller.reconcilers.loop import NOTHING, Decision
-from controller.registry.ranges import Pool
+from controller.registry.ranges import DEFAULT_RANGES, Pool, Ports
 
 SERVICES = kinds.by_resource("", "services")
 ANNOUNCER = "wherry/announcer"
 _NO_NODES = "There are no available nodes for LoadBalancer"
-_INGRESS_PORTS = ((80, "TCP"), (443, "TCP"))
 Port = tuple[int, str]
 
 
 @dataclass(frozen=True)
 class Server:
-    """A node that may take traffic from outside. `serves_ingress`: its ports 80 and 443 are the built-in proxy's."""
+    """A node that may take traffic from outside. `kept`: ports that it needs itself, and for what."""
 
     name: str
     addresses: tuple[str, ...]
-    serves_ingress: bool = False
+    kept: tuple[tuple[Port, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,7 @@ class Observed:
     balanced: tuple[Balanced, ...]
     node_ports: Mapping[int, str] = field(default_factory=dict)
     told: frozenset[tuple[str, str]] = frozenset()
+    node_port_range: Ports = DEFAULT_RANGES.ports
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,10 @@ def _families(service: Object) -> list[str]:
     return service["spec"].get("ipFamilies") or ["IPv4"]
 
 
+def _spoken(port: Port) -> str:
+    return f"{port[0]}/{port[1]}"
+
+
 def _family_of(address: str) -> str:
     return "IPv6" if ":" in address else "IPv4"
 
@@ -130,10 +134,14 @@ def _share_nodes(observed: Observed, wanting: list[Balanced]) -> Iterator[Outcom
         service = balanced.service
         ports = [(port["port"], port.get("protocol") or "TCP") for port in service["spec"].get("ports") or ()]
         name = _full_name(service)
-        holders = ((port, held.get(port) or observed.node_ports.get(port[0], name)) for port in ports)
-        (number, protocol), rival = next(((port, one) for port, one in holders if one != name), ((0, ""), ""))
-        if rival:
-            yield _failed(service, f"port {number}/{protocol} of the nodes is held by Service {rival}")
+        holders = {port: held.get(port) or observed.node_ports.get(port[0]) for port in ports}
+        if rival := next((port for port, one in holders.items() if one not in (None, name)), None):
+            yield _failed(service, f"port {_spoken(rival)} of the nodes is held by Service {holders[rival]}")
+            continue
+        if free := next(
+            (port for port in ports if holders[port] is None and port[0] in observed.node_port_range), None
+        ):
+            yield _failed(service, f"port {_spoken(free)} is in the range of node ports, {observed.node_port_range}")
             continue
         outcome = _on_nodes(service, _able(observed, balanced), ports)
         if outcome.addresses:
@@ -142,10 +150,10 @@ def _share_nodes(observed: Observed, wanting: list[Balanced]) -> Iterator[Outcom
 
 
 def _on_nodes(service: Object, servers: list[Server], ports: list[Port]) -> Outcome:
-    taken = any(port in _INGRESS_PORTS for port in ports)
-    free = [server for server in servers if not (taken and server.serves_ingress)]
-    if servers and not free:
-        return _failed(service, "ports 80 and 443 of the nodes are held by the built-in Ingress proxy")
+    kept = {server.name: next((one for one in server.kept if one[0] in ports), None) for server in servers}
+    free = [server for server in servers if kept[server.name] is None]
+    if not free and (first := next(iter(kept.values()), None)):
+        return _failed(service, f"port {_spoken(first[0])} of the nodes is held by {first[1]}")
     families = _families(service)
     addresses = [address for server in free for address in server.addresses if _family_of(address) in families]
     asked = service["spec"].get("loadBalancerIP")

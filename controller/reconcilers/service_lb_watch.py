@@ -6,7 +6,7 @@ and so its announcements within milliseconds of that.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 
 from api.ingress import NODE_LABEL
 from api.objects import Object, is_deleting, is_ready, labels_of, name_of, uid_of
@@ -15,12 +15,17 @@ from controller.reconcilers.loop import Decision, Failure, Source, Watch
 from controller.reconcilers.node_lifecycle import NODES
 from controller.reconcilers.service_lb import ANNOUNCER, SERVICES, Balanced, Observed, Server, decide, outcomes_of
 from controller.reconcilers.views import Views
-from controller.registry.ranges import Pool
+from controller.registry.ranges import Pool, Ports
 from controller.store import Query
 from controller.store.types import Event, EventType, Key, Record
 
 SLICES = ("discovery.k8s.io", "endpointslices")
 SERVICE_NAME = "kubernetes.io/service-name"
+_API = ("default", "kubernetes")
+"""Namespace and name of the API servers' own Service, and of its slice."""
+DEFAULT_AGENT_PORT = 10250
+_KEPT = (((22, "TCP"), "SSH"), ((4789, "UDP"), "the tunnel between nodes"))
+_INGRESS = tuple(((port, "TCP"), "the built-in Ingress proxy") for port in (80, 443))
 EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"
 _MARKS = (b'"type":"LoadBalancer"', f'"{ANNOUNCER}"'.encode())
 _ALL = "load balancers"
@@ -30,9 +35,10 @@ class ServiceLoadBalancers:
     name = "service-lb"
     concurrency = 1
 
-    def __init__(self, views: Views, pool: Pool) -> None:
+    def __init__(self, views: Views, pool: Pool, node_ports: Ports) -> None:
         self._views = views
         self._pool = pool
+        self._node_port_range = node_ports
         self._keys: dict[Key, bool] = {}
         """The Services of concern, and whether only nodes with endpoints may take their traffic."""
         self._told: frozenset[tuple[str, str]] = frozenset()
@@ -49,7 +55,12 @@ class ServiceLoadBalancers:
         services = [service for key in self._keys if (service := self._views.get(key)) is not None]
         ours = [service for service in services if not service["spec"].get("loadBalancerClass")]
         observed = Observed(
-            self._pool, self._servers(), tuple(map(self._balanced, ours)), self._node_ports(ours), self._told
+            self._pool,
+            self._servers(),
+            tuple(map(self._balanced, ours)),
+            self._node_ports(ours),
+            self._told,
+            self._node_port_range,
         )
         warned = ((one.service, one.warning) for one in outcomes_of(observed))
         self._told = frozenset((uid_of(service), warning[1]) for service, warning in warned if warning is not None)
@@ -60,7 +71,8 @@ class ServiceLoadBalancers:
 
     def _servers(self) -> tuple[Server, ...]:
         nodes = (self._views.object(record) for record in self._views.store.list(NODES.resource).records)
-        return tuple(server_of(node) for node in nodes if takes_traffic(node))
+        api_servers = api_places(self._views.get(Key(*SLICES, *_API)))
+        return tuple(server_of(node, api_servers) for node in nodes if takes_traffic(node))
 
     def _balanced(self, service: Object) -> Balanced:
         if not _only_local(service):
@@ -91,8 +103,8 @@ class ServiceLoadBalancers:
         return (_ALL,)
 
     def _on_slice(self, event: Event) -> Iterable[Hashable]:
-        name = event.record.labels.get(SERVICE_NAME, "")
-        return (_ALL,) if self._keys.get(Key(*SERVICES.resource, event.record.key.namespace, name)) else ()
+        namespace, name = event.record.key.namespace, event.record.labels.get(SERVICE_NAME, "")
+        return (_ALL,) if (namespace, name) == _API or self._keys.get(Key(*SERVICES.resource, namespace, name)) else ()
 
 
 def _facts(record: Record) -> tuple[bool, Server]:
@@ -108,16 +120,28 @@ def takes_traffic(node: Object) -> bool:
     return is_ready(node) and EXCLUDED not in labels_of(node) and not is_deleting(node)
 
 
-def server_of(node: Object) -> Server:
-    """A node with external addresses is reached at those."""
-    addresses = (node.get("status") or {}).get("addresses") or ()
+def server_of(node: Object, api_servers: Collection[tuple[str, int]] = ()) -> Server:
+    """A node with external addresses is reached at those. `api_servers`: addresses and ports of them all."""
+    status = node.get("status") or {}
+    addresses = status.get("addresses") or ()
     by_type = {
         kind: tuple(one["address"] for one in addresses if one.get("type") == kind)
         for kind in ("ExternalIP", "InternalIP")
     }
-    return Server(
-        name_of(node), by_type["ExternalIP"] or by_type["InternalIP"], labels_of(node).get(NODE_LABEL) == "true"
-    )
+    agent = ((status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port") or DEFAULT_AGENT_PORT
+    here = {one["address"] for one in addresses}
+    kept = [*_KEPT, ((agent, "TCP"), "the node's agent")]
+    kept += [((port, "TCP"), "the API server") for address, port in api_servers if address in here]
+    kept += _INGRESS if labels_of(node).get(NODE_LABEL) == "true" else ()
+    return Server(name_of(node), by_type["ExternalIP"] or by_type["InternalIP"], tuple(kept))
+
+
+def api_places(endpoint_slice: Object | None) -> list[tuple[str, int]]:
+    """Where API servers listen, out of the slice of Service `kubernetes`."""
+    found = endpoint_slice or {}
+    ports = [port["port"] for port in found.get("ports") or () if port.get("port")]
+    ends = [address for one in found.get("endpoints") or () for address in one.get("addresses") or ()]
+    return [(address, port) for address in ends for port in ports]
 
 
 def ready_nodes(endpoint_slice: Object) -> Iterable[str]:

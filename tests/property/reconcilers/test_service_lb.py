@@ -16,7 +16,10 @@ from controller.registry.ranges import NO_POOL, parse_pool
 POOL = parse_pool("198.51.100.1-198.51.100.4")
 ROUNDS = 8
 """Who waits for what another gives back gets it a round later."""
-SERVERS = tuple(Server(name, (f"192.0.2.{place}",), place == 3) for place, name in enumerate("abcd", 1))
+PROXY = tuple(((port, "TCP"), "the built-in Ingress proxy") for port in (80, 443))
+SERVERS = tuple(
+    Server(name, (f"192.0.2.{place}",), PROXY if place == 3 else ()) for place, name in enumerate("abcd", 1)
+)
 
 
 @st.composite

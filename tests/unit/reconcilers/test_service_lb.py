@@ -10,6 +10,7 @@ from api.objects import Object
 from controller.reconcilers.actions import Note, Together, Write
 from controller.reconcilers.loop import NOTHING, Decision
 from controller.reconcilers.service_lb import ANNOUNCER, Balanced, Observed, Server, decide, outcomes_of
+from controller.reconcilers.service_lb_watch import api_places, server_of
 from controller.registry.ranges import NO_POOL, parse_pool
 
 A, B = Server("a", ("192.0.2.1",)), Server("b", ("192.0.2.2", "fd00::2"))
@@ -102,13 +103,52 @@ def test_a_node_port_of_another_service_is_no_port_for_a_load_balancer() -> None
     assert addresses(observed(service("web", ports=(30080,)), node_ports=held))["web"]
 
 
+def test_ports_that_may_become_somebodys_node_port_are_no_load_balancers() -> None:
+    assert warnings(observed(service("x", ports=(80, 31000)))) == {
+        "x": "Error syncing load balancer: failed to ensure load balancer: "
+        "port 31000/TCP is in the range of node ports, 30000-32767"
+    }
+    assert addresses(observed(service("x", ports=(31000,)), pool=POOL))["x"], "an address of its own has all ports"
+
+
+@pytest.mark.parametrize(
+    ("port", "protocol", "owner"),
+    [
+        (22, "TCP", "SSH"),
+        (10250, "TCP", "the node's agent"),
+        (6443, "TCP", "the API server"),
+        (4789, "UDP", "the tunnel between nodes"),
+    ],
+)
+def test_ports_that_nodes_need_themselves_stay_theirs(port: int, protocol: str, owner: str) -> None:
+    address = {"type": "InternalIP", "address": "192.0.2.1"}
+    servers = (server_of({"metadata": {"name": "a"}, "status": {"addresses": [address]}}, [("192.0.2.1", 6443)]),)
+    wanting = service("x", "192.0.2.1")
+    wanting["spec"]["ports"] = [{"port": port, "protocol": protocol}]
+    assert warnings(observed(wanting, servers=servers))["x"].endswith(
+        f"port {port}/{protocol} of the nodes is held by {owner}"
+    )
+    assert addresses(observed(wanting, servers=servers)) == {"x": ()}, "also if it had one"
+    assert addresses(observed(wanting, servers=servers, pool=POOL))["x"], "an address of its own has all ports"
+    elsewhere = (Server("b", ("192.0.2.2",)),)
+    assert addresses(observed(wanting, servers=(*servers, *elsewhere))) == {"x": ("192.0.2.2",)}
+
+
+def test_the_api_servers_port_is_free_on_nodes_without_one() -> None:
+    address = {"type": "InternalIP", "address": "192.0.2.1"}
+    node = {"metadata": {"name": "a"}, "status": {"addresses": [address]}}
+    slice = {"ports": [{"name": "https", "port": 6443}], "endpoints": [{"addresses": ["192.0.2.9"]}]}
+    servers = (server_of(node, api_places(slice)),)
+    assert addresses(observed(service("x", ports=(6443,)), servers=servers)) == {"x": ("192.0.2.1",)}
+
+
 def test_only_nodes_with_endpoints_serve_local_traffic() -> None:
     seen = observed(balanced=(Balanced(service("x"), frozenset({"b"})),))
     assert addresses(seen) == {"x": ("192.0.2.2",)}
 
 
 def test_ports_of_the_ingress_proxy_are_left_to_it() -> None:
-    servers = (Server("a", ("192.0.2.1",), serves_ingress=True), B)
+    servers = (Server("a", ("192.0.2.1",), (((80, "TCP"), "the built-in Ingress proxy"),)), B)
     assert addresses(observed(service("x"), servers=servers)) == {"x": ("192.0.2.2",)}
     assert addresses(observed(service("x", ports=(8080,)), servers=servers)) == {"x": ("192.0.2.1", "192.0.2.2")}
     assert "Ingress" in warnings(observed(service("x"), servers=servers[:1]))["x"]
