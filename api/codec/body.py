@@ -6,7 +6,7 @@ Imports the three readers. Invariant: whatever the bytes are, the only errors ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from api.codec.faults import cannot_be_handled, not_registered, unknown_format, unrecognized
@@ -14,6 +14,7 @@ from api.codec.json_text import Unparsable, parse_json
 from api.errors import BadRequest
 from api.kinds import Kind
 from api.objects import Object
+from api.quick import quick_dataclass
 from api.schema.facts import struct_named
 
 JSON, YAML, PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
@@ -22,7 +23,7 @@ _GO_TYPE_META = (
 )
 
 
-@dataclass(frozen=True)
+@quick_dataclass(frozen=True, slots=True)
 class Decoded:
     """`duplicates` are paths of keys that occur twice in one mapping (`metadata.name`)."""
 

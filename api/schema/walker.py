@@ -16,6 +16,7 @@ import orjson
 
 from api.kinds import Kind
 from api.objects import Object
+from api.quick import quick_dataclass
 from api.schema.custom.type import custom_of
 from api.schema.facts import Field, Type, fields_of, short_name, struct_of, zero_of
 from api.schema.fast import struct_test
@@ -26,7 +27,7 @@ _DEEPEST = 200
 _INTEGER_BITS = {"int32": 31, "int64": 63}
 
 
-@dataclass(frozen=True)
+@quick_dataclass(frozen=True, slots=True)
 class Checked:
     """`obj` is the object without unknown fields and nulls; `unknown` holds their paths (`spec.containers[0].foo`).
 

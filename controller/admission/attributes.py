@@ -7,13 +7,13 @@ check may change (before validation); everything else is read only.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
 from api.errors import Cause, Forbidden, qualified
 from api.kinds import Kind
 from api.objects import Object, name_of
+from api.quick import quick_dataclass
 from controller.admission.types import Request
 from controller.store import Page
 from controller.store.types import Key, Record
@@ -54,7 +54,7 @@ class Operation(StrEnum):
     CONNECT = "CONNECT"
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class Attributes:
     """One write. `obj` is None for DELETE, `old` is None for CREATE; `name` may be empty while it is generated."""
 

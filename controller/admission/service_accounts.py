@@ -7,10 +7,11 @@ token, the cluster's CA bundle and the namespace. Reads ServiceAccounts, changes
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
+from random import Random
 from typing import Any
 
+from api.names import generate_name
 from api.objects import Object
 from controller.admission.attributes import Attributes, Reader
 from controller.store.types import Key
@@ -22,7 +23,9 @@ MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 TOKEN_SECONDS = 3607
 """One hour and a bit: agents refresh tokens at 80 % of their life, clients that cannot reload last an hour."""
 
-_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+_RANDOM = Random()
+_AUTOMOUNT, _PULL_SECRETS = b'"automountServiceAccountToken"', b'"imagePullSecrets"'
+"""An account without these says nothing about its pods: it need not be parsed."""
 
 
 async def admit_service_account(attributes: Attributes, reader: Reader) -> None:
@@ -47,7 +50,8 @@ async def _account(attributes: Attributes, reader: Reader, name: str) -> Object:
     if record is None:
         where = f"{attributes.namespace}/{name}"
         raise attributes.forbidden(f'error looking up service account {where}: serviceaccount "{name}" not found')
-    return record.parse()
+    raw = record.raw
+    return record.parse() if _AUTOMOUNT in raw or _PULL_SECRETS in raw else {}
 
 
 def _wants_token(spec: Mapping[str, Any], account: Mapping[str, Any]) -> bool:
@@ -60,7 +64,7 @@ def _mount_token(spec: Object) -> None:
     volumes: list[Object] = spec.get("volumes") or []
     names = [each.get("name") or "" for each in volumes]
     present = next((name for name in names if name.startswith(VOLUME_PREFIX)), "") if names else ""
-    name = present or VOLUME_PREFIX + "".join([_ALPHABET[byte % 27] for byte in os.urandom(5)])
+    name = present or generate_name(VOLUME_PREFIX, _RANDOM)
     mounted = False
     for container in _containers(spec):
         mounts = container.get("volumeMounts") or []

@@ -53,6 +53,8 @@ class Children:
         return _by_key(one for one in records if one is not None and controller_of_record(one) is None)
 
     def _adopters(self, child: Record) -> Iterable[str]:
+        if not self._views.store.count(self._owner.resource):
+            return
         for record in self._views.store.list(self._owner.resource, Query(namespace=child.key.namespace)).records:
             if from_object(self._views.object(record)["spec"]["selector"]).matches(child.labels):
                 yield record.key.name

@@ -136,10 +136,9 @@ def owner_bytes(record: Record) -> bytes:
 
     Cheap, and different whenever the references are: for deciding whether an event is worth a parse.
     """
-    found = record.raw.count(_OWNERS)
-    if found == 0:
+    if not record.owners:
         return b""
-    if found > 1:
+    if record.raw.count(_OWNERS) != 1:
         return AMBIGUOUS
     start = record.raw.find(_OWNERS) + len(_OWNERS) - 2
     return record.raw[start : record.raw.find(b"}]", start) + 2]

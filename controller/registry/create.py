@@ -12,6 +12,7 @@ import orjson
 
 from api.errors import BadRequest, FieldError
 from api.objects import Object
+from api.quick import quick_dataclass
 from controller.admission.attributes import Attributes, Operation
 from controller.admission.types import Request
 from controller.registry.allocation import Booking, claims_between
@@ -34,7 +35,7 @@ ATTEMPTS = 16
 """How often a create starts again because its namespace changed between judgement and commit."""
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class Taken:
     """An object that passed intake. `owned`: its managedFields are final (server-side apply); `spec_judged`: its spec
     was found valid before (known_specs)."""

@@ -30,7 +30,7 @@ def take_in(request: Request, kind: Kind, obj: Object) -> Object:
 
 def take_in_known(request: Request, kind: Kind, obj: Object, spec: Object) -> Object:
     """`take_in` of an object whose spec is known: only the rest is checked. Raises BadRequest."""
-    rest = {"apiVersion": obj.get("apiVersion", kind.api_version), "kind": kind.kind, "metadata": obj["metadata"]}
+    rest = {"kind": kind.kind, "apiVersion": obj.get("apiVersion", kind.api_version), "metadata": obj["metadata"]}
     taken = rest if request.trusted else _walk(request, kind, rest)
     taken["spec"] = spec
     return taken
@@ -40,10 +40,11 @@ def _walk(request: Request, kind: Kind, obj: Object) -> Object:
     checked = check(kind, obj)
     if checked.type_errors:
         raise undecodable(kind, checked.type_errors[0])
-    found = strict_findings(request.duplicates, checked.unknown)
-    if found and request.field_validation == "Strict":
-        raise undecodable(kind, "strict decoding error: " + ", ".join(found))
-    warn(request, found)
+    if request.duplicates or checked.unknown:
+        found = strict_findings(request.duplicates, checked.unknown)
+        if request.field_validation == "Strict":
+            raise undecodable(kind, "strict decoding error: " + ", ".join(found))
+        warn(request, found)
     taken: Object = checked.obj
     taken.setdefault("metadata", {})
     return taken

@@ -41,7 +41,9 @@ class Ledger:
 
     def covers(self, namespace: str) -> bool:
         """Whether there is anything to pay: asked for every create, so it costs next to nothing."""
-        return bool(namespace and self._store.list(QUOTAS.resource, Query(namespace=namespace)).records)
+        if not namespace or not self._store.count(QUOTAS.resource):
+            return False
+        return bool(self._store.list(QUOTAS.resource, Query(namespace=namespace)).records)
 
     def covers_change(self, attributes: Attributes) -> bool:
         """Whether a change may have to be paid for: few kinds can come to cost more."""

@@ -36,7 +36,12 @@ def manager_of(request: Request) -> str:
     """The field manager: as asked for, else the program's name from its User-Agent."""
     if request.field_manager:
         return request.field_manager
-    name = request.user_agent.partition("/")[0]
+    return _program(request.user_agent)
+
+
+@lru_cache(maxsize=512)
+def _program(user_agent: str) -> str:
+    name = user_agent.partition("/")[0]
     return "".join(letter for letter in name if letter.isprintable())[:_LONGEST_MANAGER] or "unknown"
 
 

@@ -6,7 +6,6 @@ Called by create, update and delete. Pure but for randomness. Rules from k8s.io/
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -20,6 +19,9 @@ from api.objects import Object, format_time, parse_time
 _OWN_ON_CREATE = ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink")
 _KEPT_ON_UPDATE = ("creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds")
 _RANDOM = random.Random()
+_UUID_FREE = (1 << 128) - 1 - (0xF << 76) - (0x3 << 62)
+_UUID_MARKS = (4 << 76) + (2 << 62)
+"""Version 4 and variant 10 of RFC 9562, and the bits they leave to chance."""
 
 
 @lru_cache(maxsize=64)
@@ -33,10 +35,9 @@ def timestamp(moment: datetime) -> str:
 
 
 def new_uid() -> str:
-    """A random UUID (version 4); uuid.uuid4 takes three times as long."""
-    text = os.urandom(16).hex()
-    variant = "89ab"[int(text[16], 16) & 3]
-    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
+    """A random UUID (version 4), unique but no secret; uuid.uuid4 takes five times as long."""
+    text = f"{_RANDOM.getrandbits(128) & _UUID_FREE | _UUID_MARKS:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def name_it(metadata: Object) -> bool:

@@ -13,10 +13,11 @@ from typing import Any
 from api.errors import BadRequest
 from api.kinds import Kind
 from api.objects import Object
+from api.quick import quick_dataclass
 from controller.store.types import Key, Record
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class Target:
     """What a request is about. `name` is empty while a create has not named its object yet."""
 

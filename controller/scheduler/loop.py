@@ -23,7 +23,7 @@ from controller.registry.recorder import Recorder
 from controller.registry.registry import Registry
 from controller.scheduler import metrics
 from controller.scheduler.decide import Binding, Refusal, decide
-from controller.scheduler.demand import PendingPod, class_of, is_pending, pending_pod, uses_node
+from controller.scheduler.demand import DEFAULT_SCHEDULER, PendingPod, class_of, is_pending, pending_pod, uses_node
 from controller.scheduler.filters import StaticFit
 from controller.scheduler.snapshot import PlacedPod, Snapshot, node_view
 from controller.store.types import Event, EventType, Key, Record
@@ -180,6 +180,8 @@ class Scheduler:
             return
         name = (record.key.namespace, record.key.name)
         uid = self._uids.get(name)
+        if uid is None and _is_anothers(record):
+            return
         if uid in self._snapshot.pods and record.fields.get("status.phase") not in _FINISHED:
             placed = self._snapshot.pods[uid] if uid else None
             if placed is not None and placed.node == record.fields.get("spec.nodeName"):
@@ -211,6 +213,12 @@ class Scheduler:
         if self._waiting:
             self._opened = True
             self._wake.set()
+
+
+def _is_anothers(record: Record) -> bool:
+    """Whether a pod waits for another scheduler; told without a parse."""
+    scheduler = record.fields.get("spec.schedulerName") or DEFAULT_SCHEDULER
+    return scheduler != DEFAULT_SCHEDULER and not record.fields.get("spec.nodeName")
 
 
 def _with_reason(pod: Object, refusal: Refusal, now: datetime) -> Object | None:

@@ -27,12 +27,12 @@ from controller.server import discovery, openapi_v2, routes
 from controller.server.audit import NO_AUDIT, Asked, AuditLog, AuditSettings
 from controller.server.authentication import ANONYMOUS
 from controller.server.authorization import Attributes
-from controller.server.call import ACTING_AS, USER, Call, Services
+from controller.server.call import ASKER, Asker, Call, Services
 from controller.server.cluster_metrics import ClusterMetrics
 from controller.server.connect import as_metrics, reads_metrics
 from controller.server.deadlines import Deadlines
 from controller.server.definitions import deprecations
-from controller.server.fairness import Fairness, flow_of, leaving, width_of
+from controller.server.fairness import Fairness, Level, flow_of, leaving, width_of
 from controller.server.health import answer_health
 from controller.server.impersonation import impersonated, impersonates
 from controller.server.join import answer_join
@@ -54,6 +54,7 @@ INFLIGHT_READING = 4000
 INFLIGHT_MUTATING = 2000
 NOT_FOUND_TEXT = "404 page not found\n"
 _HEALTH = ("/livez", "/readyz", "/healthz")
+_NOBODY = Asker(ANONYMOUS)
 _NOTHING_SERVED = Kind("", "", "", "")
 
 log = structlog.get_logger()
@@ -104,8 +105,8 @@ class ApiServer:
         seconds = -1.0 if _is_long(verb, target) else time.perf_counter() - started
         self.metrics.observe(verb, target, answer.status, seconds)
         if self.audit.wanted:
-            user = request.get(USER, ANONYMOUS)
-            self.audit.record(Asked(request, user, verb, target, received, request.get(ACTING_AS)), answer)
+            user, acting_as = request.get(ASKER, _NOBODY)
+            self.audit.record(Asked(request, user, verb, target, received, acting_as), answer)
         if not isinstance(answer, Reply):
             return answer
         if answer.status == 413 or request.content.exception() is not None:
@@ -157,22 +158,29 @@ class ApiServer:
 
     def _identified(self, request: web.BaseRequest) -> User:
         """Who asks, or as whom he acts; the audit log learns of both. Raises Unauthorized, Forbidden, BadRequest."""
-        services = self.services
-        request[USER] = user = services.authenticator.identify(request)
+        user = self._certified(request)
         if impersonates(request.headers):
-            request[ACTING_AS] = user = impersonated(services.authorizer, user, request.headers)
+            acting_as = impersonated(self.services.authorizer, user, request.headers)
+            request[ASKER] = Asker(user, acting_as)
+            return acting_as
         return user
 
-    async def _run(self, call: Call, handler: Handler) -> Answer:
+    def _certified(self, request: web.BaseRequest) -> User:
+        """Whose credentials the request carries. Raises Unauthorized."""
+        user = self.services.authenticator.identify(request)
+        request[ASKER] = Asker(user)
+        return user
+
+    def _run(self, call: Call, handler: Handler) -> Awaitable[Answer]:
         """Runs a handler: at once what stays open, in its user's turn what ends by itself."""
-        verb, target = call.verb, call.target
         call.warnings += deprecations(call.kind)
-        if verb == "watch" or target.subresource in routes.LONG_RUNNING:
-            return await self._run_long(call, handler)
+        if _is_long(call.verb, call.target):
+            return self._run_long(call, handler)
         level = self.fairness.level_of(call.user)
-        if level is None:
-            return await self._run_short(call, handler)
-        width = width_of(self.services.store.count(call.kind.resource)) if verb == "list" else 1
+        return self._run_short(call, handler) if level is None else self._run_in_turn(call, handler, level)
+
+    async def _run_in_turn(self, call: Call, handler: Handler, level: Level) -> Answer:
+        width = width_of(self.services.store.count(call.kind.resource)) if call.verb == "list" else 1
         await level.enter(flow_of(call.user), width)
         with leaving(level, width):
             return await self._run_short(call, handler)
@@ -221,14 +229,12 @@ class ApiServer:
         if path == "/cacerts":
             return Reply(200, self.services.pki.authority.pem, "application/x-pem-file")
         services = self.services
-        request[USER] = user = services.authenticator.identify(request)
         if path == "/wherry/v1/join":
-            return await answer_join(services, request, user)
+            return await answer_join(services, request, self._certified(request))
         if path.startswith(NODES_PREFIX):
             with self._endless():
-                return await answer_session(services, request, user, path)
-        if impersonates(request.headers):
-            request[ACTING_AS] = user = impersonated(services.authorizer, user, request.headers)
+                return await answer_session(services, request, self._certified(request), path)
+        user = self._identified(request)
         listed = path.startswith(TARGETS_PREFIX)
         if not listed:
             services.authorizer.require(Attributes(user, request.method.lower(), path=path))

@@ -7,7 +7,7 @@ is known, the request is authorized and the resource is served.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from aiohttp import StreamReader, web
 
@@ -28,8 +28,16 @@ from controller.store import Store
 from controller.store.types import Key, Record
 
 _ENCODINGS = ("identity", "gzip", "deflate")
-USER = web.RequestKey("user", User)
-ACTING_AS = web.RequestKey("acting_as", User)
+
+
+class Asker(NamedTuple):
+    """Who a request comes from, and as whom he acts (None: as himself)."""
+
+    user: User
+    acting_as: User | None = None
+
+
+ASKER = web.RequestKey("asker", Asker)
 BODY = web.RequestKey("body", bytes)
 """What the audit log wants to know of a request, kept with it."""
 _LONGEST_WHOLE = 1000

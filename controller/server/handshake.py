@@ -1,4 +1,4 @@
-"""TLS of accepted connections: a client that is refused hears why.
+"""TLS of accepted connections: a client that is refused hears why, and a request costs one read.
 
 Called by listener.py. With TLS 1.3 the server judges a client certificate when the client believes to be connected, and
 asyncio throws the alert away with the connection: kubectl and agents would see "connection reset", not "certificate
@@ -19,6 +19,8 @@ import structlog
 LINGER_SECONDS = 1.0
 """A socket closed with unread data resets the connection, and the client never reads the alert."""
 HANDSHAKE_SECONDS = 30
+READ_BYTES = 64 * 1024
+"""What is read at once, and each connection's buffer: asyncio's 256 KiB are more than any request but uploads."""
 
 log = structlog.get_logger()
 
@@ -35,6 +37,7 @@ def accepting(context: ssl.SSLContext, make: Callable[[], asyncio.Protocol]) -> 
 
 
 class _Tls(sslproto.SSLProtocol):
+    max_size = READ_BYTES
     _refused = False
 
     def _on_handshake_complete(self, handshake_exc: BaseException | None) -> None:
@@ -42,6 +45,8 @@ class _Tls(sslproto.SSLProtocol):
             super()._on_handshake_complete(handshake_exc)
             return
         self._refused = True
+        # From now on; asked at every read, this would cost each request a microsecond.
+        self.buffer_updated = self.eof_received = _unheard  # type: ignore[assignment, method-assign]
         self._process_outgoing()  # type: ignore[attr-defined] # typeshed leaves it out
         self._loop.call_later(LINGER_SECONDS, self._end, handshake_exc)
         if isinstance(handshake_exc, ssl.SSLCertVerificationError):
@@ -52,10 +57,27 @@ class _Tls(sslproto.SSLProtocol):
         if self._transport is not None:
             super()._on_handshake_complete(error)
 
-    def buffer_updated(self, nbytes: int) -> None:
-        if not self._refused:
-            super().buffer_updated(nbytes)
+    def _do_read__copied(self) -> None:
+        """As asyncio's, which reads until OpenSSL refuses, an exception a request, and need not: it can be asked."""
+        tls: ssl.SSLObject = self._sslobj  # type: ignore[attr-defined]
+        arrived: ssl.MemoryBIO = self._incoming  # type: ignore[attr-defined]
+        pieces: list[bytes] = []
+        chunk = b"?"
+        try:
+            while chunk := tls.read(self.max_size):
+                pieces.append(chunk)
+                if not arrived.pending and not tls.pending():
+                    break
+        except sslproto.SSLAgainErrors:  # incomplete; what is missing will come
+            chunk = b"?"
+        if pieces:
+            self._app_protocol.data_received(  # type: ignore[attr-defined]
+                pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            )
+        if not chunk:  # close_notify
+            self._call_eof_received()  # type: ignore[attr-defined]
+            self._start_shutdown()
 
-    def eof_received(self) -> None:
-        if not self._refused:
-            super().eof_received()
+
+def _unheard(*_: object) -> None:
+    """What a refused client still sends."""

@@ -7,10 +7,11 @@ Rules: k8s.io/apiserver/pkg/endpoints/request/requestinfo.go.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from api.kinds import Kind, by_path
+from api.kinds import Kind, by_path, when_changed
 
 _OBJECT_VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _COLLECTION_VERBS = {**_OBJECT_VERBS, "GET": "list", "HEAD": "list", "DELETE": "deletecollection"}
@@ -38,6 +39,10 @@ def parse_target(path: str) -> Target | None:
 
     `path` is the raw path without its query. Percent-encoding is undone segment by segment.
     """
+    return _remembered(path) if len(path) <= _LONGEST_REMEMBERED else _parse(path)
+
+
+def _parse(path: str) -> Target | None:
     parts = path.split("/")
     if parts[-1] == "" and len(parts) > 2:
         parts.pop()
@@ -48,6 +53,12 @@ def parse_target(path: str) -> Target | None:
     if len(parts) >= 5 and parts[1] == "apis":
         return _below(parts[2], parts[3], parts[4:])
     return None
+
+
+_remembered = lru_cache(maxsize=4096)(_parse)
+"""Clients ask for few paths again and again. Emptied when the table of kinds changes."""
+_LONGEST_REMEMBERED = 256
+when_changed(_remembered.cache_clear)
 
 
 def _below(group: str, version: str, parts: list[str]) -> Target:

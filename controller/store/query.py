@@ -6,13 +6,12 @@ Lists are ordered by "namespace/name" as bytes, the order of etcd and therefore 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from api.quick import quick_dataclass
 from api.selectors import FieldSelector, LabelSelector
 from controller.store.types import Record
 
 
-@dataclass(frozen=True)
+@quick_dataclass(frozen=True, slots=True)
 class Query:
     """Narrows a list or a watch. `after` (namespace, name) and `limit` page a list; a watch ignores them."""
 
@@ -36,7 +35,7 @@ class Query:
         return self.fields is None or self.fields.matches(record.fields)
 
 
-@dataclass(frozen=True)
+@quick_dataclass(frozen=True, slots=True)
 class Page:
     """One page of a list."""
 

@@ -82,10 +82,19 @@ def _fill(fields: dict[str, str], obj: Mapping[str, Any], sections: tuple[tuple[
 
 
 def labels_of(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Shared by all objects with the same labels, which are often thousands: do not change it."""
     labels = metadata.get("labels")
     if not isinstance(labels, dict):
-        return {}
-    return {intern(key): intern(value) for key, value in labels.items() if isinstance(value, str)}
+        return _shared_labels(())
+    try:
+        return _shared_labels(tuple(labels.items()))
+    except TypeError:  # a value that is no string, in an object that was not written by us
+        return {key: value for key, value in labels.items() if isinstance(value, str)}
+
+
+@lru_cache(maxsize=4096)
+def _shared_labels(entries: tuple[tuple[str, Any], ...]) -> dict[str, str]:
+    return {intern(key): intern(value) for key, value in entries if isinstance(value, str)}
 
 
 def owners_of(metadata: Mapping[str, Any]) -> tuple[str, ...]:

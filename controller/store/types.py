@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from api.objects import Object
+from api.quick import quick_dataclass
 
 SUB_INDEXES = 4096
 VERSION_MARK = b'"metadata":{"resourceVersion":"'
@@ -48,7 +49,7 @@ class EventType(StrEnum):
     DELETED = "DELETED"
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class Record:
     """One version of one object. `raw` is its JSON with metadata.resourceVersion in place, ready to send.
 
@@ -76,7 +77,7 @@ class Record:
         return replace(self, version=version, raw=raw)
 
 
-@dataclass(frozen=True)
+@quick_dataclass(frozen=True)
 class Event:
     """One change. A DELETED event's record is the last state carrying the deletion's version."""
 
@@ -106,7 +107,7 @@ class Event:
         return Event(EventType.DELETED, last.at_version(self.record.version), last)
 
 
-@dataclass(frozen=True)
+@quick_dataclass(frozen=True, slots=True)
 class Guard:
     """A compare on another key that must hold in the same transaction; build with the constructors."""
 

@@ -9,6 +9,7 @@ place is found without parsing. Pure but for nonces.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from struct import Struct
 from typing import Any
 
@@ -52,6 +53,8 @@ def sub_index_of(version: int) -> int:
 def serialized(obj: Mapping[str, Any]) -> bytes:
     """The object's JSON without resourceVersion, metadata where `spliced` looks for it."""
     metadata = obj.get("metadata") or {}
+    if "resourceVersion" not in metadata and tuple(islice(obj, 3)) == _FIRST:
+        return orjson.dumps(obj)
     if "resourceVersion" in metadata:
         metadata = {name: value for name, value in metadata.items() if name != "resourceVersion"}
     ordered: Object = {name: obj[name] for name in ("kind", "apiVersion") if name in obj}

@@ -83,7 +83,9 @@ class ServicePods:
 
     def selecting(self, namespace: str, labels: Mapping[str, str]) -> set[tuple[str, str]]:
         """The Services that select a pod with these labels."""
-        found = set()
+        found: set[tuple[str, str]] = set()
+        if not self._anchored:
+            return found
         for label in labels.items():
             for name, selector in self._anchored.get((namespace, *label), {}).items():
                 if selector.items() <= labels.items():

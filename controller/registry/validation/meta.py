@@ -44,10 +44,12 @@ def check_metadata(
     _check_namespace(errors, metadata.get("namespace") or "", namespaced)
     check_not_negative(errors, "metadata.generation", metadata.get("generation"))
     _check_common(errors, metadata)
-    _check_finalizers(errors, metadata.get("finalizers") or [])
+    present = metadata.get("finalizers") or []
+    if present:
+        _check_finalizers(errors, present)
     _check_managed_fields(errors, metadata.get("managedFields") or [])
-    if finalizers:
-        _check_finalizer_names(errors, metadata.get("finalizers") or [])
+    if finalizers and present:
+        _check_finalizer_names(errors, present)
 
 
 def check_updated_metadata(errors: Errors, metadata: Value, old: Value, *, finalizers: bool = True) -> None:

@@ -28,6 +28,9 @@ from api.names import (
 Errors = list[FieldError]
 Value = Mapping[str, Any]
 
+_good_labels: set[tuple[str, str]] = set()
+_GOOD_LABELS_KEPT = 10_000
+
 IMMUTABLE = "field is immutable"
 NEGATIVE = "must be greater than or equal to 0"
 NOT_POSITIVE = "must be greater than zero"
@@ -95,10 +98,17 @@ def check_mode(errors: Errors, path: str, value: int | None) -> None:
 
 
 def check_labels(errors: Errors, path: str, labels: Mapping[str, str] | None) -> None:
-    for key in sorted(labels or ()):
+    """The same labels come with thousands of objects: those found good are remembered."""
+    if not labels or labels.items() <= _good_labels:
+        return
+    before = len(errors)
+    for key in sorted(labels):
         check_qualified(errors, path, key)
-        value = (labels or {})[key] or ""
-        check_name(errors, path, value, is_label_value)
+        check_name(errors, path, labels[key] or "", is_label_value)
+    if len(errors) == before:
+        if len(_good_labels) > _GOOD_LABELS_KEPT:
+            _good_labels.clear()
+        _good_labels.update(labels.items())
 
 
 def check_label_selector(errors: Errors, path: str, selector: Value | None) -> None:
