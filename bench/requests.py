@@ -160,7 +160,7 @@ async def run(count: int, profile: str, *, bare: bool) -> None:
                 best, median = await measure(server, SLICE * 2 if verb == "warm" else count, make, status)
                 if profiler is not None:
                     profiler.disable()
-                    pstats.Stats(profiler).dump_stats(f"/tmp/perf/{verb}.pstats")
+                    pstats.Stats(profiler).sort_stats("tottime").print_stats(60)
                 print(f"{verb:10} {median:7.1f} us   (best {best:.1f})")
 
 
