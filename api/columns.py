@@ -30,6 +30,7 @@ from api.printing import (
     meta_of,
     name_and_age,
     name_of,
+    selector_text,
     since,
     spec_of,
     status_of,
@@ -38,6 +39,8 @@ from api.printing import (
 )
 from api.schema.custom.type import custom_of
 
+_ADMISSION = "admissionregistration.k8s.io"
+_UNSET = "<unset>"
 _ROLE_LABEL = "node-role.kubernetes.io/"
 
 _BINDING_COLUMNS = (
@@ -260,6 +263,25 @@ _DEPLOYMENT_COLUMNS = (
 )
 
 
+def _webhooks(obj: View, now: datetime) -> list[Any]:
+    return [name_of(obj), len(obj.get("webhooks") or ()), age_of(obj, now)]
+
+
+def _policy(obj: View, now: datetime) -> list[Any]:
+    spec, kind = spec_of(obj), spec_of(obj).get("paramKind")
+    shown = _UNSET if kind is None else f"{kind.get('apiVersion') or ''}/{kind.get('kind') or ''}"
+    return [name_of(obj), len(spec.get("validations") or ()), shown, age_of(obj, now)]
+
+
+def _policy_binding(obj: View, now: datetime) -> list[Any]:
+    spec, found, shown = spec_of(obj), spec_of(obj).get("paramRef") or {}, _UNSET
+    if found.get("name"):
+        shown = f"{found.get('namespace') or '*'}/{found['name']}"
+    elif found.get("selector") is not None:
+        shown = selector_text(found["selector"])
+    return [name_of(obj), spec.get("policyName") or "", shown, age_of(obj, now)]
+
+
 def _signing_request(obj: View, now: datetime) -> list[Any]:
     spec, status = spec_of(obj), status_of(obj)
     settled = [each.get("type") or "" for each in status.get("conditions") or ()]
@@ -283,6 +305,19 @@ _SIGNING_COLUMNS = (
     Column("RequestedDuration", "How long the certificate shall last."),
     Column("Condition", "What was decided, and whether a certificate was issued."),
 )
+_HOOKS: Printer = ((NAME, Column("Webhooks", "How many are asked.", type="integer"), AGE), _webhooks)
+_POLICY_COLUMNS = (
+    NAME,
+    Column("Validations", "How many expressions must hold.", type="integer"),
+    Column("ParamKind", "The kind of its parameters."),
+    AGE,
+)
+_POLICY_BINDING_COLUMNS = (
+    NAME,
+    Column("PolicyName", "The policy it puts in force."),
+    Column("ParamRef", "Its parameters."),
+    AGE,
+)
 _DATA = Column("Data", "How many entries it holds.")
 _PRINTERS: dict[tuple[str, str], Printer] = {
     **WORKLOAD_PRINTERS,
@@ -302,6 +337,10 @@ _PRINTERS: dict[tuple[str, str], Printer] = {
         (NAME, Column("Handler", "The runtime's configuration on a node."), AGE),
         lambda obj, now: [name_of(obj), obj.get("handler") or "", age_of(obj, now)],
     ),
+    (_ADMISSION, "MutatingWebhookConfiguration"): _HOOKS,
+    (_ADMISSION, "ValidatingWebhookConfiguration"): _HOOKS,
+    (_ADMISSION, "ValidatingAdmissionPolicy"): (_POLICY_COLUMNS, _policy),
+    (_ADMISSION, "ValidatingAdmissionPolicyBinding"): (_POLICY_BINDING_COLUMNS, _policy_binding),
     ("rbac.authorization.k8s.io", "RoleBinding"): (_BINDING_COLUMNS, _role_binding),
     ("rbac.authorization.k8s.io", "ClusterRoleBinding"): (_BINDING_COLUMNS, _role_binding),
 }

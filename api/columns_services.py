@@ -30,6 +30,7 @@ from api.printing import (
 _SHOWN_ENDPOINTS = 3
 _UNSET = "<unset>"
 _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
+_OLD_CLASS = "volume.beta.kubernetes.io/storage-class"
 _MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
 _VOLUME_MODE = wide("VolumeMode", "Filesystem or Block.")
 _CLASSES = (
@@ -77,24 +78,32 @@ def _first(texts: Iterable[str]) -> str:
 def _endpoints(obj: View, now: datetime) -> list[Any]:
     found = []
     for subset in obj.get("subsets") or ():
-        hosts = [address.get("ip") or "" for address in subset.get("addresses") or ()]
+        given = [address.get("ip") or "" for address in subset.get("addresses") or ()]
+        hosts = [f"[{host}]" if ":" in host and subset.get("ports") else host for host in given]
         ports = [f":{port.get('port')}" for port in subset.get("ports") or ()] or [""]
         found += [host + port for port in ports for host in hosts]
     return [name_of(obj), _first(found) or NONE, age_of(obj, now)]
 
 
 def _slice(obj: View, now: datetime) -> list[Any]:
-    ports = [str(port["port"]) if port.get("port") is not None else "*" for port in obj.get("ports") or ()]
+    ports = [str(port.get("port") or port.get("name") or "*") for port in obj.get("ports") or ()]
     addresses = [address for endpoint in obj.get("endpoints") or () for address in endpoint.get("addresses") or ()]
     shown = [obj.get("addressType") or "", _first(ports) or _UNSET, _first(addresses) or _UNSET]
     return [name_of(obj), *shown, age_of(obj, now)]
 
 
+def _hosts(rules: list[View]) -> str:
+    """The first three hosts, and how many more rules there are."""
+    named = [index for index, rule in enumerate(rules) if rule.get("host")][:_SHOWN_ENDPOINTS]
+    shown = joined(rules[index]["host"] for index in named) or "*"
+    full = len(named) == _SHOWN_ENDPOINTS and named[-1] < len(rules) - 1
+    return f"{shown} + {len(rules) - _SHOWN_ENDPOINTS} more..." if full else shown
+
+
 def _ingress(obj: View, now: datetime) -> list[Any]:
     spec = spec_of(obj)
-    hosts = [rule["host"] for rule in spec.get("rules") or () if rule.get("host")]
     ports = "80, 443" if spec.get("tls") else "80"
-    shown = [spec.get("ingressClassName") or NONE, _first(hosts) or "*", _balanced(obj), ports]
+    shown = [spec.get("ingressClassName") or NONE, _hosts(spec.get("rules") or []), _balanced(obj), ports]
     return [name_of(obj), *shown, age_of(obj, now)]
 
 
@@ -120,11 +129,15 @@ def _modes(modes: Iterable[str] | None) -> str:
     return joined(short for mode, short in _MODES.items() if mode in given)
 
 
+def _class(obj: View) -> str:
+    return (meta_of(obj).get("annotations") or {}).get(_OLD_CLASS) or spec_of(obj).get("storageClassName") or ""
+
+
 def _volume(obj: View, now: datetime) -> list[Any]:
     spec, claim = spec_of(obj), spec_of(obj).get("claimRef")
-    shown = [(spec.get("capacity") or {}).get("storage") or "", _modes(spec.get("accessModes"))]
+    shown = [(spec.get("capacity") or {}).get("storage") or "0", _modes(spec.get("accessModes"))]
     shown += [spec.get("persistentVolumeReclaimPolicy") or "", _phase(obj)]
-    shown += [f"{claim.get('namespace')}/{claim.get('name')}" if claim else "", spec.get("storageClassName") or ""]
+    shown += [f"{claim.get('namespace')}/{claim.get('name')}" if claim else "", _class(obj)]
     shown += [spec.get("volumeAttributesClassName") or _UNSET, status_of(obj).get("reason") or ""]
     return [name_of(obj), *shown, age_of(obj, now), spec.get("volumeMode") or _UNSET]
 
@@ -132,9 +145,9 @@ def _volume(obj: View, now: datetime) -> list[Any]:
 def _claim(obj: View, now: datetime) -> list[Any]:
     spec, status = spec_of(obj), status_of(obj)
     bound = spec.get("volumeName") or ""
-    size = ((status.get("capacity") or {}).get("storage") or "") if bound else ""
+    size = ((status.get("capacity") or {}).get("storage") or "0") if bound else ""
     shown = [_phase(obj), bound, size, _modes(status.get("accessModes")) if bound else ""]
-    shown += [spec.get("storageClassName") or "", spec.get("volumeAttributesClassName") or _UNSET]
+    shown += [_class(obj), spec.get("volumeAttributesClassName") or _UNSET]
     return [name_of(obj), *shown, age_of(obj, now), spec.get("volumeMode") or _UNSET]
 
 

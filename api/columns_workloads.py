@@ -226,7 +226,7 @@ WORKLOAD_PRINTERS: dict[tuple[str, str], Printer] = {
         _stateful_set,
     ),
     ("apps", "DaemonSet"): (_DAEMON_SET_COLUMNS, _daemon_set),
-    ("apps", "ControllerRevision"): ((NAME, _OWNER, _count("Revision", "Its number."), AGE), _revision),
+    ("apps", "ControllerRevision"): ((NAME, _OWNER, Column("Revision", "Its number."), AGE), _revision),
     ("", "PodTemplate"): (_POD_TEMPLATE_COLUMNS, _pod_template),
     ("batch", "Job"): (_JOB_COLUMNS, _job),
     ("batch", "CronJob"): (_CRON_JOB_COLUMNS, _cron_job),

@@ -59,7 +59,9 @@ class FieldError:
 
 
 def _shown(value: Any) -> str:
-    """A value as Kubernetes prints it in field errors: strings quoted, the rest as JSON."""
+    """A value as Kubernetes prints it in field errors: strings quoted, the rest as JSON, labels sorted."""
+    if isinstance(value, dict) and all(isinstance(each, str) for each in value.values()):
+        value = dict(sorted(value.items()))
     return orjson.dumps(value).decode()
 
 

@@ -18,13 +18,12 @@ from controller.admission.types import Request
 from controller.registry.allocation import Booking, claims_between
 from controller.registry.faults import api_error, translated
 from controller.registry.ground import Ground, attributes_of, unstored
-from controller.registry.intake import refuse, refuse_unimplemented, settle_namespace, take_in, take_in_known
+from controller.registry.intake import judge, refuse, settle_namespace, take_in, take_in_known, tell_idle
 from controller.registry.known_specs import Known
 from controller.registry.ownership import own_new
 from controller.registry.strategies import strategy_of
 from controller.registry.system_fields import name_it, stamp_new
 from controller.registry.types import Target
-from controller.registry.validation import validate
 from controller.registry.validation.pods import check_pod_metadata
 from controller.registry.views import inward, judged_kind, outward, outward_judged, stored_object
 from controller.store.types import Guard, GuardFailed, Key, KeyExists, Record, StoreError
@@ -79,6 +78,7 @@ async def create_taken(ground: Ground, request: Request, target: Target, taken: 
     if not taken.owned:
         own_new(request, view, obj)
     obj = inward(view, obj)
+    taken = replace(taken, obj=obj)
     target = Target(judged_kind(view), target.namespace, metadata.get("name") or "")
     attributes = attributes_of(request, Operation.CREATE, target, obj)
     guards = await ground.admit(attributes)
@@ -89,9 +89,12 @@ async def create_taken(ground: Ground, request: Request, target: Target, taken: 
         await ground.approve(attributes)
         if request.dry_run:
             ground.ledger.check(attributes)
-            return outward_judged(view, await _rehearse(ground, target, obj))
-        metadata.pop("resourceVersion", None)
+            rehearsed = await _rehearse(ground, target, obj)
+            tell_idle(request, target.kind)
+            return outward_judged(view, rehearsed)
+        obj["metadata"].pop("resourceVersion", None)
         record = await _write(ground, attributes, _Draft(target, obj, guards, booking, generated))
+        tell_idle(request, target.kind)
         return await outward(ground.converter, view, record)
 
 
@@ -149,12 +152,12 @@ def _finish(ground: Ground, request: Request, target: Target, taken: Taken) -> N
     strategy_of(kind).prepare_create(obj)
     if request.trusted and not fresh:
         return
-    errors: list[FieldError] = []
     if taken.spec_judged and not fresh:
+        errors: list[FieldError] = []
         check_pod_metadata(errors, obj)
+        refuse(kind, target.name, errors)
     else:
-        errors = validate(kind, obj, None) + refuse_unimplemented(request, kind, obj, None)
-    refuse(kind, target.name, errors)
+        judge(request, target, obj, None)
 
 
 def _rename(target: Target, obj: Object) -> Target:

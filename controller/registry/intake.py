@@ -14,6 +14,8 @@ from api.objects import Object
 from api.schema import check, default, idle, unimplemented
 from controller.admission.types import Request
 from controller.registry.types import Target
+from controller.registry.validation import validate
+from controller.registry.validation.advice import advice
 
 
 def take_in(request: Request, kind: Kind, obj: Object) -> Object:
@@ -92,18 +94,34 @@ def check_name(target: Target, obj: Object) -> None:
         raise BadRequest(f"{given} does not match the namespace on the request ({target.namespace})")
 
 
-def refuse_unimplemented(request: Request, kind: Kind, obj: Object, old: Object | None) -> list[FieldError]:
-    """Warns of kinds and fields nothing acts on; returns those whose neglect does harm. What `old` had is let be."""
+def judge(request: Request, target: Target, obj: Object, old: Object | None) -> None:
+    """Raises Invalid; warns of what is legal but unwise. `target` names the subresource, which is judged as a whole."""
+    kind, subresource = target.kind, "" if target.subresource == "scale" else target.subresource
+    errors = validate(kind, obj, old, subresource=subresource)
+    warnings: list[str] = []
+    if not target.subresource:
+        warnings, refusals = _unimplemented(kind, obj, old)
+        errors += refusals
+    refuse(kind, target.name, errors)
+    if not target.subresource:
+        request.warnings.extend(advice(kind, obj, old))
+        warn(request, warnings)
+
+
+def _unimplemented(kind: Kind, obj: Object, old: Object | None) -> tuple[list[str], list[FieldError]]:
+    """Warnings of fields nothing acts on, and refusals of those whose neglect does harm. What `old` had is let be."""
     if old is not None and obj.get("spec") == old.get("spec"):
-        return []
+        return [], []
     warnings, refusals = unimplemented(kind, obj)
-    if old is None:
-        warnings = idle(kind) + warnings
-    if not warnings and not refusals:
-        return []
-    told, known = unimplemented(kind, old) if old is not None else ([], [])
-    warn(request, (warning for warning in warnings if warning not in told))
-    return [refusal for refusal in refusals if refusal not in known]
+    if old is None or not (warnings or refusals):
+        return warnings, refusals
+    told, known = unimplemented(kind, old)
+    return [one for one in warnings if one not in told], [one for one in refusals if one not in known]
+
+
+def tell_idle(request: Request, kind: Kind) -> None:
+    """Warns the maker of an object on which nothing acts."""
+    warn(request, idle(kind))
 
 
 def refuse(kind: Kind, name: str, errors: list[FieldError]) -> None:

@@ -25,12 +25,11 @@ from controller.registry.create import Taken, create_taken
 from controller.registry.deletion_plan import is_released
 from controller.registry.faults import api_error
 from controller.registry.ground import RACES, Ground, attributes_of, unstored
-from controller.registry.intake import check_name, refuse, refuse_unimplemented, settle_namespace, take_in
+from controller.registry.intake import check_name, judge, settle_namespace, take_in
 from controller.registry.ownership import own_update, settled
 from controller.registry.strategies import prepare_update_of, strategy_of
 from controller.registry.system_fields import carry_over
 from controller.registry.types import Target
-from controller.registry.validation import validate
 from controller.registry.views import (
     inward,
     judged_kind,
@@ -188,10 +187,7 @@ async def _judge(ground: Ground, request: Request, target: Target, attempt: Atte
     if not attempt.owned:
         await own_update(ground.converter, request, target, new, old)
     if not request.trusted:
-        errors = validate(kind, new, old, subresource="" if subresource == "scale" else subresource)
-        if not subresource:
-            errors += refuse_unimplemented(request, kind, new, old)
-        refuse(kind, target.name, errors)
+        judge(request, target, new, old)
     await ground.approve(attributes)
     removes = is_released(target, new)
     return Judged(new, guards, removes, claims_between(target, old, None if removes else new))

@@ -19,12 +19,14 @@ from api.columns import cells, columns_of
 from api.errors import BadRequest
 from api.kinds import Kind
 from api.objects import Object
+from controller.registry.strategies.workloads import TEMPLATE_GENERATION
 from controller.server.call import Call
 from controller.server.negotiation import Form, Shape
 from controller.server.pod_address import pod_address
 from controller.server.reply import Answer, Headers, Reply, encode
 from controller.store.types import Record
 
+_ENDED = {"Succeeded": "The pod has completed successfully.", "Failed": "The pod failed."}
 TABLE_ROWS_AT_ONCE = 200
 """Rows made before other requests get their turn."""
 
@@ -57,12 +59,13 @@ def _bare(obj: Object) -> Object:
 
 
 def partial(obj: Object, version: str) -> Object:
-    """PartialObjectMetadata."""
-    return {
-        "kind": "PartialObjectMetadata",
-        "apiVersion": f"meta.k8s.io/{version}",
-        "metadata": obj.get("metadata") or {},
-    }
+    """PartialObjectMetadata, without the DaemonSet's template generation, which Kubernetes keeps elsewhere inside."""
+    metadata = obj.get("metadata") or {}
+    if obj.get("kind") == "DaemonSet" and TEMPLATE_GENERATION in (metadata.get("annotations") or ()):
+        del metadata["annotations"][TEMPLATE_GENERATION]
+        if not metadata["annotations"]:
+            del metadata["annotations"]
+    return {"kind": "PartialObjectMetadata", "apiVersion": f"meta.k8s.io/{version}", "metadata": metadata}
 
 
 def list_of(call: Call, records: Iterable[Record], meta: Object) -> Object:
@@ -97,6 +100,9 @@ def table_row(call: Call, record: Record, include: str, now: datetime) -> Object
         row["object"] = obj
     elif include == "Metadata":
         row["object"] = partial(obj, call.form.version)
+    phase = (obj.get("status") or {}).get("phase") if call.kind.kind == "Pod" and not call.kind.group else None
+    if phase in _ENDED:
+        row["conditions"] = [{"type": "Completed", "status": "True", "reason": phase, "message": _ENDED[phase]}]
     return row
 
 

@@ -95,7 +95,11 @@ def _check_generated_selector(errors: Errors, metadata: Value, spec: Value) -> N
             errors.append(invalid(path, labels, detail))
     selector = parse_selector([], "spec.selector", spec["selector"])
     if selector is not None and not selector.matches(expected):
-        errors.append(invalid("spec.selector", spec["selector"], "`selector` not auto-generated"))
+        errors.append(
+            invalid(
+                "spec.selector", internal("meta.v1.LabelSelector", spec["selector"]), "`selector` not auto-generated"
+            )
+        )
 
 
 def _check_job_spec(errors: Errors, spec: Value) -> None:

@@ -67,6 +67,8 @@ _ORDER = {
 def internal(struct: str, value: Value | None) -> dict[str, Any]:
     """The struct as Go's encoding/json shows the internal type: `value` is its wire form, None an empty one."""
     wire = value or {}
+    if struct.startswith("meta."):
+        return _wire(struct, wire)
     if struct == "core.v1.PodSpec" and wire.get("securityContext") is not None:
         wire = {**wire, "securityContext": {**wire["securityContext"], **{k: wire[k] for k in _HOST if k in wire}}}
     shown: dict[str, Any] = {}
@@ -110,7 +112,7 @@ def _shown(kind: Type, value: Any, flags: int = 0) -> Any:
         return internal(kind.struct, None)
     match kind.shape:
         case "struct":
-            return _wire(kind.struct, value) if kind.struct.startswith("meta.") else internal(kind.struct, value)
+            return internal(kind.struct, value)
         case "list" if kind.element is not None:
             return [_shown(kind.element, item) for item in value]
         case "map" if kind.element is not None:

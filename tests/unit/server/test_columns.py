@@ -285,3 +285,35 @@ def test_a_revision_names_whose_it_is() -> None:
         "statefulset.apps/s",
         3,
     ]
+
+
+@pytest.mark.parametrize(
+    ("resource", "obj", "row"),
+    [
+        (
+            "networking.k8s.io/ingresses",
+            {"spec": {"rules": [{"host": h} for h in "abcd"]}},
+            ["<none>", "a,b,c + 1 more..."],
+        ),
+        ("networking.k8s.io/ingresses", {"spec": {"rules": [{"host": h} for h in "abc"]}}, ["<none>", "a,b,c"]),
+        ("/persistentvolumes", {"spec": {}}, ["0"]),
+        (
+            "discovery.k8s.io/endpointslices",
+            {"ports": [{"port": 1}, {"name": "web"}, {}], "endpoints": []},
+            ["", "1,web,*", "<unset>"],
+        ),
+        (
+            "/endpoints",
+            {"subsets": [{"addresses": [{"ip": "fd00::1"}], "ports": [{"port": 1}]}]},
+            ["[fd00::1]:1"],
+        ),
+        (
+            "admissionregistration.k8s.io/validatingadmissionpolicybindings",
+            {"spec": {"policyName": "p", "paramRef": {"name": "x"}}},
+            ["p", "*/x"],
+        ),
+    ],
+)
+def test_odd_cells(resource: str, obj: dict[str, Any], row: list[Any]) -> None:
+    group, _, plural = resource.partition("/")
+    assert cells(by_resource(group, plural), obj, NOW)[1 : 1 + len(row)] == row

@@ -1,0 +1,262 @@
+"""What is legal but unwise: the warnings Kubernetes sends with the answer to a create or an update.
+
+Called by registry.intake once an object is valid. A pod's are told when it or its template is written, not when it is
+changed. Sources: k8s.io/kubernetes/pkg/api/{pod,service,persistentvolume,persistentvolumeclaim,node}, pkg/registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from api.kinds import Kind
+from api.names import is_dns_label
+from api.quantity import canonical, parse_quantity
+from controller.registry.validation.rules import Value
+
+_TOPOLOGY = "deprecated since v1.17; use"
+_OLD_LABELS = {
+    "beta.kubernetes.io/arch": 'deprecated since v1.14; use "kubernetes.io/arch" instead',
+    "beta.kubernetes.io/os": 'deprecated since v1.14; use "kubernetes.io/os" instead',
+    "failure-domain.beta.kubernetes.io/region": f'{_TOPOLOGY} "topology.kubernetes.io/region" instead',
+    "failure-domain.beta.kubernetes.io/zone": f'{_TOPOLOGY} "topology.kubernetes.io/zone" instead',
+    "beta.kubernetes.io/instance-type": f'{_TOPOLOGY} "node.kubernetes.io/instance-type" instead',
+}
+_OLD_VOLUMES = {
+    "photonPersistentDisk": "deprecated in v1.11, non-functional in v1.16+",
+    "gitRepo": "deprecated in v1.11, and disabled by default in v1.33+",
+    "scaleIO": "deprecated in v1.16, non-functional in v1.22+",
+    "flocker": "deprecated in v1.22, non-functional in v1.25+",
+    "storageos": "deprecated in v1.22, non-functional in v1.25+",
+    "quobyte": "deprecated in v1.22, non-functional in v1.25+",
+    "glusterfs": "deprecated in v1.25, non-functional in v1.26+",
+    "cephfs": "deprecated in v1.28, non-functional in v1.31+",
+    "rbd": "deprecated in v1.28, non-functional in v1.31+",
+}
+_CLASS = "volume.beta.kubernetes.io/storage-class"
+_INGRESS_CLASS = "kubernetes.io/ingress.class"
+_MATCHES_NONE = "a null labelSelector results in matching no pod"
+_SURPRISING = "which can result in surprising behavior; a DNS label is recommended"
+_HEADLESS = "is ignored for headless services"
+
+_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+_PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
+
+Advice = Iterator[str]
+_TEMPLATES = {
+    "Deployment": "spec.template",
+    "ReplicaSet": "spec.template",
+    "ReplicationController": "spec.template",
+    "StatefulSet": "spec.template",
+    "DaemonSet": "spec.template",
+    "Job": "spec.template",
+    "CronJob": "spec.jobTemplate.spec.template",
+    "PodTemplate": "template",
+}
+_NAMED = _TEMPLATES.keys() - {"DaemonSet", "PodTemplate"}
+"""Kinds whose name becomes that of pods."""
+
+
+def advice(kind: Kind, obj: Value, old: Value | None) -> list[str]:
+    """The warnings about a valid object, in Kubernetes' order."""
+    if kind.custom is not None:
+        return []
+    if (path := _TEMPLATES.get(kind.kind)) is not None:
+        return list(_workload(kind.kind, path, obj, old))
+    told = _ADVICE.get(kind.kind)
+    return list(told(obj)) if told is not None and (old is None or kind.kind != "Pod") else []
+
+
+def _workload(kind: str, path: str, obj: Value, old: Value | None) -> Advice:
+    generation = obj["metadata"].get("generation")
+    if old is not None and generation is not None and generation == old["metadata"].get("generation"):
+        return
+    if old is None and kind in _NAMED and (faults := is_dns_label(obj["metadata"].get("name") or "")):
+        yield f"metadata.name: this is used in Pod names and hostnames, {_SURPRISING}: [{' '.join(faults)}]"
+    template = obj
+    for field in path.split("."):
+        template = template.get(field) or {}
+    yield from _pod_spec(f"{path}.spec", template.get("spec") or {})
+    for index, claim in enumerate((obj.get("spec") or {}).get("volumeClaimTemplates") or ()):
+        yield from _claim_spec(f"spec.volumeClaimTemplates[{index}].spec", claim.get("spec") or {})
+
+
+def _pod(pod: Value) -> Advice:
+    if faults := is_dns_label(pod["metadata"].get("name") or ""):
+        yield f"metadata.name: this is used in the Pod's hostname, {_SURPRISING}: [{' '.join(faults)}]"
+    yield from _pod_spec("spec", pod.get("spec") or {})
+
+
+def _pod_spec(path: str, spec: Value) -> Advice:
+    affinity = spec.get("affinity") or {}
+    for label in sorted(_OLD_LABELS.keys() & (spec.get("nodeSelector") or {}).keys()):
+        yield f"{path}.nodeSelector[{label}]: {_OLD_LABELS[label]}"
+    yield from _node_affinity(f"{path}.affinity.nodeAffinity", affinity.get("nodeAffinity") or {})
+    for index, constraint in enumerate(spec.get("topologySpreadConstraints") or ()):
+        here, key = f"{path}.topologySpreadConstraints[{index}]", constraint.get("topologyKey")
+        if key in _OLD_LABELS:
+            yield f"{here}.topologyKey: {key} is {_OLD_LABELS[key]}"
+        if constraint.get("labelSelector") is None:
+            yield f"{here}.labelSelector: {_MATCHES_NONE}"
+    for index, volume in enumerate(spec.get("volumes") or ()):
+        yield from _old_volumes(f"{path}.volumes[{index}]", volume)
+    for field, member in (("hostAliases", "ip"), ("imagePullSecrets", "name")):
+        yield from _repeated(f"{path}.{field}", member, spec.get(field) or [])
+    for index, secret in enumerate(spec.get("imagePullSecrets") or ()):
+        if not secret.get("name"):
+            yield f'{path}.imagePullSecrets[{index}].name: invalid empty name ""'
+    containers = [
+        (f"{path}.{field}[{index}]", container)
+        for field in ("initContainers", "containers", "ephemeralContainers")
+        for index, container in enumerate(spec.get(field) or ())
+    ]
+    for here, container in containers:
+        yield from _container(here, container)
+    yield from _ports(containers)
+    if (spec.get("terminationGracePeriodSeconds") or 0) < 0:
+        why = "must be >= 0; negative values are invalid and will be treated as 1"
+        yield f"{path}.terminationGracePeriodSeconds: {why}"
+    for field in ("podAffinity", "podAntiAffinity"):
+        yield from _pod_affinity(f"{path}.affinity.{field}", affinity.get(field) or {})
+
+
+def _node_affinity(path: str, affinity: Value) -> Advice:
+    terms = [
+        (f"{path}.{_REQUIRED}.nodeSelectorTerms[{index}]", term)
+        for index, term in enumerate((affinity.get(_REQUIRED) or {}).get("nodeSelectorTerms") or ())
+    ]
+    terms += [
+        (f"{path}.{_PREFERRED}[{index}].preference", term.get("preference") or {})
+        for index, term in enumerate(affinity.get(_PREFERRED) or ())
+    ]
+    for here, term in terms:
+        for index, expression in enumerate(term.get("matchExpressions") or ()):
+            if (key := expression.get("key")) in _OLD_LABELS:
+                yield f"{here}.matchExpressions[{index}].key: {key} is {_OLD_LABELS[key]}"
+
+
+def _pod_affinity(path: str, affinity: Value) -> Advice:
+    for index, term in enumerate(affinity.get(_REQUIRED) or ()):
+        if term.get("labelSelector") is None:
+            yield f"{path}.{_REQUIRED}[{index}].labelSelector: {_MATCHES_NONE}"
+    for index, term in enumerate(affinity.get(_PREFERRED) or ()):
+        if (term.get("podAffinityTerm") or {}).get("labelSelector") is None:
+            yield f"{path}.{_PREFERRED}[{index}].podAffinityTerm.labelSelector: {_MATCHES_NONE}"
+
+
+def _old_volumes(path: str, volume: Value) -> Advice:
+    for field, why in _OLD_VOLUMES.items():
+        if volume.get(field) is not None:
+            yield f"{path}.{'storageOS' if field == 'storageos' else field}: {why}"
+    claim = (volume.get("ephemeral") or {}).get("volumeClaimTemplate") or {}
+    yield from _claim_spec(f"{path}.ephemeral.volumeClaimTemplate.spec", claim.get("spec") or {})
+
+
+def _repeated(path: str, member: str, items: list[Value]) -> Advice:
+    seen: set[str] = set()
+    for index, item in enumerate(items):
+        value = item.get(member) or ""
+        if value in seen:
+            yield f'{path}[{index}].{member}: duplicate {member} "{value}"'
+        seen.add(value)
+
+
+def _container(path: str, container: Value) -> Advice:
+    for resource in ("memory", "ephemeral-storage"):
+        for field in ("limits", "requests"):
+            yield from _fraction(f"{path}.resources.{field}", (container.get("resources") or {}).get(field), resource)
+    seen: set[str] = set()
+    for index, variable in enumerate(container.get("env") or ()):
+        name, value = variable.get("name") or "", variable.get("value") or ""
+        reference = f"$({name})"
+        if name in seen and (variable.get("valueFrom") is not None or value == reference or reference not in value):
+            yield f'{path}.env[{index}]: hides previous definition of "{name}", which may be dropped when using apply'
+        seen.add(name)
+
+
+def _fraction(path: str, amounts: Value | None, resource: str) -> Advice:
+    value = (amounts or {}).get(resource)
+    if value is not None and parse_quantity(value) % 1:
+        yield f'{path}[{resource}]: fractional byte value "{canonical(value)}" is invalid, must be an integer'
+
+
+def _ports(containers: list[tuple[str, Value]]) -> Advice:
+    known: dict[tuple[int, str], list[tuple[str, Value]]] = {}
+    every = [(f"{path}.ports[{i}]", port) for path, one in containers for i, port in enumerate(one.get("ports") or ())]
+    for path, port in every:
+        others = known.setdefault((port.get("containerPort") or 0, port.get("protocol") or "TCP"), [])
+        for other_path, other in others:
+            address, number = port.get("hostIP") or "", port.get("hostPort") or 0
+            other_address, other_number = other.get("hostIP") or "", other.get("hostPort") or 0
+            if (address, number) == (other_address, other_number):
+                yield f"{path}: duplicate port definition with {other_path}"
+            elif not number or not other_number:
+                yield f"{path}: overlapping port definition with {other_path}"
+            elif number == other_number and bool(address) != bool(other_address):
+                yield f"{path}: dangerously ambiguous port definition with {other_path}"
+        others.append((path, port))
+
+
+def _service(service: Value) -> Advice:
+    spec = service.get("spec") or {}
+    kind, outside = spec.get("type") or "ClusterIP", spec.get("externalIPs") or []
+    headless = kind == "ClusterIP" and spec.get("clusterIP") == "None"
+    if headless:
+        if spec.get("loadBalancerIP"):
+            yield f"spec.loadBalancerIP {_HEADLESS}"
+        if outside:
+            yield f"spec.externalIPs {_HEADLESS}"
+        if spec.get("sessionAffinity") not in (None, "", "None"):
+            yield f"spec.SessionAffinity {_HEADLESS}"
+    elif outside and kind != "ExternalName":
+        yield "spec.externalIPs is deprecated and may no longer be implemented in some clusters"
+    if kind == "ExternalName" and outside:
+        yield 'spec.externalIPs is ignored when spec.type is "ExternalName"'
+    if kind != "ExternalName" and spec.get("externalName"):
+        yield 'spec.externalName is ignored when spec.type is not "ExternalName"'
+    if spec.get("trafficDistribution") == "PreferClose":
+        yield 'spec.trafficDistribution: "PreferClose" is deprecated; use "PreferSameZone"'
+
+
+def _old_class(obj: Value) -> Advice:
+    if _CLASS in (obj["metadata"].get("annotations") or ()):
+        yield f'metadata.annotations[{_CLASS}]: deprecated since v1.8; use "storageClassName" attribute instead'
+
+
+def _claim(claim: Value) -> Advice:
+    yield from _old_class(claim)
+    yield from _claim_spec("spec", claim.get("spec") or {})
+
+
+def _claim_spec(path: str, spec: Value) -> Advice:
+    for field in ("requests", "limits"):
+        yield from _fraction(f"{path}.resources.{field}", (spec.get("resources") or {}).get(field), "storage")
+
+
+def _volume(volume: Value) -> Advice:
+    spec = volume.get("spec") or {}
+    yield from _old_class(volume)
+    if spec.get("persistentVolumeReclaimPolicy") == "Recycle":
+        why = "Instead, the recommended approach is to use dynamic provisioning."
+        yield f"spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. {why}"
+    yield from _old_volumes("spec", spec)
+    yield from _fraction("spec.capacity", spec.get("capacity"), "storage")
+
+
+def _ingress(ingress: Value) -> Advice:
+    if _INGRESS_CLASS in (ingress["metadata"].get("annotations") or ()):
+        yield f"annotation \"{_INGRESS_CLASS}\" is deprecated, please use 'spec.ingressClassName' instead"
+
+
+def _slice(slice_: Value) -> Advice:
+    if slice_.get("addressType") == "FQDN":
+        yield "addressType: FQDN endpoints are deprecated"
+
+
+_ADVICE: dict[str, Callable[[Value], Advice]] = {
+    "Pod": _pod,
+    "Service": _service,
+    "PersistentVolume": _volume,
+    "PersistentVolumeClaim": _claim,
+    "Ingress": _ingress,
+    "EndpointSlice": _slice,
+}
