@@ -24,6 +24,7 @@ from api.logs import configure_logs
 from controller.config import ControllerConfig, parse_arguments
 from controller.instance import claim_instance
 from controller.pki.files import Pki, PkiError, Serving, ensure_pki
+from controller.pki.tokens import TokenSigner
 from controller.reconcilers.build import Settings, request_of, run_reconcilers
 from controller.reconcilers.liveness import Liveness
 from controller.registry import Registry
@@ -215,6 +216,7 @@ async def _lead(config: ControllerConfig, identity: str, pki: Pki, registry: Reg
                 cluster_cidr=config.cluster_cidr,
                 ca_pem=pki.authority.pem.decode(),
                 authority=pki.authority,
+                signer=TokenSigner(pki.service_account_key, config.service_account_issuer),
                 load_balancer_pool=config.load_balancer_pool,
                 enabled=config.runs,
             )

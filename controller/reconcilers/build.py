@@ -13,6 +13,7 @@ from typing import Any
 
 from controller.admission.types import Request, User, utc_now
 from controller.pki.authority import Authority
+from controller.pki.tokens import TokenSigner
 from controller.reconcilers.actions import Executor
 from controller.reconcilers.certificates import CertificateSigner
 from controller.reconcilers.cluster_roles import ClusterRoleAggregation
@@ -35,6 +36,7 @@ from controller.reconcilers.node_watch import NodeHealth, NodeLifecycle
 from controller.reconcilers.pod_gc import PodGarbageCollector
 from controller.reconcilers.quota import ResourceQuotaReconciler
 from controller.reconcilers.replicaset_watch import ReplicaSetReconciler
+from controller.reconcilers.service_account_tokens import ServiceAccountTokens
 from controller.reconcilers.service_claims import ServiceClaims
 from controller.reconcilers.service_lb_watch import ServiceLoadBalancers
 from controller.reconcilers.statefulset_watch import StatefulSetReconciler
@@ -64,6 +66,8 @@ class Settings:
     """The cluster's CA certificate, published to every namespace as ConfigMap kube-root-ca.crt."""
     authority: Authority | None = None
     """Who signs certificates; None: nobody does."""
+    signer: TokenSigner | None = None
+    """Who signs the tokens that Secrets ask for; None: nobody does."""
     node_grace_seconds: float = 40.0
     """For nodes that never heartbeat: as kube-controller-manager's --node-monitor-grace-period."""
     event_ttl_seconds: float = 3600.0
@@ -81,6 +85,7 @@ def build(registry: Registry, liveness: Liveness, settings: Settings) -> list[Re
     everything: list[Reconciler[Any]] = [
         DefaultServiceAccounts(views),
         RootCaPublisher(views, settings.ca_pem),
+        ServiceAccountTokens(views, settings.signer, settings.ca_pem, utc_now),
         ReplicaSetReconciler(views, utc_now),
         DeploymentReconciler(views, utc_now),
         StatefulSetReconciler(views, utc_now),

@@ -19,17 +19,19 @@ from controller.server.authentication import (
 )
 from controller.server.authorization import Attributes, Chain
 
-_HEADERS = ("Impersonate-User", "Impersonate-Group", "Impersonate-Uid")
-_EXTRA = "impersonate-extra-"
+_ANY = "impersonate-"
+_EXTRA = f"{_ANY}extra-"
 _NOBODY = ANONYMOUS.groups[0]
 _SERVICE_ACCOUNT = "system:serviceaccount:"
 _AUTHN = "authentication.k8s.io"
 
 
 def impersonates(headers: CIMultiDictProxy[str]) -> bool:
-    if any(name in headers for name in _HEADERS):
-        return True
-    return any(name.lower().startswith(_EXTRA) for name in headers)
+    """Whether any header speaks of another identity; asked for every request, so most names cost one comparison."""
+    for name in headers:  # noqa: SIM110  # a generator takes twice as long
+        if name[:1] in "Ii" and name.lower().startswith(_ANY):
+            return True
+    return False
 
 
 def impersonated(authorizer: Chain, user: User, headers: CIMultiDictProxy[str]) -> User:

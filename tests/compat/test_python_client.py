@@ -77,6 +77,23 @@ def test_service_accounts_ask_for_tokens_and_speak_with_them(cluster: Cluster, a
     assert unknown.value.status == 401
 
 
+def test_a_secret_asks_for_a_token_and_goes_with_its_account(cluster: Cluster, api: Any) -> None:
+    core, namespace = client.CoreV1Api(api), cluster.namespace
+    core.create_namespaced_service_account(namespace, client.V1ServiceAccount(metadata={"name": "old"}))
+    metadata = client.V1ObjectMeta(name="key", annotations={"kubernetes.io/service-account.name": "old"})
+    core.create_namespaced_secret(
+        namespace, client.V1Secret(metadata=metadata, type="kubernetes.io/service-account-token")
+    )
+    data = eventually(lambda: core.read_namespaced_secret("key", namespace).data, 10, "a token")
+    token = base64.b64decode(data["token"]).decode()
+    assert whoami(speaking(api, token)).username == f"system:serviceaccount:{namespace}:old"
+    assert base64.b64decode(data["namespace"]).decode() == namespace and "ca.crt" in data
+    core.delete_namespaced_service_account("old", namespace)
+    eventually(lambda: "NotFound" in cluster.refused("get", "secret", "key"), 10, "its end")
+    review = client.V1TokenReview(spec=client.V1TokenReviewSpec(token=token))
+    assert not client.AuthenticationV1Api(api).create_token_review(review).status.authenticated
+
+
 def test_reviews_say_what_somebody_may(cluster: Cluster, api: Any) -> None:
     authz, namespace = client.AuthorizationV1Api(api), cluster.namespace
     wanted = client.V1ResourceAttributes(verb="list", resource="pods", namespace=namespace)
