@@ -36,6 +36,8 @@ TUNNEL_MARK = 0x1000
 _AFTER_DNAT = -90
 NFT_FAMILIES = {4: "ip", 6: "ip6"}
 _EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
+_NOBODY = {4: "0.0.0.0", 6: "::"}
+"""The source of a host that has no address yet."""
 _STAYS_ON_LINK = {4: ("169.254.0.0/16", "224.0.0.0/4"), 6: ("fe80::/10", "ff00::/8")}
 
 
@@ -51,6 +53,8 @@ class PodNetwork:
     addresses_dir: Path
     mtu: int = 1500
     service_cidrs: tuple[str, ...] = ()
+    uplink: str = ""
+    """The interface towards the peers: no pod's, whatever it is called."""
 
     @property
     def name(self) -> str:
@@ -97,8 +101,10 @@ def render_masquerade(network: PodNetwork) -> str:
 
     Multicast and link-local addresses are for the link only: a changed source would help nobody. Marked are pods'
     packets to nodes that are reached through the tunnel, but no answers from a host port, which was asked outside it.
+    What comes in on a pod's link (ptp calls them veth...) from an address that is not behind this link is forged.
     """
     lines = []
+    uplink = f'iifname != "{network.uplink}" ' if network.uplink else ""
     for pod_cidr in network.pod_cidrs:
         family = family_of(pod_cidr)
         nft, table = NFT_FAMILIES[family], f"{NFT_FAMILIES[family]} {network.table}"
@@ -115,6 +121,8 @@ def render_masquerade(network: PodNetwork) -> str:
             f"flush chain {table} prerouting",
             f"add rule {table} postrouting {nft} saddr {pod_cidr} {nft} daddr != {{ {apart} }} {nft} daddr != @nodes "
             "masquerade fully-random",
+            f'add rule {table} prerouting iifname "veth*" {uplink}'
+            f"{nft} saddr != {_NOBODY[family]} fib saddr . iif oif missing drop",
             f"add rule {table} prerouting ct direction reply ct status dnat return",
             f"add rule {table} prerouting {nft} saddr {pod_cidr} {nft} daddr @tunnelled "
             f"meta mark set meta mark or {TUNNEL_MARK}",
@@ -210,14 +218,17 @@ def pod_mtu(node_address: str) -> int:
 
 def _mtu_of_address(address: str) -> int:
     """The MTU of the interface that has an address; 1500 when none has."""
+    interface = interface_of(address)
+    return interface_mtu(interface) if interface else 1500
+
+
+def interface_of(address: str) -> str:
+    """The interface that has an address; "" when none has."""
     if family_of(address) == 6:
         wanted = ipaddress.ip_address(address).packed.hex()
         rows = (line.split() for line in Path("/proc/net/if_inet6").read_text().splitlines())
-        return next((interface_mtu(row[5]) for row in rows if row[0] == wanted), 1500)
-    for _, interface in socket.if_nameindex():
-        if _ipv4_of(interface) == address:
-            return interface_mtu(interface)
-    return 1500
+        return next((row[5] for row in rows if row[0] == wanted), "")
+    return next((name for _, name in socket.if_nameindex() if _ipv4_of(name) == address), "")
 
 
 def _ipv4_of(interface: str) -> str:

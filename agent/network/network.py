@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.network.check.check import Checker
-from agent.network.cni import PodNetwork, pod_mtu
+from agent.network.cni import PodNetwork, interface_of, pod_mtu
 from agent.network.dns.part import DnsPart
 from agent.network.feed import Feeds
 from agent.network.ingress.part import IngressPart
@@ -52,6 +52,12 @@ class Ground:
     vxlan_id: int = 4244
     vxlan_port: int = 4789
 
+    @property
+    def ranges(self) -> tuple[tuple[str, str], ...]:
+        """("pods" or "services", CIDR) of the whole cluster."""
+        given = {"pods": self.cluster_cidr, "services": self.service_cidr}
+        return tuple((kind, each) for kind, cidrs in given.items() for each in cidrs.split(",") if each)
+
     def pod_network(self, pod_cidrs: tuple[str, ...]) -> PodNetwork:
         """What this node attaches its pods with, once its podCIDRs are known."""
         return PodNetwork(
@@ -61,6 +67,7 @@ class Ground:
             self.data_dir / "network",
             pod_mtu(self.addresses[0]),
             tuple(self.service_cidr.split(",")),
+            interface_of(self.addresses[0]),
         )
 
 

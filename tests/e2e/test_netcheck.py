@@ -142,6 +142,19 @@ def test_a_route_that_shadows_ours(lab: Lab) -> None:
         lab.namespace_run(near, "ip", "route", "del", "blackhole", cidr, "metric", "1")
 
 
+def test_a_network_that_collides_with_the_services(lab: Lab) -> None:
+    near = lab.state.nodes[0]
+    lab.namespace_run(near, "ip", "route", "add", "10.97.0.0/16", "via", lab.address(lab.state.nodes[1]))
+    try:
+        eventually(lambda: netcheck(lab)[0], 10.0, "the agent sees it")
+        why = "route to 10.97.0.0/16 on eth0 lies in the range of services, 10.96.0.0/12"
+        expect(lab, "route", (near, f"addresses known to {near}"), why)
+        assert why in (lab.directory / "logs" / f"{near}.log").read_text()
+    finally:
+        lab.namespace_run(near, "ip", "route", "del", "10.97.0.0/16")
+    eventually(lambda: netcheck(lab)[0] is None, 10.0, "all is well again")
+
+
 def test_a_firewall_that_forwards_nothing(lab: Lab) -> None:
     _, other, _ = lab.state.nodes
     rules = lab.namespace_run(other, "iptables-save", "-t", "filter").stdout

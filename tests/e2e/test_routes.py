@@ -109,6 +109,43 @@ def everyone_reaches_everyone(places: list[Place]) -> None:
     assert bad == {}
 
 
+_HEAR = """
+import socket
+link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+link.bind(("", 5999))
+link.settimeout(1.0)
+print("ready", flush=True)
+try:
+    while True:
+        print(link.recvfrom(9)[1][0], flush=True)
+except TimeoutError:
+    pass
+"""
+_SEND = """
+import socket, sys
+for source in sys.argv[2:]:
+    link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    link.setsockopt(socket.SOL_IP, 19, 1)  # IP_TRANSPARENT: from any address
+    link.bind((source, 0))
+    link.sendto(b"?", (sys.argv[1], 5999))
+"""
+
+
+@pytest.mark.parametrize("receiver", ["pod-1", "pod-2", "pod-3", "its node"])
+def test_a_pod_sends_from_no_address_but_its_own(lab: Lab, places: list[Place], receiver: str) -> None:
+    """Not from its node's, another pod's of its node or elsewhere, another node's, or one out of the world."""
+    sender, near = places[0], next(place for place in places if not place.is_pod and place.node == places[0].node)
+    target = near if receiver == "its node" else next(place for place in places if place.name == receiver)
+    forged = [place.address for place in places if place not in (sender, target)] + ["198.51.100.7"]
+    hear = ["nsenter", f"--net={target.namespace}", sys.executable, "-c", _HEAR]
+    with subprocess.Popen(hear, stdout=subprocess.PIPE, text=True) as listening:
+        assert listening.stdout is not None
+        assert listening.stdout.readline() == "ready\n"
+        send = [sys.executable, "-c", _SEND, target.address, *forged, sender.address]
+        subprocess.run(["nsenter", f"--net={sender.namespace}", *send], check=True)
+        assert listening.stdout.read().split() == [sender.address]
+
+
 def _ways(lab: Lab, node: str) -> dict[str, str]:
     """From podCIDR to link, of a node's routes."""
     routes = json.loads(lab.namespace_run(node, "ip", "-j", "route", "show", "proto", "119").stdout)

@@ -143,6 +143,12 @@ def judge_parts(node: str, problems: Sequence[tuple[str, str]]) -> list[Hop]:
     ]
 
 
+def judge_addresses(node: str, complaints: Sequence[str]) -> list[Hop]:
+    """What the routes part found wrong with the addresses of nodes, pods and services."""
+    do = "Addresses of nodes, pods and services must be apart: change one of the two."
+    return [Hop("route", node, f"addresses known to {node}").failed(complaint, do) for complaint in complaints]
+
+
 def _about_part(part: str) -> str:
     if part == "dns":
         return "See network/dns.log in the agent's data directory; the agent starts the process again by itself."

@@ -95,6 +95,7 @@ class Round:
         around = await self._around(any(meeting.failed for meeting in meetings) or not all(hop.ok for hop in single))
         problems = [(part.name, part.problem) for part in self._network.parts]
         found = verdicts.judge_parts(self._ground.node_name, problems)
+        found += verdicts.judge_addresses(self._ground.node_name, self._network.routes.figures.complaints)
         for meeting in meetings:
             found += self._judge(meeting, ways[meeting.peer.name], around)
         return [*found, *(verdicts.explain(hop, around) for hop in single)]

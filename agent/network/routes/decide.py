@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from agent.network.cni import TUNNEL_BYTES
 from agent.network.model import family_of
 from agent.network.routes.model import Decision, Device, Forward, Item, Neighbour, Observed, Path, Peer, Route, Rule
+from agent.network.routes.overlap import find_overlaps
 
 _ORDER = (Device, Neighbour, Forward, Rule, Route)
 """What a later one needs is there before it."""
@@ -45,7 +46,7 @@ def decide_routes(observed: Observed) -> Decision:
         tunnelled=frozenset(plan.tunnelled),
         direct_peers=len(plan.direct),
         tunnel_peers=len(plan.behind),
-        complaints=tuple(plan.complaints),
+        complaints=(*plan.complaints, *find_overlaps(observed)),
     )
 
 

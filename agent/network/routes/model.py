@@ -125,6 +125,8 @@ class Observed:
     address: str
     peers: tuple[Peer, ...]
     kernel: Kernel
+    ranges: tuple[tuple[str, str], ...] = ()
+    """("pods" or "services", CIDR) of the whole cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,3 +142,4 @@ class Decision:
     direct_peers: int = 0
     tunnel_peers: int = 0
     complaints: tuple[str, ...] = ()
+    """What is wrong with the addresses of nodes, pods and services; nothing here can mend it."""

@@ -60,7 +60,7 @@ class Figures:
     changes: int = 0
     changed_at: float = 0.0
     complaints: tuple[str, ...] = ()
-    """Peers that cannot be reached for what their own objects say."""
+    """What is wrong with addresses of nodes, pods and services, in sentences."""
 
 
 class Routes:
@@ -159,7 +159,8 @@ class Routes:
 
     def _change(self, me: Peer, peers: tuple[Peer, ...]) -> tuple[Decision, list[str]]:
         kernel = observe_kernel(self._settings)
-        decision = decide_routes(Observed(self._settings, me, self._ground.addresses[0], peers, kernel))
+        observed = Observed(self._settings, me, self._ground.addresses[0], peers, kernel, self._ground.ranges)
+        decision = decide_routes(observed)
         return decision, write(decision, self._settings)
 
     async def _masquerade(self, me: Peer, decision: Decision) -> None:
@@ -200,7 +201,7 @@ class Routes:
                 tunnelled=now.tunnelled,
             )
         for complaint in set(decision.complaints) - set(before.complaints):
-            _log.warning("no route to a node's pods", reason=complaint)
+            _log.warning("addresses collide", reason=complaint)
         self.figures = now
 
 

@@ -184,3 +184,33 @@ def test_a_set_is_replaced_by_the_addresses_of_its_family() -> None:
     text = render_set("ip t nodes", 4, {"10.0.0.3", "fd00::1", "10.0.0.2"})
     assert text == "flush set ip t nodes\nadd element ip t nodes { 10.0.0.2, 10.0.0.3 }\n"
     assert render_set("ip t nodes", 4, ()) == "flush set ip t nodes\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        (
+            Path("10.97.0.0/16", "eth1", False),
+            "route to 10.97.0.0/16 on eth1 lies in the range of services, 10.96.0.0/12",
+        ),
+        (Path("10.244.128.0/17", "eth1", True), "lies in the range of pods, 10.244.0.0/16"),
+        (Path("10.0.0.0/8", "eth1", True), "route to 10.0.0.0/8 on eth1 covers the range of pods"),
+        (Path("10.0.0.0/8", "eth1", False), ""),
+        (Path("0.0.0.0/0", "ppp0", True), ""),
+        (Path("10.244.0.7/32", "veth1", True), ""),
+        (Path("10.244.9.0/24", "eth0", False, _SETTINGS.metric), ""),
+        (Path("fd00:1::/64", "eth0", True), ""),
+    ],
+)
+def test_a_network_of_the_nodes_that_collides_with_the_clusters_is_told(path: Path, words: str) -> None:
+    ranges = (("pods", "10.244.0.0/16"), ("services", "10.96.0.0/12"))
+    kernel = replace(_BLANK.kernel, paths=(*_PATHS, path))
+    told = decide_routes(replace(_BLANK, kernel=kernel, ranges=ranges)).complaints
+    assert words in " ".join(told)
+    assert bool(told) == bool(words)
+
+
+def test_a_node_in_the_range_of_services_is_told() -> None:
+    me = replace(_ME, ips=("10.100.0.1",))
+    [told] = decide_routes(replace(_BLANK, me=me, peers=(me,), ranges=(("services", "10.96.0.0/12"),))).complaints
+    assert told.startswith("this node's address 10.100.0.1 lies in the range of services, 10.96.0.0/12: choose another")
