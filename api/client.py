@@ -274,12 +274,13 @@ class Client:
             connector = aiohttp.TCPConnector(
                 ssl=tls, limit=limit, keepalive_timeout=60, socket_factory=keepalive_socket
             )
-            token = self.credentials.token
+            headers = {"Accept-Encoding": "identity"}  # a thousand agents would keep the server compressing
+            if self.credentials.token:
+                headers["Authorization"] = f"Bearer {self.credentials.token}"
             self._sessions[limit] = aiohttp.ClientSession(
                 connector=connector,
-                headers={"Authorization": f"Bearer {token}"} if token else None,
+                headers=headers,
                 timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=CONNECT_TIMEOUT_SECONDS),
-                auto_decompress=True,
                 read_bufsize=2**18,
             )
         return self._sessions[limit]

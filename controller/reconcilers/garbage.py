@@ -173,6 +173,8 @@ class GarbageCollector:
     def _dependents(self, uid: str) -> Iterable[Dependent]:
         for record in self._views.store.by_owner(uid):
             obj = record.parse()
+            if uid_of(obj) == uid:
+                continue  # what owns itself would wait for itself
             blocks = any(one["uid"] == uid and one.get("blockOwnerDeletion") for one in _references(obj))
             yield Dependent(
                 kinds.by_resource(*record.key.resource),

@@ -40,7 +40,15 @@ from controller.server.metrics import RequestMetrics, answer_metrics, is_mutatin
 from controller.server.negotiation import PLAIN, Shape, negotiate
 from controller.server.openapi import answer_openapi
 from controller.server.options import parse_query
-from controller.server.reply import Answer, Reply, reply_error, reply_object, reply_text, warning_headers
+from controller.server.reply import (
+    GZIP_ABOVE_BYTES,
+    Answer,
+    Reply,
+    reply_error,
+    reply_object,
+    reply_text,
+    warning_headers,
+)
 from controller.server.session import NODES_PREFIX, answer_session
 from controller.server.target import Target, parse_target, verb_of
 from controller.server.targets import TARGETS_PREFIX, answer_targets
@@ -53,6 +61,8 @@ REQUEST_SECONDS = 60.0
 INFLIGHT_READING = 4000
 INFLIGHT_MUTATING = 2000
 NOT_FOUND_TEXT = "404 page not found\n"
+_NO = ("", "0", "f", "F", "false", "False", "FALSE")
+_NO_DEADLINE = contextlib.nullcontext()
 _HEALTH = ("/livez", "/readyz", "/healthz")
 _NOBODY = Asker(ANONYMOUS)
 _NOTHING_SERVED = Kind("", "", "", "")
@@ -119,7 +129,7 @@ class ApiServer:
         """(verb, parameters, who answers or None)."""
         params = parse_query(query) if query else {}
         verb = verb_of(request.method, target)
-        if verb in ("list", "get") and (target.watch or params.get("watch", "") not in ("", "0", "false", "f", "F")):
+        if verb in ("list", "get") and (target.watch or params.get("watch", "") not in _NO):
             verb = "watch" if not target.subresource else verb
         elif "watch" in params and params["watch"] == "" and verb == "list":
             verb = "watch"
@@ -186,10 +196,11 @@ class ApiServer:
             return await self._run_short(call, handler)
 
     async def _run_short(self, call: Call, handler: Handler) -> Answer:
-        if call.verb == "get" and not call.target.subresource:
-            return await handler(self.services, call)
-        with self._deadlines.watch():
-            return await handler(self.services, call)
+        with self._deadlines.watch() if call.verb != "get" or call.target.subresource else _NO_DEADLINE:
+            answer = await handler(self.services, call)
+        if isinstance(answer, Reply) and len(answer.body) >= GZIP_ABOVE_BYTES:
+            await answer.pack(call.request)
+        return answer
 
     async def _run_long(self, call: Call, handler: Handler) -> Answer:
         """Watches, logs, tunnels: no deadline, counted apart, ended at shutdown."""
@@ -245,6 +256,8 @@ class ApiServer:
             answer = await answer_targets(services, user, path)
         else:
             answer = await self._answer_get(request, path, parse_query(query) if query else {})
+        if isinstance(answer, Reply):
+            await answer.pack(request)
         return answer if answer is not None else reply_text(NOT_FOUND_TEXT, 404)
 
     async def _answer_get(self, request: web.BaseRequest, path: str, params: dict[str, str]) -> Answer | None:

@@ -36,9 +36,7 @@ _SYSTEM = User("system:apiserver", groups=(MASTERS_GROUP,))
 async def ensure_defaults(registry: Registry) -> None:
     """Creates what is missing, all at once, and adds what default roles have gained. Raises ApiError."""
     wanted: list[tuple[Kind, Object]] = []
-    for name in NAMESPACES:
-        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-        wanted.append((by_resource("", "namespaces"), namespace))
+    await ensure_namespaces(registry)
     wanted.append((by_resource("networking.k8s.io", "ingressclasses"), clone(_INGRESS_CLASS)))
     wanted += [(by_resource(GROUP, "clusterroles"), role) for role in cluster_roles()]
     wanted += [(by_resource(GROUP, "clusterrolebindings"), binding) for binding in cluster_role_bindings()]
@@ -46,6 +44,13 @@ async def ensure_defaults(registry: Registry) -> None:
     for result in results:
         if isinstance(result, BaseException):
             raise result
+
+
+async def ensure_namespaces(registry: Registry) -> None:
+    """Kubernetes' own namespaces: there from the start, and made again when somebody deletes one. Raises ApiError."""
+    for name in NAMESPACES:
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        await _ensure(registry, by_resource("", "namespaces"), namespace)
 
 
 async def _ensure(registry: Registry, kind: Kind, wanted: Object) -> None:

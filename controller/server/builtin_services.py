@@ -1,4 +1,4 @@
-"""The Services every cluster has: default/kubernetes, the API server itself, and kube-system/kube-dns.
+"""The Services every cluster has: default/kubernetes, the API server itself, and kube-system/kube-dns. And namespaces.
 
 Run by main.py in every controller process, as kube-apiserver does it. The first address of the service range is the
 API server's, the tenth DNS's. `kubernetes` has as endpoints all controllers that are alive; DNS is answered on every
@@ -22,7 +22,8 @@ from api.kinds import Kind
 from api.objects import Object, labels_of, name_of, namespace_of
 from controller.admission.types import MASTERS_GROUP, Request, User
 from controller.registry import DeleteOptions, Registry
-from controller.store.types import Event, Key, StoreError
+from controller.server.bootstrap import NAMESPACES, ensure_namespaces
+from controller.store.types import Event, EventType, Key, StoreError
 
 SERVED_BY = "wherry/served-by"
 API_PLACE, DNS_PLACE = 1, 10
@@ -33,6 +34,7 @@ REST_SECONDS = 0.1
 _SERVICES = kinds.by_resource("", "services")
 _ENDPOINTS = kinds.by_resource("", "endpoints")
 _SLICES = kinds.by_resource("discovery.k8s.io", "endpointslices")
+_KEPT = (_SERVICES, _ENDPOINTS, _SLICES, kinds.by_resource("", "namespaces"))
 _SERVICE_NAME = "kubernetes.io/service-name"
 _KUBERNETES, _DNS = "kubernetes", "kube-dns"
 _USER = User("system:apiserver", groups=(MASTERS_GROUP,))
@@ -63,7 +65,7 @@ class BuiltinServices:
 
     async def run(self) -> None:
         """Announces this controller and keeps the objects, until cancelled."""
-        stops = [self._store.subscribe(kind.resource, self._on_event) for kind in (_SERVICES, _ENDPOINTS, _SLICES)]
+        stops = [self._store.subscribe(kind.resource, self._on_event) for kind in _KEPT]
         try:
             async with asyncio.TaskGroup() as tasks:
                 if self._advertised.address:
@@ -75,6 +77,7 @@ class BuiltinServices:
 
     async def ensure(self) -> None:
         """Raises ApiError, StoreError."""
+        await ensure_namespaces(self._registry)
         first = self._registry.ranges.addresses[0]
         present = {_parsed(text) for text in self._store.presence.all().values()}
         if self._advertised.address and not present:  # where others are, they would take it out until it is announced
@@ -107,7 +110,9 @@ class BuiltinServices:
 
     def _on_event(self, event: Event) -> None:
         key = event.record.key
-        if (key.namespace, key.name) in (("default", _KUBERNETES), ("kube-system", _DNS)):
+        if (key.namespace, key.name) in (("default", _KUBERNETES), ("kube-system", _DNS)) or (
+            event.type is EventType.DELETED and not key.namespace and key.name in NAMESPACES
+        ):
             self._changed.set()
 
     async def _ensure_service(self, wanted: Object) -> None:

@@ -227,7 +227,7 @@ def delete_errors(propagation: str | None, orphan: bool | None, params: Params) 
 
 def _dry_run_errors(params: Params) -> list[FieldError]:
     value = params.get("dryRun")
-    if not value or value == "All":
+    if value in (None, "All"):
         return []
     return [_unsupported("dryRun", f'["{value}"]', ("All",))]
 

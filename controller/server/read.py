@@ -12,6 +12,7 @@ import base64
 import binascii
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import NamedTuple
 
 import orjson
@@ -24,7 +25,7 @@ from controller.server import shapes
 from controller.server.call import Call, Services, parse_version
 from controller.server.negotiation import Shape
 from controller.server.options import ListOptions, list_options
-from controller.server.reply import Answer, Reply, encode, warning_headers
+from controller.server.reply import Answer, Gzip, Reply, accepts_gzip, encode, warning_headers
 from controller.store import Page, Query, Store
 from controller.store.types import Compacted, Record, Unavailable
 
@@ -212,12 +213,13 @@ async def _reply_bytes(call: Call, records: list[Record], meta: Object) -> Answe
     items = shapes.items_of(kind, records)
     if size <= WHOLE_BYTES:
         return Reply(200, head + b",".join(items) + tail)
-    response = web.StreamResponse(headers=[("Content-Type", call.form.content_type), *warning_headers(call.warnings)])
+    gzip = Gzip() if accepts_gzip(call.request) else None
+    headers = [("Content-Type", call.form.content_type), *warning_headers(call.warnings)]
+    response = web.StreamResponse(headers=headers + list(gzip.headers if gzip else ()))
     await response.prepare(call.request)
-    await response.write(head)
-    for piece in pieces_of(items):
-        await response.write(piece)
-    await response.write_eof(tail)
+    for piece in chain((head,), pieces_of(items), (tail,)):
+        await response.write(await gzip.add(piece) if gzip else piece)
+    await response.write_eof(gzip.end() if gzip else b"")
     return response
 
 

@@ -167,6 +167,8 @@ class Store:
     async def list_at(self, resource: tuple[str, str], version: int, query: Query = EVERYTHING) -> Page:
         """The list as it was at `version` (at the end of its revision). Raises Compacted, Unavailable."""
         revision = revision_of(version)
+        if not revision:  # to etcd, 0 is the newest
+            raise Compacted(f"version {version} was never kept")
         if revision > self._cache.revision:
             await self.current()
             await self.reached(version)

@@ -46,6 +46,16 @@ def owned_by(owner: Object, **more: Any) -> list[Object]:
     return [{"apiVersion": "v1", "kind": "ConfigMap", "name": meta["name"], "uid": meta["uid"], **more}]
 
 
+async def test_an_object_that_owns_itself_does_not_wait_for_itself(cluster: Cluster) -> None:
+    made = await config_map(cluster, "narcissus")
+    references = owned_by(made, blockOwnerDeletion=True)
+    await cluster.registry.modify(
+        TEST, CONFIG_MAPS, "w", "narcissus", lambda obj: obj["metadata"].update(ownerReferences=references) or obj
+    )
+    await cluster.delete(CONFIG_MAPS, "narcissus", propagation="Foreground")
+    await eventually(lambda: "narcissus" not in [each["metadata"]["name"] for each in cluster.list(CONFIG_MAPS, "w")])
+
+
 async def test_deleting_a_deployment_takes_its_replica_sets_and_pods_along(cluster: Cluster) -> None:
     await rolled_out(cluster)
     await cluster.delete(DEPLOYMENTS, "x", propagation="Background")

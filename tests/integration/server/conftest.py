@@ -59,13 +59,13 @@ class Caller:
     def __init__(self, url: str, session: aiohttp.ClientSession, token: str = "") -> None:
         self.url = url
         self.session = session
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self.headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     async def ask(
         self, method: str, path: str, body: Any = None, *, headers: Mapping[str, str] | None = None
     ) -> Answer:
         """`body`: bytes as they are, anything else as JSON."""
-        sent = dict(self._headers)
+        sent = dict(self.headers)
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
         if body is not None:
@@ -83,7 +83,7 @@ class Caller:
     @asynccontextmanager
     async def stream(self, path: str) -> AsyncIterator[aiohttp.StreamReader]:
         """The body of a GET as it comes."""
-        async with self.session.get(self.url + path, headers=self._headers) as answer:
+        async with self.session.get(self.url + path, headers=self.headers) as answer:
             assert answer.status == 200, await answer.text()
             yield answer.content
 

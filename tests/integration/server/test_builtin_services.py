@@ -75,6 +75,20 @@ async def test_both_services_stand_at_their_places_and_come_back(store: Store) -
         assert store.claims.holder("ip/10.96.0.1") == "default/kubernetes"
 
 
+async def test_a_namespace_of_kubernetes_comes_back(store: Store) -> None:
+    registry, kind, key = (
+        Registry(store),
+        kinds.by_resource("", "namespaces"),
+        Key("", "namespaces", "", "kube-node-lease"),
+    )
+    await ensure_defaults(registry)
+    async with running(store, 1):
+        going = (await registry.delete(admin(), kind, "", key.name, DeleteOptions())).record.parse()
+        going["spec"]["finalizers"] = []
+        await registry.update(admin(), kind, "", key.name, going, subresource="finalize")
+        await eventually(partial(is_another, store, key, going["metadata"]["uid"]))
+
+
 async def test_endpoints_are_the_controllers_that_live(store: Store, store_config: StoreConfig) -> None:
     await ensure_defaults(Registry(store))
     async with running(store, 1):
