@@ -286,6 +286,7 @@ KINDS: tuple[Kind, ...] = (
         selectable_fields=("spec.signerName",),
     ),
     Kind("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", namespaced=False),
+    Kind(_STORAGE, "v1", "CSIStorageCapacity", "csistoragecapacities"),
     Kind(_STORAGE, "v1", "StorageClass", "storageclasses", namespaced=False, short_names=("sc",)),
     Kind(_RBAC, "v1", "Role", "roles"),
     Kind(_RBAC, "v1", "RoleBinding", "rolebindings"),

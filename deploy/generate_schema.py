@@ -60,7 +60,7 @@ KINDS = {
     "events/v1": "Event",
     "node/v1": "RuntimeClass",
     "scheduling/v1": "PriorityClass",
-    "storage/v1": "CSIDriver CSINode StorageClass VolumeAttachment",
+    "storage/v1": "CSIDriver CSINode CSIStorageCapacity StorageClass VolumeAttachment",
     "authentication/v1": "SelfSubjectReview TokenRequest TokenReview",
     "authorization/v1": "LocalSubjectAccessReview SelfSubjectAccessReview SelfSubjectRulesReview SubjectAccessReview",
     "certificates/v1": "CertificateSigningRequest",

@@ -96,6 +96,7 @@ IDLE_KINDS: dict[tuple[str, str], str] = {
     ("batch", "Job"): _NO_PODS,
     ("batch", "CronJob"): "no jobs are made for it",
     ("autoscaling", "HorizontalPodAutoscaler"): "nothing is scaled by it",
+    ("storage.k8s.io", "CSIStorageCapacity"): _NO_STORAGE,
     ("storage.k8s.io", "StorageClass"): _NO_STORAGE,
     ("node.k8s.io", "RuntimeClass"): "every pod runs in its node's one runtime",
 }

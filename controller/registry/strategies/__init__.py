@@ -51,6 +51,7 @@ _STRATEGIES: dict[tuple[str, str], Strategy] = {
     (_NETWORKING, "ingresses"): spec_and_status(_BALANCED),
     (_NETWORKING, "ingressclasses"): spec_and_status(None),
     (_NETWORKING, "networkpolicies"): spec_and_status(None),
+    (_STORAGE, "csistoragecapacities"): Strategy(unconditional_update=False),
     (_STORAGE, "storageclasses"): Strategy(returns_deleted=True),
     ("coordination.k8s.io", "leases"): Strategy(create_on_update=True, unconditional_update=False),
     (_ADMISSION, "mutatingwebhookconfigurations"): _HOOKS,

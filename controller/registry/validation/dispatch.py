@@ -139,6 +139,7 @@ _RULES: dict[tuple[str, str], Rules] = {
     ("scheduling.k8s.io", "PriorityClass"): Rules(limits.check_priority_class, limits.check_priority_class_update),
     ("", "PersistentVolume"): Rules(storage.check_volume, storage.check_volume_update, _METADATA_ONLY),
     ("", "PersistentVolumeClaim"): Rules(claims.check_claim, claims.check_claim_update, _METADATA_ONLY),
+    (_STORAGE, "CSIStorageCapacity"): Rules(storage.check_capacity, storage.check_capacity_update),
     (_STORAGE, "StorageClass"): Rules(storage.check_storage_class, storage.check_storage_class_update),
     ("certificates.k8s.io", "CertificateSigningRequest"): Rules(
         certificates.check_signing_request,

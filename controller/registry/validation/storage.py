@@ -1,4 +1,4 @@
-"""PersistentVolume and StorageClass.
+"""PersistentVolume, StorageClass and CSIStorageCapacity.
 
 Called by dispatch. Source:
 k8s.io/kubernetes/pkg/apis/{core,storage}/validation.
@@ -14,11 +14,13 @@ from api.quantity import canonical, parse_quantity
 from controller.registry.validation.claims import VOLUME_MODES, check_access_modes
 from controller.registry.validation.internal import difference
 from controller.registry.validation.meta import check_metadata, check_updated_metadata
+from controller.registry.validation.resources import check_quantity
 from controller.registry.validation.rules import (
     NOT_POSITIVE,
     Errors,
     Value,
     check_immutable,
+    check_label_selector,
     check_name,
     check_optional_choice,
 )
@@ -56,6 +58,20 @@ def check_volume_update(errors: Errors, volume: Value, old: Value) -> None:
         check_immutable(errors, "nodeAffinity", spec.get("nodeAffinity"), before["nodeAffinity"])
     if before.get("volumeAttributesClassName") is not None and spec.get("volumeAttributesClassName") is None:
         errors.append(forbidden("spec.volumeAttributesClassName", "update from non-nil value to nil is forbidden"))
+
+
+def check_capacity(errors: Errors, capacity: Value) -> None:
+    check_metadata(errors, capacity["metadata"], is_dns_subdomain, namespaced=True)
+    check_label_selector(errors, "nodeTopology", capacity.get("nodeTopology"))
+    check_name(errors, "storageClassName", capacity.get("storageClassName") or "", is_dns_subdomain)
+    if capacity.get("capacity") is not None:
+        check_quantity(errors, "capacity", "storage", capacity["capacity"])
+
+
+def check_capacity_update(errors: Errors, capacity: Value, old: Value) -> None:
+    check_capacity(errors, capacity)
+    for field in ("nodeTopology", "storageClassName"):
+        check_immutable(errors, field, capacity.get(field), old.get(field))
 
 
 def check_storage_class(errors: Errors, storage_class: Value) -> None:

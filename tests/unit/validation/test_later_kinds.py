@@ -6,6 +6,7 @@ import pytest
 
 # ruff: noqa: E501 -- the table holds Kubernetes' sentences whole
 from api.kinds import Kind
+from api.names import is_dns_subdomain
 from api.objects import Object, clone
 from api.schema import default
 from controller.registry.validation import validate
@@ -197,6 +198,16 @@ def ingress(**path: Any) -> Object:
             {"value": 2000000000},
             ["value: Forbidden: maximum allowed value of a user defined priority is 1000000000"],
         ),
+        ("storage.k8s.io/v1", "CSIStorageCapacity", {"storageClassName": "fast", "capacity": "5Gi"}, []),
+        (
+            "storage.k8s.io/v1",
+            "CSIStorageCapacity",
+            {"storageClassName": "Fast_", "capacity": "-1Gi"},
+            [
+                f'storageClassName: Invalid value: "Fast_": {is_dns_subdomain("Fast_")[0]}',
+                'capacity: Invalid value: "-1Gi": must be greater than or equal to 0',
+            ],
+        ),
         (
             "storage.k8s.io/v1",
             "StorageClass",
@@ -241,6 +252,13 @@ def test_creates(api_version: str, kind: str, fields: Object, errors: list[str])
             {"spec": JOB},
             {"spec": {**JOB, "completions": 5}},
             "spec.completions: Invalid value: 5: field is immutable",
+        ),
+        (
+            "storage.k8s.io/v1",
+            "CSIStorageCapacity",
+            {"storageClassName": "fast"},
+            {"storageClassName": "slow"},
+            'storageClassName: Invalid value: "slow": field is immutable',
         ),
         (
             "storage.k8s.io/v1",
