@@ -7,29 +7,35 @@ believed of a server whose CA does not have the fingerprint in the token; the pr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
+import ssl
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from functools import cached_property
 from hashlib import sha256
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import orjson
 import structlog
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from api import errors
 from api.client import Client
-from api.tls import Credentials
+from api.tls import Credentials, load_pair
 
 JOIN_PATH = "/wherry/v1/join"
 CA_FILE, PAIR_FILE = "ca.crt", "agent.pem"
 RENEW_SHARE = 2 / 3
 RENEW_CHECK_SECONDS = 600.0
 RETRY_SECONDS = 2.0
+KEY_SECONDS = 60.0
+_NO_CHECK_TIME = 0x200000
+"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which Python does not name."""
 _TOKEN = re.compile(r"wherry1\.([0-9a-f]{64})\.([a-z0-9]{6}\.[a-z0-9]{16})")
 _log = structlog.get_logger()
 
@@ -59,34 +65,51 @@ class Identity:
     def credentials(self) -> Credentials:
         return Credentials(ca=self.ca, cert=self.cert, key=self.key)
 
-    def certificate(self) -> x509.Certificate:
-        return x509.load_pem_x509_certificate(self.cert.encode())
+    @cached_property
+    def certificate(self) -> Mapping[str, Any]:
+        """The certificate as ssl's `getpeercert` shows it; empty when nobody who trusts the CA would believe it."""
+        try:
+            return _as_seen_by_clients(self)
+        except (ssl.SSLError, ValueError):
+            return {}
 
     def is_for(self, node_name: str, now: datetime) -> bool:
         """Not expired, and of this node."""
-        certificate = self.certificate()
-        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        if not names or names[0].value != f"system:node:{node_name}":
-            return False
-        return now < certificate.not_valid_after_utc
+        subject = {name: value for part in self.certificate.get("subject", ()) for name, value in part}
+        return subject.get("commonName") == f"system:node:{node_name}" and now < self.not_after
 
     def names(self, addresses: tuple[str, ...]) -> bool:
         """Whether clients that come to any of these addresses will believe it."""
-        return set(addresses) <= _alternatives(self.certificate())
+        shown = self.certificate.get("subjectAltName", ())
+        return set(addresses) <= {str(ip_address(name)) if kind == "IP Address" else name for kind, name in shown}
+
+    @property
+    def not_after(self) -> datetime:
+        return _moment(self.certificate["notAfter"])
 
     def renew_at(self) -> datetime:
-        certificate = self.certificate()
-        lifetime: timedelta = certificate.not_valid_after_utc - certificate.not_valid_before_utc
-        return certificate.not_valid_before_utc + lifetime * RENEW_SHARE
+        start = _moment(self.certificate["notBefore"])
+        return start + (self.not_after - start) * RENEW_SHARE
 
 
-def _alternatives(certificate: x509.Certificate) -> set[str]:
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return set()
-    addresses = {str(address) for address in names.get_values_for_type(x509.IPAddress)}
-    return addresses | set(names.get_values_for_type(x509.DNSName))
+def _moment(text: str) -> datetime:
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(text), UTC)
+
+
+def _as_seen_by_clients(identity: Identity) -> Mapping[str, Any]:
+    """Asks Python's own ssl by a handshake in memory: a library that reads certificates costs 9 MB for good. Times are
+    not judged, for the clock may be wrong. Raises ssl.SSLError, ValueError."""
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    load_pair(server, identity.cert, identity.key)
+    client.load_verify_locations(cadata=identity.ca)
+    client.check_hostname = False
+    client.verify_flags = ssl.VerifyFlags(_NO_CHECK_TIME)
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    asking, answering = client.wrap_bio(back, there), server.wrap_bio(there, back, server_side=True)
+    for side in (asking, answering, asking):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    return asking.getpeercert() or {}
 
 
 async def obtain_identity(directory: Path, applicant: Applicant, token: str) -> Identity:
@@ -140,26 +163,28 @@ async def renew_identity(client: Client, directory: Path, applicant: Applicant, 
 
 
 async def _ask(client: Client, directory: Path, applicant: Applicant, ca: str) -> Identity:
-    key = ec.generate_private_key(ec.SECP256R1())
-    body = {
-        "nodeName": applicant.node_name,
-        "csr": _request(key, applicant.node_name),
-        "addresses": list(applicant.addresses),
-    }
+    made = await _made(applicant.node_name)
+    body = {"nodeName": applicant.node_name, "csr": made["csr"], "addresses": list(applicant.addresses)}
     reply = (await client.request("POST", JOIN_PATH, body=orjson.dumps(body))).json()
-    plain = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    identity = Identity(ca=ca, cert=reply["certificate"], key=plain.decode())
+    identity = Identity(ca=ca, cert=reply["certificate"], key=made["key"])
     save_identity(directory, identity)
     return identity
 
 
-def _request(key: ec.EllipticCurvePrivateKey, node_name: str) -> str:
-    names = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, "system:nodes")]
-    names.append(x509.NameAttribute(NameOID.COMMON_NAME, f"system:node:{node_name}"))
-    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(names)).sign(key, hashes.SHA256())
-    return request.public_bytes(serialization.Encoding.PEM).decode()
+async def _made(node_name: str) -> Mapping[str, str]:
+    """A fresh key and the request for its certificate, by a child (see agent.keys)."""
+    command = (sys.executable, "-P", str(Path(__file__).with_name("keys.py")), node_name)
+    child = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    try:
+        async with asyncio.timeout(KEY_SECONDS):
+            out, _ = await child.communicate()
+    finally:
+        if child.returncode is None:
+            child.kill()
+    if child.returncode:
+        raise RuntimeError("no key could be made for this node")
+    made: Mapping[str, str] = orjson.loads(out)
+    return made
 
 
 def _certificates(text: str) -> list[str]:
@@ -167,8 +192,7 @@ def _certificates(text: str) -> list[str]:
 
 
 def _fingerprint(pem: str) -> str:
-    der = x509.load_pem_x509_certificate(pem.encode()).public_bytes(serialization.Encoding.DER)
-    return sha256(der).hexdigest()
+    return sha256(ssl.PEM_cert_to_DER_cert(pem.strip())).hexdigest()
 
 
 def load_identity(directory: Path) -> Identity | None:

@@ -6,6 +6,9 @@ stops none of them. A part that breaks takes the process down, and whoever super
 
 from __future__ import annotations
 
+from api import lean as lean  # before anything imports structlog
+
+# isort: split
 import asyncio
 import contextlib
 import ipaddress
@@ -316,7 +319,7 @@ class Agent:
                     self._identity = fresh
                     await self._client.renew(fresh.credentials)
                     load_pair(self._tls, fresh.cert, fresh.key)
-                    _log.info("certificate renewed", until=str(fresh.certificate().not_valid_after_utc))
+                    _log.info("certificate renewed", until=str(fresh.not_after))
             await asyncio.sleep(RENEW_CHECK_SECONDS)
 
 

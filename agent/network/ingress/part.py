@@ -21,7 +21,6 @@ import structlog
 from agent.events import NORMAL, WARNING, EventRecorder, Happening
 from agent.network.feed import Feeds
 from agent.network.ingress import config as files
-from agent.network.ingress.certificates import self_signed
 from agent.network.ingress.config import Plan, Site
 from agent.network.ingress.desired import Desired, Wanted
 from agent.network.ingress.live import ask_state, decide_commands, parse_state
@@ -195,6 +194,8 @@ class IngressPart:
         (self._directory / files.CERTIFICATE_DIR).mkdir(parents=True, exist_ok=True)
         os.chmod(self._directory, 0o700)
         if not (self._directory / files.DEFAULT_PEM).exists():
+            from agent.network.ingress.pairs import self_signed
+
             contents = {**contents, files.DEFAULT_PEM: self_signed()}
         for name, content in contents.items():
             _write_private(self._directory / name, content)

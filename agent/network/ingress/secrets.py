@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from agent.network.ingress.certificates import BadSecret, Certificate, parse_secret
+from agent.network.ingress.certificates import BadSecret, Certificate
 from agent.network.model import Key
 from api import errors
 from api.client import Client
@@ -54,6 +54,8 @@ class SecretKeeper:
                     self.changed()
 
     async def _read(self, key: Key) -> None:
+        from agent.network.ingress.pairs import parse_secret
+
         try:
             self.known[key] = parse_secret(await self.client.get(_SECRETS, *key))
         except BadSecret as error:

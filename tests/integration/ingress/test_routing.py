@@ -9,9 +9,9 @@ from pathlib import Path as File
 import pytest
 
 from agent.network.ingress.backends import Pool
-from agent.network.ingress.certificates import self_signed
 from agent.network.ingress.config import Plan, Site, render_files
 from agent.network.ingress.model import Backend, Ingress, Path, Rule
+from agent.network.ingress.pairs import self_signed
 from agent.network.ingress.routes import compile_routes
 from tests.ingress_model import choose
 from tests.integration.ingress.scene import free_ports
