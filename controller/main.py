@@ -7,6 +7,9 @@ loudly; on SIGTERM requests finish, watches end and leadership is given up befor
 
 from __future__ import annotations
 
+from api import lean as lean  # before anything imports structlog
+
+# isort: split
 import asyncio
 import contextlib
 import gc
