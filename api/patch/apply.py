@@ -23,11 +23,13 @@ from api.patch.fields import (
     created_fields,
     difference,
     element_key,
+    grouped,
     intersection,
     is_associative,
     is_granular,
     paths,
     union,
+    unowned,
 )
 from api.schema.nodes import Node
 
@@ -142,10 +144,9 @@ def apply(
     """`live` (untouched; None to create) with the applied configuration merged in, managedFields included.
 
     Raises Conflict, one cause a field, when another manager owns a field whose value would change (unless `force`), and
-    BadRequest when the configuration carries managedFields.
+    BadRequest when the configuration carries managedFields, or repeats an element of a list.
     """
-    if (applied.get("metadata") or {}).get("managedFields"):
-        raise BadRequest("metadata.managedFields must be nil")
+    _refuse_unowned(applied, schema)
     before: Object = clone(live) if live is not None else {}
     entries = _decoded((before.get("metadata") or {}).pop("managedFields", None)) or []
     if live is not None and not entries:
@@ -321,6 +322,19 @@ def _before_first_apply(before: Object, applied: Object, writer: Writer, schema:
     return _Entry(_BEFORE_FIRST_APPLY, "Update", version, writer.time, "", fields)
 
 
+def _refuse_unowned(applied: Object, schema: Node | None) -> None:
+    metadata = applied.get("metadata") or {}
+    if metadata.get("managedFields"):
+        raise BadRequest("metadata.managedFields must be nil")
+    if faults := list(unowned(applied, schema)):
+        group, _, version = str(applied.get("apiVersion")).rpartition("/")
+        shown = (
+            f"{metadata.get('namespace', '')}/{metadata.get('name', '')}; {group}/{version}, Kind={applied.get('kind')}"
+        )
+        told = faults[0] if len(faults) == 1 else "\n  ".join(["errors:", *faults])
+        raise BadRequest(f"failed to create typed patch object ({shown}): {told}")
+
+
 # ---- conflicts ----
 
 
@@ -389,10 +403,10 @@ def _merge(live: Any, applied: Any, node: Node | None) -> Any:
 
 def _merge_lists(live: list[Any], applied: list[Any], node: Node) -> list[Any]:
     """The applied order rules; elements only in `live` keep their place between their neighbours."""
-    stored = {element_key(item, node): item for item in live}
+    stored = grouped(live, node)
     wanted = {element_key(item, node): item for item in applied}
     shared = [key for key in wanted if key in stored]
-    out: dict[str, Any] = {}
+    out: dict[str, list[Any]] = {}
     left, right, due = list(stored), list(wanted), 0
     while left or right:
         if left and left[0] not in wanted:
@@ -404,8 +418,9 @@ def _merge_lists(live: list[Any], applied: list[Any], node: Node) -> list[Any]:
             key = right.pop(0)
             if key in stored:
                 due += 1
-            out[key] = _merge(stored.get(key), wanted[key], node.element)
-    return list(out.values())
+            known = stored.get(key, [])
+            out[key] = [_merge(known[0] if len(known) == 1 else None, wanted[key], node.element)]
+    return [item for items in out.values() for item in items]
 
 
 def _prune(value: Any, last: FieldSet, owned: FieldSet, node: Node | None) -> None:
@@ -413,10 +428,11 @@ def _prune(value: Any, last: FieldSet, owned: FieldSet, node: Node | None) -> No
     if isinstance(value, dict):
         for key in [key for key in last if key.startswith("f:") and key[2:] in value]:
             name = key[2:]
-            if key not in owned:
+            declared = node is not None and node.declares(name)
+            if key not in owned if declared else _goes(last[key], owned.get(key)):
                 del value[name]
             else:
-                _prune(value[name], last[key], owned[key], node.field(name) if node is not None else None)
+                _prune(value[name], last[key], owned.get(key, {}), node.field(name) if node is not None else None)
     elif isinstance(value, list) and node is not None and is_associative(node):
         kept = []
         for item in value:

@@ -38,7 +38,10 @@ _UNTRACKED_METADATA = frozenset(
 _ALWAYS_THERE = frozenset(
     {"metadata", "spec", "status", "template", "strategy", "updateStrategy", "jobTemplate", "containers"}
 )
-_KEY_DEFAULTS = {"protocol": "TCP"}
+_OMITS_KEYS = (
+    "associative list with keys has an element that omits all key fields [%s] (and doesn't have default values for any "
+    "key fields)"
+)
 _CACHED_SECTIONS = 1024
 _LONGEST_CACHED = 16_384
 
@@ -145,11 +148,40 @@ def is_granular(node: Node | None) -> bool:
 
 
 def element_key(item: Any, node: Node) -> str:
-    """The path element of a list's item. A missing key counts as its default, else as null."""
+    """The path element of a list's item. A key that the item leaves out counts as its default, else not at all."""
     if node.list_type == "map" and isinstance(item, dict):
-        keys = {name: item.get(name, _KEY_DEFAULTS.get(name)) for name in node.list_map_keys}
+        given = {**node.key_defaults, **item}
+        keys = {name: given[name] for name in node.list_map_keys if name in given}
         return "k:" + orjson.dumps(keys, option=orjson.OPT_SORT_KEYS).decode()
     return "v:" + orjson.dumps(item, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def grouped(items: list[Any], node: Node) -> dict[str, list[Any]]:
+    """A list's items by their path elements: several where an update repeated one, which cannot be told apart."""
+    found: dict[str, list[Any]] = {}
+    for item in items:
+        found.setdefault(element_key(item, node), []).append(item)
+    return found
+
+
+def unowned(value: Any, node: Node | None, path: str = "") -> Iterator[str]:
+    """Why an applied configuration cannot be owned: elements that are repeated, or lack what tells them apart."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from unowned(item, _child(node, key), f"{path}.{key}")
+    elif isinstance(value, list) and node is not None and is_associative(node):
+        seen = set()
+        for place, item in enumerate(value):
+            key = element_key(item, node)
+            if key == "k:{}":
+                keys = " ".join(orjson.dumps(name).decode() for name in node.list_map_keys)
+                yield f"{path}: element {place}: {_OMITS_KEYS % keys}"
+                return
+            if key in seen:
+                yield f"{path}: duplicate entries for key {_step(key)}"
+                return
+            seen.add(key)
+            yield from unowned(item, node.element, path + _step(key))
 
 
 def _child(node: Node | None, key: str) -> Node | None:
@@ -177,25 +209,21 @@ def applied_fields(obj: Object, schema: Node | None) -> FieldSet:
 
 
 def _claimed(value: Any, node: Node | None) -> FieldSet | None:
+    """None: nothing. What is a key of a map, no field of a type, is claimed with its content."""
+    out: FieldSet = {}
     if isinstance(value, dict) and is_granular(node):
-        return _claimed_map(value, node)
+        for key, item in value.items():
+            inner = _claimed(item, _child(node, key))
+            if item == {} or node is None or not node.declares(key):
+                out[f"f:{key}"] = {_SELF: {}, **inner} if inner else {}
+            elif inner is not None:
+                out[f"f:{key}"] = inner
+        return out or None
     if isinstance(value, list) and node is not None and is_associative(node):
-        out: FieldSet = {}
         for item in value:
             out[element_key(item, node)] = {_SELF: {}, **inner} if (inner := _claimed(item, node.element)) else {}
         return out or None
     return {}
-
-
-def _claimed_map(value: Object, node: Node | None) -> FieldSet | None:
-    out: FieldSet = {}
-    for key, item in value.items():
-        child = _claimed(item, _child(node, key))
-        if child is not None:
-            out[f"f:{key}"] = child
-        elif item == {}:
-            out[f"f:{key}"] = {}
-    return out or None
 
 
 def all_fields(value: Any, node: Node | None) -> FieldSet:
@@ -208,7 +236,8 @@ def all_fields(value: Any, node: Node | None) -> FieldSet:
     if isinstance(value, list) and value and node is not None and is_associative(node):
         out = {_SELF: {}}
         for item in value:
-            out[element_key(item, node)] = all_fields(item, node.element)
+            key = element_key(item, node)
+            out[key] = {} if key in out else all_fields(item, node.element)
         return out
     return {}
 
@@ -222,10 +251,11 @@ def created_fields(obj: Object, schema: Node | None) -> FieldSet:
         node = _child(schema, key)
         if key == "metadata":
             fields = _created({k: v for k, v in value.items() if k not in _UNTRACKED_METADATA}, node)
-        elif isinstance(value, dict) and node is not None and node.type == "object":
+        elif isinstance(value, dict) and node is not None and node.struct:
             fields = _section(key, value, node)
         else:
-            fields = all_fields(value, node)
+            out["f:" + key] = all_fields(value, node)
+            continue
         if fields or key not in _ALWAYS_THERE:
             out["f:" + key] = fields
     return out
@@ -300,6 +330,8 @@ def _compare_maps(old: Object, new: Object, node: Node | None) -> tuple[FieldSet
 def _compare_lists(old: list[Any], new: list[Any], node: Node) -> tuple[FieldSet, FieldSet]:
     left = {element_key(item, node): item for item in old}
     right = {element_key(item, node): item for item in new}
+    if len(left) < len(old) or len(right) < len(new):
+        return _compare_repeated(grouped(old, node), grouped(new, node), node)
     changed: FieldSet = {}
     removed = {key: all_fields(item, node.element) for key, item in left.items() if key not in right}
     for key, item in right.items():
@@ -307,6 +339,24 @@ def _compare_lists(old: list[Any], new: list[Any], node: Node) -> tuple[FieldSet
             changed[key] = all_fields(item, node.element)
         elif left[key] != item:
             _note(key, _compare(left[key], item, node.element), changed, removed)
+    return changed, removed
+
+
+def _compare_repeated(old: dict[str, list[Any]], new: dict[str, list[Any]], node: Node) -> tuple[FieldSet, FieldSet]:
+    """Elements that are there several times are one field, together."""
+    changed: FieldSet = {}
+    removed: FieldSet = {}
+    for key in {**old, **new}:
+        before, after = old.get(key, []), new.get(key, [])
+        if len(before) < 2 and len(after) < 2:
+            more, less = _compare_lists(before, after, node)
+            changed |= more
+            removed |= less
+        elif len(before) > 1 and len(after) > 1:
+            changed |= {key: {}} if before != after else {}
+        else:
+            changed |= {key: {} if len(after) > 1 else all_fields(after[0], node.element)} if after else {}
+            removed |= {key: {} if len(before) > 1 else all_fields(before[0], node.element)} if before else {}
     return changed, removed
 
 

@@ -7,8 +7,10 @@ published OpenAPI extensions x-kubernetes-list-type, -list-map-keys, -patch-merg
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from typing import Any
 
 from api.kinds import Kind
 from api.schema.custom.structural import Structural
@@ -29,6 +31,7 @@ _JSON_TYPES = {
     "json": "any",
     "intorstring": "any",
 }
+_PORT_KEYS = {"protocol": "TCP"}
 _CUSTOM_TYPES = {name: name for name in ("object", "array", "string", "integer", "number", "boolean")}
 
 
@@ -59,6 +62,20 @@ class Node:
         if self.type == "map":
             return self.element
         return _struct_nodes(self.struct).get(name) if self.struct else None
+
+    def declares(self, name: str) -> bool:
+        """Whether `name` is a field of this type, not just a key that a map may have."""
+        if self.custom is not None:
+            return name in self.custom.properties or (self.custom.embedded and name == "metadata")
+        return bool(self.struct) and name in _struct_nodes(self.struct)
+
+    @cached_property
+    def key_defaults(self) -> Mapping[str, Any]:
+        """What the keys of a list's elements are where an element leaves them out."""
+        if self.custom is None or self.custom.items is None:
+            return _PORT_KEYS if "protocol" in self.list_map_keys else {}
+        keys = {name: self.custom.items.properties.get(name) for name in self.list_map_keys}
+        return {name: key.default for name, key in keys.items() if key is not None and key.has_default}
 
     @cached_property
     def element(self) -> Node | None:
