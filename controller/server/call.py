@@ -53,6 +53,12 @@ class Heartbeats(Protocol):
         ...
 
 
+class Closing(Protocol):
+    """What holds connections."""
+
+    async def close(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class Services:
     store: Store
@@ -64,11 +70,13 @@ class Services:
     rbac: Rbac
     heartbeats: Heartbeats
     agents: Agents
+    webhooks: Closing
     shown_address: str
     """HOST:PORT for discovery documents."""
 
     async def close(self) -> None:
         await self.agents.close()
+        await self.webhooks.close()
         self.rbac.close()
 
 

@@ -53,5 +53,6 @@ def compose(store: Store, pki: Pki, heartbeats: Heartbeats, settings: ServerSett
         rbac=rbac,
         heartbeats=heartbeats,
         agents=agents,
+        webhooks=caller,
         shown_address=settings.shown_address,
     )

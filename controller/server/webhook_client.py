@@ -1,7 +1,8 @@
 """Delivers AdmissionReviews (and conversions) to webhooks: by URL, or to a Service through the agent of its pod's node.
 
-Given to the admission chain by `compose`. One connection a call; TLS always, with the bundle the configuration names or
-the system's. Invariant: never longer than the webhook's own timeout. Errors carry the address that was called.
+Given to the admission chain and to conversions by `compose`. TLS always, with the bundle the configuration names or
+the system's; connections to URLs are kept, those through an agent serve one call. Invariant: never longer than the
+webhook's own timeout. Errors carry the address that was called.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import os
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +28,8 @@ from controller.admission.dynamic.hooks import Unreached
 from controller.server.proxy import Dialed
 from controller.server.reach import Reach, Security
 
+MOST_SESSIONS = 64
+"""Webhooks of more authorities than this get a connection a call."""
 MOST_BYTES = 16 << 20
 """The largest answer: that of a conversion holds a megabyte of objects, which may have grown."""
 _REFUSALS = {
@@ -40,6 +43,9 @@ _REFUSALS = {
     503: "the server is currently unable to handle the request",
 }
 """What client-go says of an answer that is no Status; others are 500 and above, told with their text."""
+_UNKNOWN = "certificate signed by unknown authority"
+_CERTIFICATE_FAULTS = {10: "certificate has expired or is not yet valid", 18: _UNKNOWN, 19: _UNKNOWN, 20: _UNKNOWN}
+"""By OpenSSL's code."""
 _HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}
 
 
@@ -53,9 +59,16 @@ def _trusting(bundle: str) -> ssl.SSLContext:
         raise Unreached(f"unable to load root certificates: {error}") from error
 
 
-@dataclass(frozen=True)
 class WebhookClient:
-    reach: Reach
+    """Alive until `close`."""
+
+    def __init__(self, reach: Reach) -> None:
+        self.reach = reach
+        self._sessions: dict[str, aiohttp.ClientSession] = {}
+
+    async def close(self) -> None:
+        for session in self._sessions.values():
+            await session.close()
 
     async def call(self, client_config: Mapping[str, Any], review: Object, timeout_seconds: float) -> Any:
         """The parsed answer. Raises Unreached."""
@@ -63,22 +76,48 @@ class WebhookClient:
         url = _url_of(client_config, timeout_seconds)
         try:
             async with asyncio.timeout(timeout_seconds):
-                connector = await self._connector(client_config, context)
-                plain = url.with_scheme("http") if isinstance(connector, Dialed) else url
-                return await _posted(connector, plain, review)
+                if client_config.get("service"):
+                    connector = await self._dialed(client_config["service"], context)
+                    async with _session(connector) as session:
+                        return await _posted(session, url.with_scheme("http"), review)
+                return await self._by_url(client_config.get("caBundle") or "", context, url, review)
         except TimeoutError:
             raise Unreached(f'Post "{url}": context deadline exceeded') from None
         except (Unanswered, ApiError, aiohttp.ClientError, OSError, ssl.SSLError) as error:
-            raise Unreached(f'Post "{url}": {error}') from error
+            raise Unreached(f'Post "{url}": {_why(error)}') from error
 
-    async def _connector(self, client_config: Mapping[str, Any], context: ssl.SSLContext) -> aiohttp.BaseConnector:
-        service = client_config.get("service")
-        if not service:
-            return aiohttp.TCPConnector(ssl=context, force_close=True)
+    async def _by_url(self, bundle: str, context: ssl.SSLContext, url: URL, review: Object) -> Any:
+        session = self._sessions.get(bundle)
+        if session is None:
+            if len(self._sessions) >= MOST_SESSIONS:
+                async with _session(aiohttp.TCPConnector(ssl=context)) as once:
+                    return await _posted(once, url, review)
+            session = self._sessions[bundle] = _session(aiohttp.TCPConnector(ssl=context))
+        try:
+            return await _posted(session, url, review)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            if isinstance(error, aiohttp.ClientConnectorError):
+                raise
+            return await _posted(session, url, review)  # a kept connection had ended meanwhile
+
+    async def _dialed(self, service: Mapping[str, Any], context: ssl.SSLContext) -> aiohttp.BaseConnector:
         name, namespace = service["name"], service["namespace"]
         spot = self.reach.service(namespace, name, str(service.get("port") or 443))
         side = await self.reach.dial(spot, Security(context, f"{name}.{namespace}.svc"))
         return Dialed(side)
+
+
+def _why(error: Exception) -> str:
+    """A failed connection in Go's words."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        cause = error.certificate_error
+        code = getattr(cause, "verify_code", 0)
+        return f"tls: failed to verify certificate: x509: {_CERTIFICATE_FAULTS.get(code, str(cause))}"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"dial tcp: lookup {error.host}: no such host"
+    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno:
+        return f"dial tcp {error.host}:{error.port}: connect: {os.strerror(error.os_error.errno).lower()}"
+    return str(error)
 
 
 def _url_of(client_config: Mapping[str, Any], timeout_seconds: float) -> URL:
@@ -93,11 +132,12 @@ def _url_of(client_config: Mapping[str, Any], timeout_seconds: float) -> URL:
     return URL(text).update_query(timeout=f"{timeout_seconds:g}s")
 
 
-async def _posted(connector: aiohttp.BaseConnector, url: URL, review: Object) -> Any:
-    async with (
-        aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session,
-        session.post(url, data=orjson.dumps(review), headers=_HEADERS, allow_redirects=False) as answer,
-    ):
+def _session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+
+async def _posted(session: aiohttp.ClientSession, url: URL, review: Object) -> Any:
+    async with session.post(url, data=orjson.dumps(review), headers=_HEADERS, allow_redirects=False) as answer:
         if answer.status >= 300:
             text = (await answer.content.read(1024)).decode(errors="replace").strip()
             raise Unreached(_refusal(answer.status, text))

@@ -298,6 +298,19 @@ async def test_a_bad_answer_is_an_error_that_says_what_is_wrong(
     assert (await drawn.admin.get(f"{V1}/a")).status == 200
 
 
+async def test_a_webhook_that_cannot_be_reached_is_told_with_its_address(drawn: Cluster, hook: Webhook) -> None:
+    await drawn.admin.post(V2, frame("a", width=1, height=2))
+    nowhere, untrusted = {"url": "https://127.0.0.1:9/x"}, {"url": hook.url, "caBundle": None}
+    connect = 'Post "https://127.0.0.1:9/x?timeout=30s": dial tcp 127.0.0.1:9: connect: connection refused'
+    for config, why in ((nowhere, connect), (untrusted, "x509: certificate signed by unknown authority")):
+        conversion = {"webhook": {"clientConfig": config}}
+        changed = await patch(drawn, f"{CRDS}/{NAME}", {"spec": {"conversion": conversion}})
+        assert changed.status == 200, changed.message
+        refused = await drawn.admin.get(f"{V1}/a")
+        assert refused.status == 500 and why in refused.message, refused.message
+    assert (await drawn.admin.get(f"{V2}/a")).status == 200
+
+
 async def test_metadata_stays_but_labels_and_annotations_and_schemas_hold_on_both_sides(
     drawn: Cluster, hook: Webhook
 ) -> None:
