@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 NETWORK_LABEL = "wherry.dev/network"
 """On the policy of a network: what tells it from other policies."""
-DEFAULT_POD_CIDR = "10.244.0.0/16"
+NETWORK_FACTS = ("kube-public", "cluster-network")
+"""The ConfigMap in which a controller tells the cluster's ranges."""
 RESERVED = ("host", "none", "bridge")
 
 
@@ -30,7 +31,7 @@ def network_command() -> None:
 
 @network_command.command("create")
 @click.argument("name")
-@click.option("--pod-cidr", help=f"All pods' addresses, if the cluster was not made with {DEFAULT_POD_CIDR}.")
+@click.option("--pod-cidr", help="All pods' addresses, if they are not what the cluster says.")
 def create(name: str, pod_cidr: str | None) -> None:
     """Make a network."""
 
@@ -145,7 +146,7 @@ async def _rendered(cluster: Cluster, name: str, pod_cidr: str | None) -> Object
         raise Problem(f"a network cannot be called {name}", "Docker's built-in networks have these names.")
     if faults := is_dns_label(name):
         raise Problem(f"{name!r} is not a network's name: {faults[0]}")
-    cidrs = [part.strip() for part in (pod_cidr or await _usual_cidr(cluster)).split(",")]
+    cidrs = [part.strip() for part in (pod_cidr or await _clusters_cidr(cluster)).split(",")]
     member = {"podSelector": {"matchExpressions": [{"key": member_label(name), "operator": "Exists"}]}}
     allowed = [member, *(_outside(cidr) for cidr in cidrs)]
     spec: dict[str, Any] = {**member, "policyTypes": ["Ingress", "Egress"]}
@@ -158,16 +159,15 @@ def _outside(cidr: str) -> Object:
     return {"ipBlock": {"cidr": "::/0" if ":" in cidr else "0.0.0.0/0", "except": [cidr]}}
 
 
-async def _usual_cidr(cluster: Cluster) -> str:
-    """The default one, if it holds all nodes' ranges; else Problem: the API does not tell the cluster's."""
-    import ipaddress
-
+async def _clusters_cidr(cluster: Cluster) -> str:
+    """All pods' addresses, as the cluster says. Raises Problem when it does not."""
+    from api.errors import Forbidden, NotFound
     from api.kinds import by_resource
 
-    usual = ipaddress.IPv4Network(DEFAULT_POD_CIDR)
-    for node in (await cluster.client.list(by_resource("", "nodes")))["items"]:
-        for text in node["spec"].get("podCIDRs") or ():
-            cidr = ipaddress.ip_network(text)
-            if not (isinstance(cidr, ipaddress.IPv4Network) and cidr.subnet_of(usual)):
-                raise Problem(f"pods have addresses out of {text}, beyond {usual}", "Say --pod-cidr with all of them.")
-    return DEFAULT_POD_CIDR
+    namespace, name = NETWORK_FACTS
+    try:
+        facts = await cluster.client.get(by_resource("", "configmaps"), namespace, name)
+        return str(facts["data"]["podCIDR"])
+    except (Forbidden, NotFound, KeyError) as error:
+        what = f"the ConfigMap {name} in {namespace} does not say which addresses pods have: {error}"
+        raise Problem(what, "Say --pod-cidr with all of them.") from None

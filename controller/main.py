@@ -34,7 +34,7 @@ from controller.registry import Registry
 from controller.registry.recorder import Recorder
 from controller.scheduler.loop import run_scheduler
 from controller.server.app import ApiServer
-from controller.server.bootstrap import ensure_defaults
+from controller.server.bootstrap import ensure_defaults, publish_network
 from controller.server.builtin_services import Advertised, BuiltinServices
 from controller.server.call import Services
 from controller.server.compose import ServerSettings, compose
@@ -131,11 +131,13 @@ async def _opened(config: StoreConfig) -> Store:
         delay = min(delay * 2, LAST_RETRY_SECONDS)
 
 
-async def _with_defaults(registry: Registry, builtin: BuiltinServices) -> None:
+async def _with_defaults(registry: Registry, builtin: BuiltinServices, cluster_cidr: str) -> None:
+    services = ",".join(str(one.network) for one in registry.ranges.addresses)
     delay = FIRST_RETRY_SECONDS
     while True:
         try:
             await ensure_defaults(registry)
+            await publish_network(registry, {"podCIDR": cluster_cidr, "serviceCIDR": services})
             return await builtin.ensure()
         except ApiError as error:
             if not error.retryable:
@@ -173,7 +175,7 @@ async def _serving(
     settings = ServerSettings(config.service_account_issuer, shown, config.service_ranges)
     services = compose(store, pki, liveness, settings)
     builtin = BuiltinServices(services.registry, Advertised(identity, config.endpoint_address, config.port))
-    await _with_defaults(services.registry, builtin)
+    await _with_defaults(services.registry, builtin, config.cluster_cidr)
     definitions = Definitions(services.registry)
     definitions.install()
     context = server_context(pki)

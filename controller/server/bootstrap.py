@@ -1,4 +1,5 @@
-"""What exists in every cluster: the namespaces, Kubernetes' default roles and our IngressClass, created at start.
+"""What exists in every cluster: the namespaces, Kubernetes' default roles, our IngressClass, and the ConfigMap
+kube-public/cluster-network, from which clients learn the ranges of pods and services. Created at start.
 
 Called by main.py before the server is ready. Writes through the registry as system:masters. Invariant: run again, it
 changes nothing that is as it should be; a role somebody annotated `autoupdate: "false"` is left alone.
@@ -22,6 +23,7 @@ from controller.server.rbac import Rule, missing_in
 from controller.store.types import Key
 
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+NETWORK_FACTS = ("kube-public", "cluster-network")
 FIELD_MANAGER = "wherry"
 _INGRESS_CLASS: Object = {
     "apiVersion": "networking.k8s.io/v1",
@@ -44,6 +46,22 @@ async def ensure_defaults(registry: Registry) -> None:
     for result in results:
         if isinstance(result, BaseException):
             raise result
+
+
+async def publish_network(registry: Registry, data: Mapping[str, str]) -> None:
+    """Makes the ConfigMap say this. Raises ApiError."""
+    kind, request = by_resource("", "configmaps"), Request(_SYSTEM, field_manager=FIELD_MANAGER)
+    namespace, name = NETWORK_FACTS
+    made = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": namespace},
+        "data": {**data},
+    }
+    with suppress(AlreadyExists):
+        await registry.create(request, kind, namespace, made)
+        return
+    await registry.modify(request, kind, namespace, name, lambda obj: {**obj, "data": {**data}})
 
 
 async def ensure_namespaces(registry: Registry) -> None:

@@ -13,7 +13,7 @@ from api.objects import Object
 from controller.registry import DeleteOptions, Registry
 from controller.registry.ranges import Addresses, ServiceRanges
 from controller.registry.registry import RegistrySettings
-from controller.server.bootstrap import ensure_defaults
+from controller.server.bootstrap import ensure_defaults, publish_network
 from controller.server.builtin_services import Advertised, BuiltinServices, endpoints_of
 from controller.store import Store, StoreConfig
 from controller.store.types import Key
@@ -87,6 +87,14 @@ async def test_a_namespace_of_kubernetes_comes_back(store: Store) -> None:
         going["spec"]["finalizers"] = []
         await registry.update(admin(), kind, "", key.name, going, subresource="finalize")
         await eventually(partial(is_another, store, key, going["metadata"]["uid"]))
+
+
+async def test_the_clusters_ranges_are_told_as_they_are_now(store: Store) -> None:
+    registry, key = Registry(store), Key("", "configmaps", "kube-public", "cluster-network")
+    await ensure_defaults(registry)
+    for pods in ("10.244.0.0/16", "10.20.0.0/16", "10.20.0.0/16"):
+        await publish_network(registry, {"podCIDR": pods, "serviceCIDR": "10.96.0.0/12"})
+        assert found(store, key)["data"] == {"podCIDR": pods, "serviceCIDR": "10.96.0.0/12"}
 
 
 async def test_endpoints_are_the_controllers_that_live(store: Store, store_config: StoreConfig) -> None:
