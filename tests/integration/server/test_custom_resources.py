@@ -196,6 +196,22 @@ async def test_a_stricter_schema_holds_for_what_changes(custom: Cluster) -> None
     assert "should be less than or equal to 3" in refused.message
 
 
+async def test_what_an_older_schema_stored_is_shown_as_the_new_one_has_it(custom: Cluster) -> None:
+    await establish(custom, definition(version("v1")))
+    await custom.admin.post(WIDGETS, widget("a", size=5, parts=[{"name": "x", "weight": 1}]))
+    stored = (await custom.admin.get(f"{CRDS}/widgets.shop.example.com")).json
+    spec = stored["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    spec["color"] = {"type": "string", "default": "red"}
+    del spec["parts"]["items"]["properties"]["weight"]
+    assert (await custom.admin.ask("PUT", f"{CRDS}/widgets.shop.example.com", stored)).status == 200
+    shown = (await custom.admin.get(f"{WIDGETS}/a")).json
+    assert (shown["spec"]["color"], shown["spec"]["parts"]) == ("red", [{"name": "x"}])
+    assert (await custom.admin.get(WIDGETS)).json["items"][0]["spec"] == shown["spec"]
+    async with custom.admin.stream(f"{WIDGETS}?watch=true&fieldSelector=spec.mode%3Dauto") as lines:
+        event = await next_event(lines)
+    assert (event["object"]["spec"], event["object"]["metadata"]) == (shown["spec"], shown["metadata"])
+
+
 async def test_a_deleted_definition_takes_its_objects_along(custom: Cluster) -> None:
     await establish(custom, definition(version("v1")))
     held = widget("a")
