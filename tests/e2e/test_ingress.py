@@ -1,9 +1,13 @@
-"""Ingress on three nodes: TLS and hosts from outside, and no lost request while pods roll, shrink and are drained."""
+"""Ingress on three nodes: TLS and hosts from outside, and no lost request while pods roll, shrink and are drained.
+
+Nor is one lost by clients in a pod that use the Service itself.
+"""
 
 from __future__ import annotations
 
 import base64
 import http.client
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +17,8 @@ from typing import Any
 import pytest
 
 from tests.cluster import Cluster, eventually
+from tests.e2e.looping import looping
+from tests.e2e.service_lab import prober, python_pod
 from tests.images import BUSYBOX
 from tests.integration.ingress.scene import path, rule, tls_secret
 
@@ -126,17 +132,26 @@ def test_no_request_is_lost_while_pods_roll_shrink_and_are_drained(cluster: Clus
     cluster.apply(deployment(3, "one"), SERVICE, ingress(host))
     cluster.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     eventually(lambda: fetch(address, host) == (200, "one\n"), 20, "the page is served")
-    with hammered(address, host) as answers:
+    asker = python_pod("asker", "serve", "asker", nodeName=cluster.lab.state.nodes[0])
+    cluster.ready(asker)
+    loop = {"url": ["web", 80, "web"], "fresh": 2, "kept": 0, "seconds": 10.0}
+    command = cluster.kubectl_command("exec", "-i", "asker", "--", *prober("loop", json.dumps(loop)))
+    with looping(command, cluster.environment) as inside, hammered(address, host) as answers:
         cluster.apply(deployment(3, "two"))
         cluster.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
         cluster.kubectl("scale", "deployment/web", "--replicas=2")
-        eventually(lambda: len(cluster.get("pods")["items"]) == 2, 20, "one pod is gone")
-        node = cluster.get("pods")["items"][0]["spec"]["nodeName"]
+        eventually(lambda: len(cluster.get("pods", "-l", "app=web")["items"]) == 2, 20, "one pod is gone")
+        node = cluster.running("app=web")[0]["spec"]["nodeName"]
         try:
             cluster.kubectl("drain", node, "--ignore-daemonsets", "--force", "--pod-selector=app=web", "--timeout=60s")
         finally:
             cluster.kubectl("uncordon", node)
         time.sleep(1.0)
+    print(
+        f"{len(answers)} answers of the ingress, {inside.count} of the service, the slowest in {inside.slowest:.2f} s"
+    )
+    assert inside.failures == []
+    assert {"one", "two"} == set(inside.answers)
     assert {"one", "two"} == set(answers)
     assert set(answers[-20:]) == {"two"}
 
