@@ -24,8 +24,7 @@ from controller.admission.types import MASTERS_GROUP, User
 from controller.registry.faults import api_error
 from controller.registry.types import Target as Written
 from controller.server import discovery, openapi_v2, routes
-from controller.server.audit import NO_AUDIT, Asked, AuditLog, AuditSettings
-from controller.server.authentication import ANONYMOUS
+from controller.server.audit import ASKED, COMPLETE, NO_AUDIT, PANIC, RECEIVED, STARTED, Asked, AuditLog, AuditSettings
 from controller.server.authorization import Attributes
 from controller.server.call import ASKER, Asker, Call, Services
 from controller.server.cluster_metrics import ClusterMetrics
@@ -64,7 +63,6 @@ NOT_FOUND_TEXT = "404 page not found\n"
 _NO = ("", "0", "f", "F", "false", "False", "FALSE")
 _NO_DEADLINE = contextlib.nullcontext()
 _HEALTH = ("/livez", "/readyz", "/healthz")
-_NOBODY = Asker(ANONYMOUS)
 _NOTHING_SERVED = Kind("", "", "", "")
 
 log = structlog.get_logger()
@@ -92,12 +90,14 @@ class ApiServer:
         path, _, query = request.raw_path.partition("?")
         target = parse_target(path)
         mutating = self.metrics.begin(request.method)
-        verb = request.method.lower()
+        verb, stage = request.method.lower(), COMPLETE
         try:
             if target is None:
+                self._hear(request, verb, target, received)
                 answer = await self._answer_path(request, path, query)
             else:
                 verb, params, handler = self._understand(request, target, query)
+                self._hear(request, verb, target, received)
                 answer = await self._answer_target(request, target, verb, params, handler)
         except ApiError as error:
             answer = reply_error(error)
@@ -106,22 +106,26 @@ class ApiServer:
         except TimeoutError:
             answer = reply_error(Timeout("the request did not complete within the time it was given", {}))
         except (ConnectionError, asyncio.CancelledError):
+            self.audit.note(request, COMPLETE, _code_of_stream(request) if _is_long(verb, target) else None)
             raise
         except Exception as error:
+            stage = PANIC
             log.exception("a request failed", method=request.method, path=path)
             answer = reply_error(InternalError(f"Internal error occurred: {type(error).__name__}"))
         finally:
             self.metrics.end(mutating)
         seconds = -1.0 if _is_long(verb, target) else time.perf_counter() - started
         self.metrics.observe(verb, target, answer.status, seconds)
-        if self.audit.wanted:
-            user, acting_as = request.get(ASKER, _NOBODY)
-            self.audit.record(Asked(request, user, verb, target, received, acting_as), answer)
+        self.audit.note(request, stage, answer)
         if not isinstance(answer, Reply):
             return answer
         if answer.status == 413 or request.content.exception() is not None:
             answer.keep_alive = False  # the rest of the body is not read, or cannot be: nothing may follow it
         return answer.as_response()
+
+    def _hear(self, request: web.BaseRequest, verb: str, target: Target | None, received: float) -> None:
+        if self.audit.wanted:
+            request[ASKED] = Asked(request, verb, target, received)
 
     def _understand(
         self, request: web.BaseRequest, target: Target, query: str
@@ -179,6 +183,7 @@ class ApiServer:
         """Whose credentials the request carries. Raises Unauthorized."""
         user = self.services.authenticator.identify(request)
         request[ASKER] = Asker(user)
+        self.audit.note(request, RECEIVED)
         return user
 
     def _run(self, call: Call, handler: Handler) -> Awaitable[Answer]:
@@ -205,6 +210,7 @@ class ApiServer:
     async def _run_long(self, call: Call, handler: Handler) -> Answer:
         """Watches, logs, tunnels: no deadline, counted apart, ended at shutdown."""
         labels = self.metrics.open(call.verb, call.target)
+        self.audit.note(call.request, STARTED, _code_of_stream(call.request))
         try:
             with self._endless(is_mutating(call.request.method)):
                 return await handler(self.services, call)
@@ -311,6 +317,10 @@ def _attributes(user: User, target: Target, verb: str, params: dict[str, str]) -
 
 def _is_pods(target: Target) -> bool:
     return (target.group, target.resource) == ("", "pods")
+
+
+def _code_of_stream(request: web.BaseRequest) -> int:
+    return 101 if "Upgrade" in request.headers else 200
 
 
 def _is_long(verb: str, target: Target | None) -> bool:

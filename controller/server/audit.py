@@ -29,7 +29,8 @@ from api.objects import Object
 from api.quick import quick_dataclass
 from controller.admission.types import User
 from controller.registry.system_fields import new_uid
-from controller.server.call import BODY
+from controller.server.authentication import ANONYMOUS
+from controller.server.call import ASKER, BODY, Asker
 from controller.server.reply import Answer, Reply
 from controller.server.target import Target
 
@@ -37,8 +38,11 @@ FLUSH_SECONDS = 0.5
 AT_ONCE_BYTES = 8 << 20
 """With so much unwritten, an event waits for the disk."""
 LEVELS = ("None", "Metadata", "Request", "RequestResponse")
+RECEIVED, STARTED, COMPLETE, PANIC = STAGES = ("RequestReceived", "ResponseStarted", "ResponseComplete", "Panic")
+"""An event's stage: the user is known; a watch, exec or the like is under way; all is over; we failed."""
 _SECRET = frozenset({("", "secrets"), ("", "serviceaccounts/token"), ("authentication.k8s.io", "tokenreviews")})
 _READS = ("get", "list", "watch")
+_CONNECTS = ("exec", "attach", "portforward")
 _HUM = ("events", "leases", "subjectaccessreviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews")
 _REVIEWS = ("tokenreviews", "selfsubjectreviews", "localsubjectaccessreviews")
 _log = structlog.get_logger()
@@ -59,6 +63,8 @@ class Rule:
     resources: tuple[tuple[str, frozenset[str], frozenset[str]], ...] = ()
     namespaces: frozenset[str] = frozenset()
     urls: tuple[str, ...] = ()
+    omitted_stages: frozenset[str] = frozenset()
+    omits_managed_fields: bool = False
 
     def matches(self, user: User, verb: str, target: Target | None, path: str) -> bool:
         if self.users and user.name not in self.users:
@@ -96,31 +102,37 @@ def parse_policy(text: str) -> tuple[Rule, ...]:
         raise BadPolicy(f"no YAML: {error}") from error
     if not isinstance(document, dict) or document.get("kind") != "Policy":
         raise BadPolicy("kind: must be Policy, of apiVersion audit.k8s.io/v1")
+    if document.get("apiVersion") != "audit.k8s.io/v1":
+        raise BadPolicy("apiVersion: must be audit.k8s.io/v1")
+    _check_names(document, ("apiVersion", "kind", "metadata", "rules", *_OMISSIONS), "")
+    everywhere = _omissions(document, "")
     rules = document.get("rules")
     if not isinstance(rules, list) or not rules:
         raise BadPolicy("rules: at least one is needed; the first that matches a request decides")
-    return tuple(_rule(each, f"rules[{index}]") for index, each in enumerate(rules))
+    return tuple(_rule(each, f"rules[{index}]", everywhere) for index, each in enumerate(rules))
 
 
-def _rule(wire: Any, path: str) -> Rule:
-    known = ("level", "users", "userGroups", "verbs", "resources", "namespaces", "nonResourceURLs")
-    ignored = ("omitStages", "omitManagedFields")
+_OMISSIONS = ("omitStages", "omitManagedFields")
+_RULE_LISTS = ("users", "userGroups", "verbs", "resources", "namespaces", "nonResourceURLs")
+
+
+def _rule(wire: Any, path: str, everywhere: tuple[frozenset[str], bool]) -> Rule:
     if not isinstance(wire, dict):
         raise BadPolicy(f"{path}: must be a mapping")
-    for name in wire:
-        if name not in (*known, *ignored):
-            raise BadPolicy(f"{path}.{name}: unknown field; known are {', '.join((*known, *ignored))}")
+    _check_names(wire, ("level", *_RULE_LISTS, *_OMISSIONS), f"{path}.")
     if wire.get("level") not in LEVELS:
         raise BadPolicy(f"{path}.level: {wire.get('level')!r} is none of {', '.join(LEVELS)}")
-    for name in known[1:]:
+    for name in _RULE_LISTS:
         if not isinstance(wire.get(name) or [], list):
             raise BadPolicy(f"{path}.{name}: must be a list")
     resources = []
     for index, each in enumerate(wire.get("resources") or ()):
         if not isinstance(each, dict):
             raise BadPolicy(f"{path}.resources[{index}]: must be a mapping with group and resources")
+        _check_names(each, ("group", "resources", "resourceNames"), f"{path}.resources[{index}].")
         names = frozenset(each.get("resourceNames") or ())
         resources.append((each.get("group") or "", frozenset(each.get("resources") or ()), names))
+    stages, managed = _omissions(wire, f"{path}.")
     return Rule(
         level=wire["level"],
         users=frozenset(wire.get("users") or ()),
@@ -129,7 +141,25 @@ def _rule(wire: Any, path: str) -> Rule:
         resources=tuple(resources),
         namespaces=frozenset(wire.get("namespaces") or ()),
         urls=tuple(wire.get("nonResourceURLs") or ()),
+        omitted_stages=stages | everywhere[0],
+        omits_managed_fields=managed if wire.get("omitManagedFields") is not None else everywhere[1],
     )
+
+
+def _check_names(wire: Mapping[str, Any], known: tuple[str, ...], path: str) -> None:
+    for name in wire:
+        if name not in known:
+            raise BadPolicy(f"{path}{name}: unknown field; known are {', '.join(known)}")
+
+
+def _omissions(wire: Mapping[str, Any], path: str) -> tuple[frozenset[str], bool]:
+    """(stages that are not logged, whether managedFields are left out), of a policy or a rule."""
+    stages, managed = wire.get("omitStages") or [], wire.get("omitManagedFields") or False
+    if not isinstance(stages, list) or not set(stages) <= set(STAGES):
+        raise BadPolicy(f"{path}omitStages: must be a list of {', '.join(STAGES)}")
+    if not isinstance(managed, bool):
+        raise BadPolicy(f"{path}omitManagedFields: must be true or false")
+    return frozenset(stages), managed
 
 
 @dataclass(frozen=True)
@@ -147,19 +177,29 @@ NO_AUDIT = AuditSettings()
 
 @quick_dataclass(frozen=True, slots=True)
 class Asked:
-    """A request, as far as the log tells of it. `acting_as`: the identity it impersonates."""
+    """A request, as far as the log tells of it."""
 
     request: web.BaseRequest
-    user: User
     verb: str
     target: Target | None
     received: float
-    acting_as: User | None = None
+
+    @property
+    def asker(self) -> Asker:
+        asker: Asker = self.request.get(ASKER, _NOBODY)
+        return asker
+
+
+ASKED = web.RequestKey("asked", Asked)
+_NOBODY = Asker(ANONYMOUS)
+_ID = web.RequestKey("audit_id", str)
+_NEVER = Rule("None")
+_USUAL = {level: Rule(level, omitted_stages=frozenset((RECEIVED,))) for level in LEVELS}
 
 
 @dataclass
 class AuditLog:
-    """One file. `run` writes; without it `record` writes at once."""
+    """One file. `run` writes; without it `note` writes at once."""
 
     settings: AuditSettings
     _pending: list[bytes] = field(default_factory=list)
@@ -171,24 +211,34 @@ class AuditLog:
     def wanted(self) -> bool:
         return self.settings.path is not None
 
-    def record(self, asked: Asked, answer: Answer) -> None:
-        """Logs a request that has been answered, if the policy says so."""
-        level = self._level(asked, answer.status)
-        if level == "None":
+    def note(self, request: web.BaseRequest, stage: str, answer: Answer | int | None = None) -> None:
+        """Logs that a request came to this stage, if the policy says so. `answer` may be its code only; None when there
+        is none, or nobody heard it: the client went away."""
+        asked = request.get(ASKED)
+        if asked is None or (stage is RECEIVED and self.settings.rules is None):
             return
-        line = orjson.dumps(_event(asked, answer, level)) + b"\n"
+        status = answer if isinstance(answer, int) else answer.status if answer is not None else 0
+        rule = self._rule(asked, status)
+        if rule.level == "None" or stage in rule.omitted_stages:
+            return
+        event = _event(asked, stage, rule)
+        if answer is not None:
+            event["responseStatus"] = {"metadata": {}, "code": status, **_refusal(answer)}
+            if rule.level == "RequestResponse" and stage is not STARTED and isinstance(answer, Reply):
+                _show(event, "responseObject", answer.body, asked.target, rule)
+        line = orjson.dumps(event) + b"\n"
         self._pending.append(line)
         self._pending_bytes += len(line)
         if not self._running or self._pending_bytes > AT_ONCE_BYTES:
             self._write(self._taken())
 
-    def _level(self, asked: Asked, status: int) -> str:
+    def _rule(self, asked: Asked, status: int) -> Rule:
         rules = self.settings.rules
         if rules is None:
-            return _usual_level(asked, status)
+            return _USUAL[_usual_level(asked, status)]
         path = asked.request.path
-        user = asked.user
-        return next((rule.level for rule in rules if rule.matches(user, asked.verb, asked.target, path)), "None")
+        user = asked.asker.user
+        return next((rule for rule in rules if rule.matches(user, asked.verb, asked.target, path)), _NEVER)
 
     async def run(self) -> None:
         """Writes what was recorded, twice a second, until cancelled; then what is left."""
@@ -241,39 +291,39 @@ def _usual_level(asked: Asked, status: int) -> str:
     target = asked.target
     if status in (401, 403):
         return "Metadata"
-    if target is None or asked.verb in _READS or target.resource in _HUM or target.resource in _REVIEWS:
+    if target is None or target.resource in _HUM or target.resource in _REVIEWS:
         return "None"
-    return "None" if asked.user.node and target.subresource == "status" else "Metadata"
+    if asked.verb in _READS and target.subresource not in _CONNECTS:
+        return "None"
+    return "None" if asked.asker.user.node and target.subresource == "status" else "Metadata"
 
 
-def _event(asked: Asked, answer: Answer, level: str) -> Object:
+def _event(asked: Asked, stage: str, rule: Rule) -> Object:
     request, target = asked.request, asked.target
+    user, acting_as = asked.asker
+    if _ID not in request:
+        request[_ID] = new_uid()
     event: Object = {
         "kind": "Event",
         "apiVersion": "audit.k8s.io/v1",
-        "level": level,
-        "auditID": new_uid(),
-        "stage": "ResponseComplete",
+        "level": rule.level,
+        "auditID": request[_ID],
+        "stage": stage,
         "requestURI": request.raw_path,
         "verb": asked.verb,
-        "user": _user(asked.user),
+        "user": _user(user),
         "sourceIPs": [request.remote or ""],
-        "responseStatus": _status(answer),
         "requestReceivedTimestamp": _time(asked.received),
         "stageTimestamp": _time(time.time()),
     }
     if agent := request.headers.get("User-Agent"):
         event["userAgent"] = agent
-    if asked.acting_as is not None:
-        event["impersonatedUser"] = _user(asked.acting_as)
+    if acting_as is not None:
+        event["impersonatedUser"] = _user(acting_as)
     if target is not None:
         event["objectRef"] = _reference(target)
-    if level in ("Request", "RequestResponse"):
-        if (sent := _shown(request.get(BODY), target)) is not None:
-            event["requestObject"] = sent
-        answered = answer.body if level == "RequestResponse" and isinstance(answer, Reply) else None
-        if (told := _shown(answered, target)) is not None:
-            event["responseObject"] = told
+    if rule.level in ("Request", "RequestResponse"):
+        _show(event, "requestObject", request.get(BODY), target, rule)
     return event
 
 
@@ -297,14 +347,14 @@ def _time(seconds: float) -> str:
     return f"{_second(whole)}.{int((seconds - whole) * 1e6):06d}Z"
 
 
-def _status(answer: Answer) -> Object:
-    status: Object = {"metadata": {}, "code": answer.status}
+def _refusal(answer: Answer | int) -> Object:
+    """What the Status of a refusal says."""
     if isinstance(answer, Reply) and answer.status >= 400:
         with contextlib.suppress(orjson.JSONDecodeError):
             told = orjson.loads(answer.body)
             if isinstance(told, dict):
-                status |= {name: told[name] for name in ("status", "message", "reason") if name in told}
-    return status
+                return {name: told[name] for name in ("status", "message", "reason") if name in told}
+    return {}
 
 
 def _reference(target: Target) -> Object:
@@ -319,16 +369,20 @@ def _reference(target: Target) -> Object:
     return {name: value for name, value in named.items() if value}
 
 
-def _shown(body: bytes | None, target: Target | None) -> Any:
-    """A body as the log may hold it: parsed, secrets taken out; None for what is no JSON, or nothing."""
+def _show(event: Object, name: str, body: bytes | None, target: Target | None, rule: Rule) -> None:
+    """Adds a body as the log may hold it: parsed, secrets taken out; nothing of what is no JSON."""
     try:
-        parsed = orjson.loads(body or b"")
+        shown = orjson.loads(body or b"")
     except orjson.JSONDecodeError:
-        return None
-    if target is None:
-        return parsed
-    resource = f"{target.resource}/{target.subresource}" if target.subresource else target.resource
-    return _redacted(parsed) if (target.group, resource) in _SECRET else parsed
+        return
+    if target is not None:
+        resource = f"{target.resource}/{target.subresource}" if target.subresource else target.resource
+        shown = _redacted(shown) if (target.group, resource) in _SECRET else shown
+    if rule.omits_managed_fields and isinstance(shown, dict):
+        for each in (shown, *(shown.get("items") or ())):
+            if isinstance(each, dict) and isinstance(each.get("metadata"), dict):
+                each["metadata"].pop("managedFields", None)
+    event[name] = shown
 
 
 def _redacted(value: Any) -> Any:
@@ -341,7 +395,7 @@ def _redacted(value: Any) -> Any:
     for name, item in value.items():
         if name in ("data", "stringData") and isinstance(item, Mapping):
             shown[name] = dict.fromkeys(item, "<redacted>")
-        elif name == "token" and isinstance(item, str):
+        elif (name == "value" and "op" in value) or (name == "token" and isinstance(item, str)):  # JSON patches' values
             shown[name] = "<redacted>"
         elif name == "annotations" and isinstance(item, Mapping):
             last = "kubectl.kubernetes.io/last-applied-configuration"

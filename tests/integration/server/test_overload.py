@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from controller.server.audit import AuditLog, AuditSettings
+from controller.server.audit import AuditLog, AuditSettings, parse_policy
 from tests.integration.server.conftest import Caller, Cluster
 
 CLIENTS = 200
@@ -81,3 +81,45 @@ async def test_changes_and_refusals_are_logged_and_reads_are_not(cluster: Cluste
     assert (eve["impersonatedUser"]["username"], eve["responseStatus"]["reason"]) == ("eve", "Forbidden")
     assert anonymous["user"]["username"] == "system:anonymous"
     assert log.stat().st_mode & 0o777 == 0o600
+
+
+POLICY = """
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitManagedFields: true
+rules:
+- level: RequestResponse
+  resources: [{group: "", resources: [configmaps]}]
+"""
+
+
+async def test_each_stage_is_an_event_and_a_client_that_leaves_is_one_too(cluster: Cluster, tmp_path: Path) -> None:
+    await cluster.namespace("default")
+    log = tmp_path / "audit.log"
+    cluster.server.audit = AuditLog(AuditSettings(log, parse_policy(POLICY)))
+    await cluster.admin.post(MAPS, {"metadata": {"name": "a"}, "data": {"k": "v"}})
+    received, complete = events(log)
+    assert (received["stage"], complete["stage"]) == ("RequestReceived", "ResponseComplete")
+    assert received["auditID"] == complete["auditID"] and "responseStatus" not in received
+    assert complete["requestObject"]["data"] == complete["responseObject"]["data"] == {"k": "v"}
+    assert "managedFields" not in complete["responseObject"]["metadata"]
+    async with cluster.admin.stream(f"{MAPS}?watch=1"):
+        pass
+    await cluster.admin.post(MAPS, {"metadata": {"name": "b"}})
+    async with asyncio.timeout(10):
+        while len(stages := [each["stage"] for each in events(log) if each["verb"] == "watch"]) < 3:
+            await cluster.admin.post(MAPS, {"metadata": {"generateName": "more-"}})
+    assert stages == ["RequestReceived", "ResponseStarted", "ResponseComplete"]
+
+
+async def test_who_runs_commands_in_pods_is_logged_by_default(cluster: Cluster, tmp_path: Path) -> None:
+    await cluster.namespace("default")
+    await cluster.pod("default", "p")
+    log = tmp_path / "audit.log"
+    cluster.server.audit = AuditLog(AuditSettings(log))
+    await cluster.admin.get("/api/v1/namespaces/default/pods/p/exec?command=id")
+    await cluster.admin.get("/api/v1/namespaces/default/pods/p")
+    assert [(each["stage"], each["objectRef"]["subresource"]) for each in events(log)] == [
+        ("ResponseStarted", "exec"),
+        ("ResponseComplete", "exec"),
+    ]

@@ -8,6 +8,7 @@ from controller.admission.types import User
 from controller.server.audit import BadPolicy, _redacted, parse_policy
 from controller.server.target import parse_target
 
+HEAD = "apiVersion: audit.k8s.io/v1\nkind: Policy\n"
 POLICY = """
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -45,15 +46,39 @@ def test_the_first_rule_that_matches_decides() -> None:
     [
         ("a: [", "no YAML"),
         ("kind: Pod", "kind: must be Policy"),
-        ("kind: Policy", "rules: at least one is needed"),
-        ("kind: Policy\nrules: [{level: All}]", "rules\\[0\\].level: 'All' is none of None, Metadata"),
-        ("kind: Policy\nrules: [{level: None, user: [x]}]", "rules\\[0\\].user: unknown field"),
-        ("kind: Policy\nrules: [{level: None, users: x}]", "rules\\[0\\].users: must be a list"),
+        ("kind: Policy\napiVersion: v1", "apiVersion: must be"),
+        (f"{HEAD}", "rules: at least one is needed"),
+        (f"{HEAD}omitStage: [Panic]", "omitStage: unknown field"),
+        (f"{HEAD}omitStages: [Never]", "omitStages: must be a list of RequestReceived"),
+        (
+            f"{HEAD}rules: [{{level: None, omitManagedFields: 1}}]",
+            "rules\\[0\\].omitManagedFields: must be true or false",
+        ),
+        (
+            f"{HEAD}rules: [{{level: None, resources: [{{names: []}}]}}]",
+            "rules\\[0\\].resources\\[0\\].names: unknown field",
+        ),
+        (f"{HEAD}rules: [{{level: All}}]", "rules\\[0\\].level: 'All' is none of None, Metadata"),
+        (f"{HEAD}rules: [{{level: None, user: [x]}}]", "rules\\[0\\].user: unknown field"),
+        (f"{HEAD}rules: [{{level: None, users: x}}]", "rules\\[0\\].users: must be a list"),
     ],
 )
 def test_a_broken_policy_says_where(text: str, why: str) -> None:
     with pytest.raises(BadPolicy, match=why):
         parse_policy(text)
+
+
+def test_what_a_policy_omits_holds_for_all_its_rules() -> None:
+    head = f"{HEAD}omitStages: [RequestReceived]\nomitManagedFields: true\n"
+    rules = "rules: [{level: Request, omitStages: [Panic], omitManagedFields: false}, {level: Metadata}]"
+    first, second = parse_policy(head + rules)
+    assert first.omitted_stages == {"RequestReceived", "Panic"} and not first.omits_managed_fields
+    assert second.omitted_stages == {"RequestReceived"} and second.omits_managed_fields
+
+
+def test_the_values_of_a_json_patch_of_a_secret_are_not_shown() -> None:
+    patch = [{"op": "add", "path": "/data/k", "value": "aGk="}, {"op": "replace", "path": "/data", "value": {"k": "x"}}]
+    assert [each["value"] for each in _redacted(patch)] == ["<redacted>", "<redacted>"]
 
 
 def test_secrets_keep_their_names_and_lose_their_values() -> None:
