@@ -39,6 +39,8 @@ from tests.e2e.service_lab import (
     ServiceLab,
     python_pod,
 )
+from tests.e2e.test_ingress import fetch
+from tests.integration.ingress.scene import path, rule
 from tests.lab_guard import guarded
 
 pytestmark = pytest.mark.root
@@ -164,6 +166,7 @@ def test_everybody_reaches_every_pod(scene: ServiceLab) -> None:
 
 
 WEB_PODS = 6
+INGRESS_HOST = "web.test"
 AGENT_DEATHS = 3
 FULL_RUN = os.environ.get("WHERRY_FULL") == "1"
 RESTART_SECONDS, LOST_SECONDS = 2.0, 5.0
@@ -281,10 +284,26 @@ def test_agents_that_are_killed_amid_changes_are_right_again_soon_and_no_connect
     lab.wait_ready([node])
 
 
-def test_a_dead_node_costs_only_its_own_connections_and_nothing_after_five_seconds(scene: ServiceLab, web: str) -> None:
+@pytest.fixture
+def ingress(scene: ServiceLab, web: str) -> str:
+    """The first node, and at its port 80 the same pods; its address."""
+    scene.cluster.kubectl("label", "node", scene.lab.state.nodes[0], "wherry/ingress=true")
+    made = {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": web}}
+    scene.cluster.apply({**made, "spec": {"rules": [rule(INGRESS_HOST, path("/", service=web))]}})
+    eventually(lambda: fetch(scene.node, INGRESS_HOST)[0] == 200, 30.0, "the pages are served")
+    return scene.node
+
+
+def test_a_dead_node_costs_only_its_own_connections_and_nothing_after_five_seconds(
+    scene: ServiceLab, web: str, ingress: str
+) -> None:
     """On a busy machine the controller may wait longer before it calls a node lost; but then the services follow."""
     lab, dead = scene.lab, scene.lab.state.nodes[1]
-    with loop(scene, "a2", web, seconds=1.0, fresh=4, kept=12) as seen:
+    outside = {"url": [ingress, 80, INGRESS_HOST], "fresh": 2, "kept": 2, "seconds": 1.0}
+    with (
+        loop(scene, "a2", web, seconds=1.0, fresh=4, kept=12) as seen,
+        looping(scene.command("out", "loop", json.dumps(outside))) as proxied,
+    ):
         time.sleep(1.0)
         died = time.monotonic()
         lab.cut(dead)
@@ -292,12 +311,12 @@ def test_a_dead_node_costs_only_its_own_connections_and_nothing_after_five_secon
         eventually(lambda: dead not in lab.ready_nodes(), LAGGARD_SECONDS, "the node counts as lost")
         lost = time.monotonic()
         time.sleep(3.0)
+    print(f"lost after {lost - died:.2f} s; {_told(seen, died)}; through the Ingress {_told(proxied, died)}")
     deadline = died + LOST_SECONDS if FULL_RUN else lost + FOLLOW_SECONDS
-    before = [each for each in seen.failures if each.ended < died]
-    elsewhere = [each for each in seen.failures if each.server and not each.server.startswith(f"{dead}/")]
-    late = [each for each in seen.failures if each.began > deadline]
-    print(f"lost after {lost - died:.2f} s; {_told(seen, died)}")
-    assert (before, elsewhere, late) == ([], [], [])
+    both = [*seen.failures, *proxied.failures]
+    assert [each for each in both if each.ended < died] == []
+    assert [each for each in both if each.began > deadline] == []
+    assert [each for each in seen.failures if each.server and not each.server.startswith(f"{dead}/")] == []
     assert {each.error for each in seen.failures} <= {"TimeoutError('timed out')"}, "live endpoints answer"
 
 
