@@ -22,6 +22,7 @@ from api.objects import Object, format_time, parse_time
 PREFIX = "wherry1"
 NAMESPACE = "kube-system"
 SECRET_TYPE = "bootstrap.kubernetes.io/token"
+_GROUP = re.compile(r"system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]")
 DEFAULT_GROUP = "system:bootstrappers"
 _ALPHABET = string.ascii_lowercase + string.digits
 _BOOTSTRAP = re.compile(r"([a-z0-9]{6})\.([a-z0-9]{16})")
@@ -86,17 +87,19 @@ def render_secret(token: BootstrapToken, expires: datetime, description: str = "
 
 
 def groups_of(secret: Mapping[str, Any], token: BootstrapToken, now: datetime) -> tuple[str, ...] | None:
-    """The groups a presented token has, or None when this Secret does not make it valid (wrong, expired, not for
-    authentication)."""
+    """The groups a presented token has, or None when this Secret does not make it valid (wrong, expired, being deleted,
+    not for authentication, or for groups that are none of bootstrap tokens)."""
     data = _decoded(secret)
     if secret.get("type") != SECRET_TYPE or data.get("usage-bootstrap-authentication") != "true":
         return None
-    if not hmac.compare_digest(data.get("token-secret", ""), token.secret) or data.get("token-id") != token.token_id:
+    same = hmac.compare_digest(data.get("token-secret", "").encode(), token.secret.encode())
+    if not same or data.get("token-id") != token.token_id or secret["metadata"].get("deletionTimestamp"):
         return None
     if expired(data.get("expiration", ""), now):
         return None
-    extra = [group for group in data.get("auth-extra-groups", "").split(",") if group.startswith(DEFAULT_GROUP + ":")]
-    return (DEFAULT_GROUP, *extra)
+    extra = data.get("auth-extra-groups", "")
+    groups = extra.split(",") if extra else []
+    return (DEFAULT_GROUP, *groups) if all(map(_GROUP.fullmatch, groups)) else None
 
 
 def expired(expiration: str, now: datetime) -> bool:

@@ -15,6 +15,7 @@ from controller.admission.types import Request, User, utc_now
 from controller.pki.authority import Authority
 from controller.pki.tokens import TokenSigner
 from controller.reconcilers.actions import Executor
+from controller.reconcilers.bootstrap_tokens import BootstrapTokenCleaner
 from controller.reconcilers.certificates import CertificateSigner
 from controller.reconcilers.cluster_roles import ClusterRoleAggregation
 from controller.reconcilers.daemonset_watch import DaemonSetReconciler
@@ -104,6 +105,7 @@ def build(registry: Registry, liveness: Liveness, settings: Settings) -> list[Re
         ResourceQuotaReconciler(views, utc_now),
         ClaimProtection(views),
         ClusterRoleAggregation(views),
+        BootstrapTokenCleaner(views, utc_now),
         CertificateSigner(views, settings.authority, utc_now),
         VolumeProtection(views),
         ServiceClaims(views, registry.ranges),

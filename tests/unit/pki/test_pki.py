@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ssl
 import stat
 import time
@@ -199,3 +200,13 @@ def test_a_bootstrap_token_is_good_until_it_expires(
 ) -> None:
     secret = render_secret(BootstrapToken("abcdef", "0123456789abcdef"), NOW + timedelta(hours=1))
     assert groups_of(secret, BootstrapToken("abcdef", presented), NOW + age) == groups
+
+
+@pytest.mark.parametrize("extra", ["system:masters", "system:bootstrappers:a,devs", "system:bootstrappers:", "é"])
+def test_a_bootstrap_token_for_other_groups_is_none(extra: str) -> None:
+    token = BootstrapToken("abcdef", "0123456789abcdef")
+    secret = render_secret(token, NOW + timedelta(hours=1))
+    secret["data"]["auth-extra-groups"] = base64.b64encode(extra.encode()).decode()
+    assert groups_of(secret, token, NOW) is None
+    secret["data"]["token-secret"] = base64.b64encode("é".encode()).decode()
+    assert groups_of(secret, token, NOW) is None
