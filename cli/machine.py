@@ -31,6 +31,8 @@ PROGRAMS = {
     "containerd": "containerd",
     "runc": "runc",
     "iptables": "iptables",
+    "nft": "nftables",
+    "ip": "iproute2",
 }
 CHROOT_WARNING = (
     "warning: / is no mount point in this chroot: containers run, but `exec` into them does not work. "
@@ -124,7 +126,7 @@ def check_machine(given: dict[str, str | None]) -> None:
     require_root("wherry up")
     own = {"etcd": not given["etcd_endpoints"], "containerd": not given["container_runtime_endpoint"]}
     missing = [package for name, package in PROGRAMS.items() if own.get(name, True) and not shutil.which(name)]
-    if not any((directory / "bridge").exists() for directory in CNI_DIRECTORIES):
+    if not any((directory / "ptp").exists() for directory in CNI_DIRECTORIES):
         missing.append("containernetworking-plugins")
     if missing:
         raise Problem(

@@ -16,6 +16,7 @@ from agent.runtime.errors import Timeout
 
 _COMMAND_SECONDS = 20.0
 _MISSING = 127
+_PACKAGES = {"nft": "nftables", "ip": "iproute2", "iptables": "iptables", "ip6tables": "iptables"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ async def run_program(
     """Run a program (found on PATH and in sbin) in this network namespace and wait; Timeout after 20 s."""
     binary = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if binary is None:
-        return Outcome(_MISSING, "", f"{program} is not installed")
+        package = f" (package {_PACKAGES[program]})" if program in _PACKAGES else ""
+        return Outcome(_MISSING, "", f"{program} is not installed{package}")
     process = await asyncio.create_subprocess_exec(
         *(binary, *arguments),
         stdin=asyncio.subprocess.PIPE,
