@@ -154,11 +154,12 @@ def _applied(request: Request, target: Target, body: bytes) -> Object:
         raise BadRequest(f"Incorrect version specified in apply patch. {expected}")
     decoded = decode_body(body, _YAML, target.kind)
     checked = check(target.kind, decoded.obj, prune=True)
-    if checked.type_errors:
-        raise BadRequest(f"failed to create typed patch object: {checked.type_errors[0]}")
-    found = strict_findings(decoded.duplicates, checked.unknown)
+    if faults := checked.type_errors[:1] or [f".{path}: field not declared in schema" for path in checked.unknown]:
+        told = faults[0] if len(faults) == 1 else "\n  ".join(["errors:", *faults])
+        raise BadRequest(f"failed to create typed patch object ({_shown(target, decoded.obj)}): {told}")
+    found = strict_findings(decoded.duplicates, ())
     if found and request.field_validation == "Strict":
-        raise BadRequest("failed to create typed patch object: " + ", ".join(found))
+        raise BadRequest(f"error decoding YAML: {', '.join(found)}")
     warn(request, found)
     applied: Object = checked.obj
     metadata = applied.setdefault("metadata", {})
@@ -166,6 +167,12 @@ def _applied(request: Request, target: Target, body: bytes) -> Object:
     check_name(target, applied)
     settle_namespace(target, applied)
     return applied
+
+
+def _shown(target: Target, applied: Object) -> str:
+    metadata, kind = applied.get("metadata"), target.kind
+    named = metadata if isinstance(metadata, dict) else {}
+    return f"{named.get('namespace', '')}/{named.get('name', '')}; {kind.group}/{kind.version}, Kind={kind.kind}"
 
 
 async def _apply_new(ground: Ground, request: Request, target: Target, applied: Object) -> Record:

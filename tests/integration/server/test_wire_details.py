@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.server.conftest import Caller, Cluster
+from tests.integration.server.conftest import Answer, Caller, Cluster
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 
@@ -43,3 +43,28 @@ async def test_a_version_before_the_first_is_gone(cluster: Cluster) -> None:
 async def test_an_empty_dry_run_is_no_dry_run(cluster: Cluster) -> None:
     refused = await cluster.admin.post(f"{MAPS}?dryRun=", {"metadata": {"name": "a"}})
     assert refused.status == 422 and 'dryRun: Unsupported value: [""]: supported values: "All"' in refused.message
+
+
+async def apply(cluster: Cluster, name: str, body: Any, query: str = "") -> Answer:
+    headers = {"Content-Type": "application/apply-patch+yaml"}
+    return await cluster.admin.ask("PATCH", f"{MAPS}/{name}?fieldManager=m{query}", body, headers=headers)
+
+
+@pytest.mark.parametrize("validation", ["Strict", "Warn", "Ignore"])
+async def test_an_apply_owns_no_field_that_is_none(cluster: Cluster, validation: str) -> None:
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "oops": 1}, "foo": 1}
+    refused = await apply(cluster, "a", body, f"&fieldValidation={validation}")
+    assert refused.status == 400
+    assert refused.message.startswith("failed to create typed patch object (/a; /v1, Kind=ConfigMap): errors:")
+    assert "\n  .foo: field not declared in schema" in refused.message
+    assert "\n  .metadata.oops: field not declared in schema" in refused.message
+    assert (await cluster.admin.get(f"{MAPS}/a")).status == 404
+
+
+async def test_an_apply_with_a_key_twice_is_refused_by_those_who_are_strict(cluster: Cluster) -> None:
+    body = b'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {k: "1", k: "2"}\n'
+    refused = await apply(cluster, "a", body, "&fieldValidation=Strict")
+    assert refused.status == 400 and 'duplicate field "data.k"' in refused.message
+    warned = await apply(cluster, "a", body)
+    assert (warned.status, warned.json["data"]) == (201, {"k": "2"})
+    assert 'duplicate field \\"data.k\\"' in warned.headers["Warning"]
