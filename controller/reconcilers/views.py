@@ -136,12 +136,16 @@ def owner_bytes(record: Record) -> bytes:
 
     Cheap, and different whenever the references are: for deciding whether an event is worth a parse.
     """
-    if not record.owners:
-        return b""
-    if record.raw.count(_OWNERS) != 1:
+    return _owner_text(record.raw) if record.owners else b""
+
+
+@lru_cache(maxsize=512)
+def _owner_text(raw: bytes) -> bytes:
+    """Kept for the moment, for many ask about the same change."""
+    if raw.count(_OWNERS) != 1:
         return AMBIGUOUS
-    start = record.raw.find(_OWNERS) + len(_OWNERS) - 2
-    return record.raw[start : record.raw.find(b"}]", start) + 2]
+    start = raw.find(_OWNERS) + len(_OWNERS) - 2
+    return raw[start : raw.find(b"}]", start) + 2]
 
 
 @lru_cache(maxsize=4096)
@@ -163,7 +167,17 @@ def owners_of(record: Record) -> tuple[Mapping[str, Any], ...]:
 
 
 def controller_of_record(record: Record) -> Owner | None:
-    return _controller(owners_of(record))
+    owners = owner_bytes(record)
+    if not owners:
+        return None
+    found = None if owners is AMBIGUOUS else _parsed_controller(owners)
+    return found if found is not None else _controller(owners_of(record))
+
+
+@lru_cache(maxsize=4096)
+def _parsed_controller(owners: bytes) -> Owner | None:
+    """None also where the bytes are no JSON."""
+    return _controller(_parsed_owners(owners) or ())
 
 
 class Views:

@@ -208,8 +208,13 @@ def _place_with_heaps(plan: _Plan, static: StaticFit, pod_class: PodClass, count
 
 
 def _still_fits(plan: _Plan, pod_class: PodClass, row: int, wanted: Matrix) -> bool:
-    free = plan.snapshot.allocatable[row] - plan.requested[row]
-    return bool(((free >= wanted) | (wanted == 0)).all()) and not pod_class.host_ports
+    """On one row numpy's calls cost more than the numbers: plain integers are faster."""
+    if pod_class.host_ports:
+        return False
+    offered, requested = plan.snapshot.allocatable[row].tolist(), plan.requested[row].tolist()
+    return all(
+        free - used >= need for free, used, need in zip(offered, requested, wanted.tolist(), strict=True) if need
+    )
 
 
 def _row_score(plan: _Plan, static: StaticFit, pod_class: PodClass, row: int) -> float:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 
@@ -268,7 +268,7 @@ class Committer:
                 write.sub_index = sub_index
             else:
                 left[write.name] = write.previous
-                self._answer(write)
+                self._confirm((write,))
                 continue
             write.revision = reply.revision
             left[write.name] = write.record() if write.action is Action.PUT else None
@@ -290,16 +290,20 @@ class Committer:
         self._rivals = []
 
     def _confirm(self, writes: Iterable[Write]) -> None:
+        answered: Counter[Action] = Counter()
         for write in writes:
             self._unconfirmed.discard(write)
-            self._answer(write)
+            answered[write.action] += self._answer(write)
+        for action, amount in answered.items():  # once a commit: counting takes a lock
+            metrics.count_outcome(action.value, amount)
 
-    def _answer(self, write: Write) -> None:
+    def _answer(self, write: Write) -> bool:
+        """False when somebody else has answered already."""
         self._cache.forget(write.write_id)
         if write.done.done():
-            return
+            return False
         write.done.set_result(write.record())
-        metrics.count_outcome(write.action.value)
+        return True
 
     def _fail(self, write: Write, failure: Failure) -> None:
         """Says which compare did not hold: its own key's first, then the guards' in order."""
