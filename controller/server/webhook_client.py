@@ -73,7 +73,8 @@ class WebhookClient:
     async def call(self, client_config: Mapping[str, Any], review: Object, timeout_seconds: float) -> Any:
         """The parsed answer. Raises Unreached."""
         context = _trusting(client_config.get("caBundle") or "")
-        url = _url_of(client_config, timeout_seconds)
+        shown = _address_of(client_config, timeout_seconds)
+        url = URL(shown)
         try:
             async with asyncio.timeout(timeout_seconds):
                 if client_config.get("service"):
@@ -82,9 +83,9 @@ class WebhookClient:
                         return await _posted(session, url.with_scheme("http"), review)
                 return await self._by_url(client_config.get("caBundle") or "", context, url, review)
         except TimeoutError:
-            raise Unreached(f'Post "{url}": context deadline exceeded') from None
+            raise Unreached(f'Post "{shown}": context deadline exceeded') from None
         except (Unanswered, ApiError, aiohttp.ClientError, OSError, ssl.SSLError) as error:
-            raise Unreached(f'Post "{url}": {_why(error)}') from error
+            raise Unreached(f'Post "{shown}": {_why(error)}') from error
 
     async def _by_url(self, bundle: str, context: ssl.SSLContext, url: URL, review: Object) -> Any:
         session = self._sessions.get(bundle)
@@ -120,7 +121,7 @@ def _why(error: Exception) -> str:
     return str(error)
 
 
-def _url_of(client_config: Mapping[str, Any], timeout_seconds: float) -> URL:
+def _address_of(client_config: Mapping[str, Any], timeout_seconds: float) -> str:
     service = client_config.get("service")
     if service:
         port = service.get("port") or 443
@@ -129,7 +130,7 @@ def _url_of(client_config: Mapping[str, Any], timeout_seconds: float) -> URL:
         text = client_config.get("url") or ""
         if urlsplit(text).scheme != "https":
             raise Unreached(f'webhook url "{text}" must start with https://')
-    return URL(text).update_query(timeout=f"{timeout_seconds:g}s")
+    return f"{text}?timeout={timeout_seconds:g}s"  # validation lets no URL have a query of its own
 
 
 def _session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:

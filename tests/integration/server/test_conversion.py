@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import pytest
 from aiohttp import web
 
 from controller.pki.authority import Subject
+from controller.registry import conversion
 from tests.integration.server.conftest import Answer, Cluster, next_event
 from tests.integration.server.test_custom_resources import CRDS, MERGE, custom, establish
 
@@ -74,7 +76,7 @@ class Webhook:
             answer = self.spoil(answer)
         return answer if isinstance(answer, web.Response) else web.json_response(answer)
 
-    def definition(self, **conversion: Any) -> dict[str, Any]:
+    def definition(self, **more: Any) -> dict[str, Any]:
         def version(name: str, storage: bool, **fields: Any) -> dict[str, Any]:
             spec = {"type": "object", "properties": {"replicas": NUMBER, "note": {"type": "string"}, **fields}}
             status = {"type": "object", "properties": {"ready": NUMBER}}
@@ -97,14 +99,14 @@ class Webhook:
             "scope": "Namespaced",
             "names": {"plural": "frames", "kind": "Frame"},
             "versions": [version("v1", False, size=size), version("v2", True, width=NUMBER, height=high)],
-            "conversion": {"strategy": "Webhook", "webhook": {**webhook, **conversion}},
+            "conversion": {"strategy": "Webhook", "webhook": {**webhook, **more}},
         }
         return {"metadata": {"name": NAME}, "spec": spec}
 
 
 @pytest.fixture
 async def hook(custom: Cluster, tmp_path: Path) -> AsyncIterator[Webhook]:
-    pair = custom.pki.authority.issue(Subject("hook", hosts=("127.0.0.1",)))
+    pair = custom.pki.authority.issue(Subject("hook", hosts=("127.0.0.1", "converter.default.svc")))
     (tmp_path / "hook.crt").write_bytes(pair.certificate)
     (tmp_path / "hook.key").write_bytes(pair.key)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -115,7 +117,7 @@ async def hook(custom: Cluster, tmp_path: Path) -> AsyncIterator[Webhook]:
     app.router.add_post("/admit", webhook.admit)
     runner = web.AppRunner(app)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    await web.TCPSite(runner, "0.0.0.0", 0, ssl_context=context).start()
     webhook.url = f"https://127.0.0.1:{runner.addresses[0][1]}/convert"
     yield webhook
     await runner.cleanup()
@@ -303,8 +305,7 @@ async def test_a_webhook_that_cannot_be_reached_is_told_with_its_address(drawn: 
     nowhere, untrusted = {"url": "https://127.0.0.1:9/x"}, {"url": hook.url, "caBundle": None}
     connect = 'Post "https://127.0.0.1:9/x?timeout=30s": dial tcp 127.0.0.1:9: connect: connection refused'
     for config, why in ((nowhere, connect), (untrusted, "x509: certificate signed by unknown authority")):
-        conversion = {"webhook": {"clientConfig": config}}
-        changed = await patch(drawn, f"{CRDS}/{NAME}", {"spec": {"conversion": conversion}})
+        changed = await patch(drawn, f"{CRDS}/{NAME}", {"spec": {"conversion": {"webhook": {"clientConfig": config}}}})
         assert changed.status == 200, changed.message
         refused = await drawn.admin.get(f"{V1}/a")
         assert refused.status == 500 and why in refused.message, refused.message
@@ -408,6 +409,57 @@ async def test_conversions_are_counted(drawn: Cluster, hook: Webhook) -> None:
     assert f'apiserver_crd_conversion_webhook_duration_seconds_count{{crd_name="{NAME}",{versions}}}' in figures
 
 
+def own_address() -> str:
+    """An address of this machine that a Service may have: none of loopback's. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        return str(probe.getsockname()[0])
+
+
+async def test_a_webhook_may_be_a_service(custom: Cluster, hook: Webhook) -> None:
+    try:
+        address = own_address()
+    except OSError:
+        pytest.skip("this machine has no address but loopback's")
+    name, port = "converter", int(hook.url.rpartition(":")[2].partition("/")[0])
+    core = "/api/v1/namespaces/default/services"
+    await custom.admin.post(core, {"metadata": {"name": name}, "spec": {"ports": [{"port": 443}], "clusterIP": "None"}})
+    crd = hook.definition()
+    service = {"name": name, "namespace": "default", "path": "/convert"}
+    crd["spec"]["conversion"]["webhook"]["clientConfig"] = {"service": service, "caBundle": hook.bundle}
+    await establish(custom, crd)
+    await custom.admin.post(V2, frame("a", width=1, height=2))
+    where = f'{FAILED}Post "https://{name}.default.svc:443/convert?timeout=30s": '
+    assert (await custom.admin.get(f"{V1}/a")).message == f'{where}no endpoints available for service "{name}"'
+    endpoints = {
+        "metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}},
+        "addressType": "IPv4",
+        "ports": [{"port": port}],
+        "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
+    }
+    made = await custom.admin.post("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", endpoints)
+    assert made.status == 201, made.body
+    assert (await custom.admin.get(f"{V1}/a")).json["spec"] == {"size": "1x2"}
+
+
+async def test_a_webhook_that_says_nothing_is_given_up(
+    drawn: Cluster, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await drawn.admin.post(V2, frame("a", width=1, height=2))
+    assert conversion.WEBHOOK_SECONDS == 30
+    monkeypatch.setattr(conversion, "WEBHOOK_SECONDS", 0.2)
+    hook.delay = 2
+    refused = await drawn.admin.get(f"{V1}/a")
+    assert refused.status == 500 and refused.message.endswith('timeout=0.2s": context deadline exceeded')
+
+
+async def test_an_older_review_is_spoken_with_those_who_know_no_other(custom: Cluster, hook: Webhook) -> None:
+    await establish(custom, hook.definition(conversionReviewVersions=["v2", "v1beta1"]))
+    hook.spoil = lambda answer: {"response": {**answer["response"], "uid": "whatever"}}
+    await custom.admin.post(V2, frame("a", width=1, height=2))
+    assert (await custom.admin.get(f"{V1}/a")).json["spec"] == {"size": "1x2"}
+
+
 async def test_a_slow_webhook_holds_up_nobody_else(drawn: Cluster, hook: Webhook) -> None:
     await drawn.admin.post(V2, frame("a", width=1, height=2))
     hook.delay = 0.3
@@ -420,7 +472,7 @@ async def test_a_slow_webhook_holds_up_nobody_else(drawn: Cluster, hook: Webhook
 
 
 @pytest.mark.parametrize(
-    ("conversion", "field"),
+    ("wanted", "field"),
     [
         ({"strategy": "Webhook"}, "spec.conversion.webhookClientConfig: Required value: required when"),
         ({"strategy": "Other"}, 'spec.conversion.strategy: Unsupported value: "Other"'),
@@ -455,10 +507,10 @@ async def test_a_slow_webhook_holds_up_nobody_else(drawn: Cluster, hook: Webhook
 async def test_a_conversion_that_cannot_work_is_refused(
     custom: Cluster,
     hook: Webhook,
-    conversion: dict[str, Any],
+    wanted: dict[str, Any],
     field: str,
 ) -> None:
     crd = hook.definition()
-    crd["spec"]["conversion"] = conversion
+    crd["spec"]["conversion"] = wanted
     refused = await custom.admin.post(CRDS, crd)
     assert refused.status == 422 and field in refused.message, refused.message
