@@ -167,8 +167,8 @@ def test_everybody_reaches_every_pod(scene: ServiceLab) -> None:
 
 WEB_PODS = 6
 INGRESS_HOST = "web.test"
-AGENT_DEATHS = 3
 FULL_RUN = os.environ.get("WHERRY_FULL") == "1"
+AGENT_DEATHS = 5 if FULL_RUN else 2
 RESTART_SECONDS, LOST_SECONDS = 2.0, 5.0
 LAGGARD_SECONDS, FOLLOW_SECONDS = 30.0, 3.0
 
