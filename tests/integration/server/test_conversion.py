@@ -17,6 +17,7 @@ from aiohttp import web
 
 from controller.pki.authority import Subject
 from controller.registry import conversion
+from tests.cluster import CLIENTS
 from tests.integration.server.conftest import Answer, Cluster, next_event
 from tests.integration.server.test_custom_resources import CRDS, MERGE, custom, establish
 
@@ -458,6 +459,32 @@ async def test_an_older_review_is_spoken_with_those_who_know_no_other(custom: Cl
     hook.spoil = lambda answer: {"response": {**answer["response"], "uid": "whatever"}}
     await custom.admin.post(V2, frame("a", width=1, height=2))
     assert (await custom.admin.get(f"{V1}/a")).json["spec"] == {"size": "1x2"}
+
+
+async def test_kubectl_speaks_every_version(drawn: Cluster, tmp_path: Path) -> None:
+    who = ("--server", drawn.url, "--token", drawn.pki.admin_token, "--certificate-authority", str(drawn.pki.ca_path))
+
+    async def kubectl(*argv: str, stdin: str = "") -> str:
+        pipe = asyncio.subprocess.PIPE
+        command = (str(CLIENTS / "kubectl"), *who, "--cache-dir", str(tmp_path), *argv)
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.STDOUT
+        )
+        output, _ = await process.communicate(stdin.encode())
+        assert process.returncode == 0, output.decode()
+        return output.decode()
+
+    old, new = f"frames.v1.{GROUP}", f"frames.v2.{GROUP}"
+    await kubectl("apply", "-f", "-", stdin=json.dumps(frame("a", "v1", size="3x4", replicas=1)))
+    assert await kubectl("get", new, "a", "-o", "jsonpath={.spec.width}") == "3"
+    await kubectl("apply", "-f", "-", stdin=json.dumps(frame("a", "v1", size="5x4", replicas=1)))
+    await kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(frame("b", "v2", width=7, height=1)))
+    await kubectl("patch", old, "b", "--type=merge", "-p", '{"spec":{"note":"n"}}')
+    await kubectl("scale", f"{old}/a", "--replicas=9")
+    shown = "-o=jsonpath={range .items[*]}{.spec.size} {.spec.replicas} {.spec.note};{end}"
+    assert await kubectl("get", old, shown) == "5x4 9 ;7x1  n;"
+    assert "size" in await kubectl("explain", "frames.spec", f"--api-version={GROUP}/v1")
+    await kubectl("delete", old, "--all", "--timeout=10s")
 
 
 async def test_a_slow_webhook_holds_up_nobody_else(drawn: Cluster, hook: Webhook) -> None:
