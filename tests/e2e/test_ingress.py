@@ -170,3 +170,24 @@ def test_an_ingress_shows_its_address_and_a_certificate_that_only_the_labelled_n
     pem.write_bytes(base64.b64decode(secret["data"]["tls.crt"]))
     curl = ("curl", "-s", "--cacert", str(pem), "--resolve", f"{host}:443:{address}", f"https://{host}/")
     assert cluster.run(*curl).stdout == "page\n"
+
+
+def test_a_load_balancer_on_the_nodes_addresses_leaves_them_their_own_ports(cluster: Cluster) -> None:
+    """It stays pending and says why, while one with another port has its addresses."""
+    ports = {"ssh": 22, "later": 31999, "fine": 8085}
+    spec = {"type": "LoadBalancer", "selector": {"app": "none"}}
+    for name, port in ports.items():
+        cluster.apply({**SERVICE, "metadata": {"name": name}, "spec": {**spec, "ports": [{"port": port}]}})
+
+    def shown() -> dict[str, bool]:
+        return {
+            each["metadata"]["name"]: bool(each["status"]["loadBalancer"]) for each in cluster.get("services")["items"]
+        }
+
+    eventually(lambda: shown() == {name: name == "fine" for name in ports}, 20, "who has addresses")
+    told = {
+        "ssh": "port 22/TCP of the nodes is held by SSH",
+        "later": "port 31999/TCP is in the range of node ports, 30000-32767",
+    }
+    for name, why in told.items():
+        eventually(lambda name=name, why=why: why in cluster.kubectl("describe", "service", name), 20, why)  # type: ignore[misc]
