@@ -27,17 +27,25 @@ def answer_openapi(path: str, params: dict[str, str], if_none_match: str) -> Rep
     """The index or a document, None for a path that is neither."""
     below = path.removeprefix(PREFIX).strip("/")
     if not below:
-        return Reply(200, orjson.dumps(_index()))
+        index = orjson.dumps(_index())
+        tag = f'"{hashlib.sha256(index).hexdigest().upper()}"'
+        return _answer(index, tag, if_none_match)
     where = next((where for where in served() if _path(where) == below), None)
     if where is None:
         return None
-    tag = f'"{_hash(where)}"'
+    current, asked = _hash(where), params.get("hash")
+    if asked and asked != current:
+        return Reply(301, b"", headers=[("Location", f"{path}?hash={current}")])
+    reply = _answer(_document(where), f'"{current}"', if_none_match)
+    if asked:
+        reply.cache_control = "public, immutable"
+        reply.headers = (*reply.headers, ("Expires", "Thu, 31 Dec 2099 23:59:59 GMT"))
+    return reply
+
+
+def _answer(document: bytes, tag: str, if_none_match: str) -> Reply:
     headers = [("ETag", tag), ("Vary", "Accept")]
-    if params.get("hash"):
-        headers.append(("Expires", "Thu, 31 Dec 2099 23:59:59 GMT"))
-    if tag in if_none_match:
-        return Reply(304, b"", headers=headers)
-    return Reply(200, _document(where), headers=headers)
+    return Reply(304, b"", headers=headers) if tag in if_none_match else Reply(200, document, headers=headers)
 
 
 def _path(where: GroupVersion) -> str:

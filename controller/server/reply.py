@@ -88,13 +88,14 @@ class Gzip:
 class Reply:
     """Status, headers and a body that is there already."""
 
-    __slots__ = ("body", "content_type", "headers", "keep_alive", "packed", "status")
+    __slots__ = ("body", "cache_control", "content_type", "headers", "keep_alive", "packed", "status")
 
     def __init__(self, status: int, body: bytes, content_type: str = JSON, headers: Headers = ()) -> None:
         self.status = status
         self.body = body
         self.content_type = content_type
         self.headers = headers
+        self.cache_control = "no-cache, private"
         self.keep_alive = True
         self.packed = b""
 
@@ -115,7 +116,7 @@ class Reply:
         body = self.packed or self.body
         head = (
             f"{_STATUS_LINES[self.status]}Content-Type: {self.content_type}\r\nContent-Length: {len(body)}\r\n"
-            f"Cache-Control: no-cache, private\r\nDate: {http_date()}\r\n"
+            f"Cache-Control: {self.cache_control}\r\nDate: {http_date()}\r\n"
         )
         for name, value in self.headers:
             head += f"{name}: {value}\r\n"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from controller.server.read import Continue
 from tests.integration.server.conftest import Answer, Caller, Cluster
 
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -68,3 +69,74 @@ async def test_an_apply_with_a_key_twice_is_refused_by_those_who_are_strict(clus
     warned = await apply(cluster, "a", body)
     assert (warned.status, warned.json["data"]) == (201, {"k": "2"})
     assert 'duplicate field \\"data.k\\"' in warned.headers["Warning"]
+
+
+async def make_maps(cluster: Cluster, *names: str) -> None:
+    for name in names:
+        made = await cluster.admin.post(MAPS, {"metadata": {"name": name, "labels": {"n": name}}})
+        assert made.status == 201, made.body
+
+
+async def test_an_expired_page_offers_the_rest_as_it_is_now(cluster: Cluster) -> None:
+    await make_maps(cluster, "a", "b", "c")
+    expired = await cluster.admin.get(f"{MAPS}?limit=1&continue={Continue(1, ('default', 'a')).text()}")
+    assert (expired.status, expired.json["reason"]) == (410, "Expired")
+    rest = await cluster.admin.get(f"{MAPS}?limit=5&continue={expired.json['metadata']['continue']}")
+    assert [item["metadata"]["name"] for item in rest.json["items"]] == ["b", "c"]
+
+
+async def test_what_remains_is_counted_only_where_nothing_is_selected(cluster: Cluster) -> None:
+    await make_maps(cluster, "a", "b", "c")
+    plain, selected = [(await cluster.admin.get(f"{MAPS}?limit=1{more}")).json for more in ("", "&labelSelector=n")]
+    assert plain["metadata"]["remainingItemCount"] == 2
+    assert selected["metadata"]["continue"] and "remainingItemCount" not in selected["metadata"]
+
+
+async def test_a_collection_is_deleted_by_the_options_in_its_body(cluster: Cluster) -> None:
+    await make_maps(cluster, "a", "b")
+    tried = await cluster.admin.ask("DELETE", f"{MAPS}?labelSelector=n=a", {"dryRun": ["All"]})
+    assert [item["metadata"]["name"] for item in tried.json["items"]] == ["a"]
+    other = await cluster.admin.ask("DELETE", f"{MAPS}?labelSelector=n=a", {"preconditions": {"uid": "other"}})
+    assert (other.status, other.json["reason"]) == (409, "Conflict")
+    assert (await cluster.admin.get(f"{MAPS}/a")).status == 200
+    gone = await cluster.admin.ask("DELETE", f"{MAPS}?labelSelector=n=a")
+    assert (gone.status, gone.json["kind"]) == (200, "ConfigMapList")
+    left = (await cluster.admin.get(MAPS)).json["items"]
+    assert [item["metadata"]["name"] for item in left] == ["b"]
+
+
+async def test_a_node_that_says_nothing_of_it_is_schedulable(cluster: Cluster) -> None:
+    for name, spec in (("open", {}), ("shut", {"unschedulable": True})):
+        await cluster.admin.post("/api/v1/nodes", {"metadata": {"name": name}, "spec": spec})
+    for value, name in (("false", "open"), ("true", "shut")):
+        listed = (await cluster.admin.get(f"/api/v1/nodes?fieldSelector=spec.unschedulable={value}")).json
+        assert [item["metadata"]["name"] for item in listed["items"]] == [name]
+
+
+@pytest.mark.parametrize("path", ["/apis", "/openapi/v3", "/openapi/v3/apis/apps/v1"])
+async def test_who_has_the_latest_description_is_told_so(cluster: Cluster, path: str) -> None:
+    accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
+    first = await cluster.admin.get(path, Accept=accept)
+    assert int(first.headers["Content-Length"]) > 0 or first.headers.get("Content-Encoding")
+    again = await cluster.admin.get(path, Accept=accept, If_None_Match=first.headers["ETag"])
+    assert (again.status, again.body) == (304, b"")
+
+
+async def test_an_openapi_document_at_its_hash_may_be_kept_for_ever(cluster: Cluster) -> None:
+    index = (await cluster.admin.get("/openapi/v3")).json
+    url = index["paths"]["apis/apps/v1"]["serverRelativeURL"]
+    kept = await cluster.admin.get(url)
+    assert kept.headers["Cache-Control"] == "public, immutable" and "2099" in kept.headers["Expires"]
+    stale = cluster.url + url[:-4] + "none"
+    async with cluster.admin.session.get(stale, headers=cluster.admin.headers, allow_redirects=False) as answer:
+        assert (answer.status, answer.headers["Location"]) == (301, url)
+    loose = await cluster.admin.get(url.partition("?")[0])
+    assert loose.headers["Cache-Control"] == "no-cache, private" and loose.body == kept.body
+
+
+async def test_managed_fields_are_reset_by_an_empty_entry(cluster: Cluster) -> None:
+    await make_maps(cluster, "a")
+    patch = b'{"metadata":{"managedFields":[{}]}}'
+    headers = {"Content-Type": "application/merge-patch+json"}
+    cleared = await cluster.admin.ask("PATCH", f"{MAPS}/a", patch, headers=headers)
+    assert "managedFields" not in cleared.json["metadata"]
