@@ -27,7 +27,7 @@ def json_patch(obj: Object, patch: Any) -> Object:
     """`obj` (which is changed) with the operations applied. Raises BadRequest, Invalid, TooLarge."""
     if not isinstance(patch, list) or not all(isinstance(operation, dict) for operation in patch):
         raise BadRequest(
-            "json: cannot unmarshal the body into Go value of type jsonpatch.Patch: not a list of operations"
+            "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp"
         )
     if len(patch) > _MOST_OPERATIONS:
         raise TooLarge(

@@ -11,7 +11,9 @@ from api.objects import Object
 def merge_patch(obj: Object, patch: Any) -> Object:
     """`obj` (which is changed) with the patch merged in. Raises BadRequest when the patch is no object."""
     if not isinstance(patch, dict):
-        raise BadRequest("json: cannot unmarshal the patch into Go value of type map[string]interface {}")
+        raise BadRequest(
+            "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}"
+        )
     return _merged(obj, patch)
 
 

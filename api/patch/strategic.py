@@ -41,7 +41,7 @@ def strategic_merge(obj: Object, patch: Any, schema: Node | None) -> Object:
     if schema is None or schema.custom is not None:
         raise UnsupportedMediaType(_ACCEPTED)
     if not isinstance(patch, dict):
-        raise BadRequest("json: cannot unmarshal the patch into Go value of type map[string]interface {}")
+        raise BadRequest("json: cannot unmarshal array into Go value of type map[string]interface {}")
     return _merge_map(obj, patch, schema)
 
 

@@ -80,18 +80,15 @@ def settle_namespace(target: Target, obj: Object) -> None:
 
 
 def check_name(target: Target, obj: Object) -> None:
-    """The body of a PUT names the object of the URL. Raises BadRequest."""
-    metadata = obj["metadata"]
-    name, namespace = metadata.get("name") or "", metadata.get("namespace") or ""
+    """The new object is the one of the URL. Raises BadRequest."""
+    settle_namespace(target, obj)
+    name = obj["metadata"].get("name") or ""
     if not name:
         raise BadRequest(
             f"the name of the object ({target.name} based on URL) was undeterminable: name must be provided"
         )
     if name != target.name:
         raise BadRequest(f"the name of the object ({name}) does not match the name on the URL ({target.name})")
-    if target.namespace and namespace and namespace != target.namespace:
-        given = f"the namespace of the object ({namespace})"
-        raise BadRequest(f"{given} does not match the namespace on the request ({target.namespace})")
 
 
 def judge(request: Request, target: Target, obj: Object, old: Object | None) -> None:

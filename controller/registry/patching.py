@@ -22,7 +22,7 @@ from api.schema import check, default, merge_schema
 from controller.admission.types import Request
 from controller.registry.create import Taken, create_taken
 from controller.registry.ground import Ground
-from controller.registry.intake import check_name, settle_namespace, strict_findings, warn
+from controller.registry.intake import check_name, strict_findings, warn
 from controller.registry.ownership import versions_of, writer_of
 from controller.registry.types import Patch, PatchType, Target
 from controller.registry.update import Make, change
@@ -36,8 +36,15 @@ async def patch_object(ground: Ground, request: Request, target: Target, patch: 
     """(record, created). Raises BadRequest, Invalid, Conflict, NotFound, Forbidden, UnsupportedMediaType, ..."""
     if patch.type is PatchType.APPLY:
         return await _apply(ground, request, target, patch.body)
-    change_of = patcher(request, target.kind, patch)
-    record = await change(ground, request, target, change_of)
+    patched = patcher(request, target.kind, patch)
+
+    def wanted(current: Object) -> Object | None:
+        obj = patched(current)
+        if obj is not None:
+            check_name(target, obj)
+        return obj
+
+    record = await change(ground, request, target, wanted)
     assert record is not None
     return record, False
 
@@ -165,7 +172,6 @@ def _applied(request: Request, target: Target, body: bytes) -> Object:
     metadata = applied.setdefault("metadata", {})
     metadata.setdefault("name", target.name)
     check_name(target, applied)
-    settle_namespace(target, applied)
     return applied
 
 

@@ -25,7 +25,7 @@ from controller.registry.create import Taken, create_taken
 from controller.registry.deletion_plan import is_released
 from controller.registry.faults import api_error
 from controller.registry.ground import RACES, Ground, attributes_of, unstored
-from controller.registry.intake import check_name, judge, settle_namespace, take_in
+from controller.registry.intake import check_name, judge, take_in
 from controller.registry.ownership import own_update, settled
 from controller.registry.strategies import prepare_update_of, strategy_of
 from controller.registry.system_fields import carry_over
@@ -68,7 +68,6 @@ async def replace_object(ground: Ground, request: Request, target: Target, obj: 
     """PUT; (record, created). Raises BadRequest, NotFound, Conflict, Invalid, Forbidden, and what the store adds."""
     obj = take_in(request, target.kind, obj)
     check_name(target, obj)
-    settle_namespace(target, obj)
     if await ground.find(target) is None:
         return await _create_instead(ground, request, target, obj), True
     uid = obj["metadata"].get("uid") or ""

@@ -38,7 +38,7 @@ from controller.server.join import answer_join
 from controller.server.metrics import RequestMetrics, answer_metrics, is_mutating
 from controller.server.negotiation import PLAIN, Shape, negotiate
 from controller.server.openapi import answer_openapi
-from controller.server.options import parse_query
+from controller.server.options import flag, parse_query
 from controller.server.reply import (
     GZIP_ABOVE_BYTES,
     Answer,
@@ -60,7 +60,6 @@ REQUEST_SECONDS = 60.0
 INFLIGHT_READING = 4000
 INFLIGHT_MUTATING = 2000
 NOT_FOUND_TEXT = "404 page not found\n"
-_NO = ("", "0", "f", "F", "false", "False", "FALSE")
 _NO_DEADLINE = contextlib.nullcontext()
 _HEALTH = ("/livez", "/readyz", "/healthz")
 _NOTHING_SERVED = Kind("", "", "", "")
@@ -133,9 +132,7 @@ class ApiServer:
         """(verb, parameters, who answers or None)."""
         params = parse_query(query) if query else {}
         verb = verb_of(request.method, target)
-        if verb in ("list", "get") and (target.watch or params.get("watch", "") not in _NO):
-            verb = "watch" if not target.subresource else verb
-        elif "watch" in params and params["watch"] == "" and verb == "list":
+        if verb in ("list", "get") and not target.subresource and (target.watch or flag(params, "watch")):
             verb = "watch"
         return verb, params, routes.find(target, verb)
 

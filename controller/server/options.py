@@ -18,9 +18,6 @@ from api.selectors import FieldSelector, LabelSelector, parse_field_selector, pa
 META = "meta.k8s.io"
 FIELD_MANAGER_MAX = 128
 _COMMON_FIELDS = ("metadata.name", "metadata.namespace")
-_TRUE = ("1", "t", "T", "true", "TRUE", "True")
-_FALSE = ("0", "f", "F", "false", "FALSE", "False", "")
-
 _WHOLE = re.compile(r"[+-]?[0-9]{1,40}")
 
 Params = Mapping[str, str]
@@ -35,27 +32,20 @@ def parse_query(query: str) -> dict[str, str]:
 
 
 def flag(params: Params, name: str) -> bool:
-    """A boolean parameter; what strconv.ParseBool refuses is refused."""
-    text = params.get(name)
-    if text is None:
-        return False
-    if text in _TRUE or (text == "" and name == "watch"):
-        return True
-    if text in _FALSE:
-        return False
-    raise BadRequest(f'{name}: strconv.ParseBool: parsing "{text}": invalid syntax')
+    """A boolean parameter: whatever is given is true, except 0 and false (k8s.io/apimachinery/pkg/runtime)."""
+    return params.get(name, "0").lower() not in ("0", "false")
 
 
 def whole(params: Params, name: str) -> int | None:
-    """A whole number of 64 bits, as strconv.ParseInt reads it; None when the parameter is missing or empty."""
+    """A whole number of 64 bits, as strconv.ParseInt reads it; None when the parameter is missing."""
     text = params.get(name)
-    if not text:
+    if text is None:
         return None
     if not _WHOLE.fullmatch(text):
-        raise BadRequest(f'{name}: strconv.ParseInt: parsing "{text}": invalid syntax')
+        raise BadRequest(f'strconv.ParseInt: parsing "{text}": invalid syntax')
     number = int(text)
     if not -(1 << 63) <= number < 1 << 63:
-        raise BadRequest(f'{name}: strconv.ParseInt: parsing "{text}": value out of range')
+        raise BadRequest(f'strconv.ParseInt: parsing "{text}": value out of range')
     return number
 
 
