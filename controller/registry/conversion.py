@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -131,6 +131,11 @@ class Converter:
         places = [f"converted object at index {index}" for index in range(len(objs))] if len(objs) > 1 else ["object"]
         pairs = zip(objs, returned, strict=True)
         return [_checked(subject, where, wanted, pair) for where, pair in zip(places, pairs, strict=True)]
+
+
+def in_version(kind: Kind, api_version: str) -> Kind:
+    """A custom kind in another of its versions, as its definition was when `kind` was made."""
+    return replace(kind, version=api_version.rpartition("/")[2], custom=_family(kind).types[api_version])
 
 
 def _family(kind: Kind) -> Family:

@@ -9,7 +9,7 @@ by trying (`settled`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TypeVar
 
@@ -22,7 +22,7 @@ from api.schema import merge_schema
 from api.schema.custom.type import Family, custom_of
 from api.schema.nodes import Node
 from controller.admission.types import Request
-from controller.registry.conversion import Converter
+from controller.registry.conversion import Converter, in_version
 from controller.registry.system_fields import timestamp
 from controller.registry.types import Target
 
@@ -86,18 +86,12 @@ class FieldVersions:
         return found
 
     def schema(self, api_version: str) -> Node | None:
-        return merge_schema(self._row(api_version))
+        return merge_schema(in_version(self.kind, api_version))
 
     async def learn(self, converter: Converter, missing: Unconverted) -> None:
         """Converts what was missing. Raises ApiError."""
-        row = self._row(missing.api_version)
-        self.known[_identity(missing.obj), missing.api_version] = (await converter.convert(row, [clone(missing.obj)]))[
-            0
-        ]
-
-    def _row(self, api_version: str) -> Kind:
-        version = api_version.rpartition("/")[2]
-        return replace(self.kind, version=version, custom=self.family.types[api_version])
+        (found,) = await converter.convert(in_version(self.kind, missing.api_version), [clone(missing.obj)])
+        self.known[_identity(missing.obj), missing.api_version] = found
 
 
 def _identity(obj: Object) -> bytes:

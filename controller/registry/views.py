@@ -18,7 +18,7 @@ from api.objects import Object, clone
 from api.schema import default
 from api.schema.custom.type import custom_of
 from controller.registry import autoscaler_views, event_views
-from controller.registry.conversion import Converter
+from controller.registry.conversion import Converter, in_version
 from controller.store import Query
 from controller.store.selectable import fields_shown, labels_of
 from controller.store.types import Record
@@ -79,9 +79,10 @@ def outward_object(kind: Kind, obj: Object) -> Object:
 
 async def stored_object(converter: Converter, kind: Kind, obj: Object) -> Object:
     """A judged object as it goes into the store. Raises ApiError."""
-    if kind.custom is None or not kind.is_view:
+    schema = custom_of(kind)
+    if schema is None or not kind.is_view:
         return obj
-    return (await converter.convert(stored_kind(kind), [obj]))[0]
+    return (await converter.convert(in_version(kind, schema.family.storage), [obj]))[0]
 
 
 async def judged_object(converter: Converter, kind: Kind, record: Record) -> Object:

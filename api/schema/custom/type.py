@@ -42,6 +42,8 @@ class Family:
     """The definition's."""
     types: dict[str, CustomType] = field(default_factory=dict)
     """By apiVersion, also of versions that are not served: objects may still be stored in them."""
+    storage: str = ""
+    """The apiVersion in which objects are written."""
     webhook: Mapping[str, Any] | None = None
     """`spec.conversion.webhook`; None: conversion by name only."""
 
@@ -121,7 +123,8 @@ def family_of(definition: Object, stamp: str = "") -> Family:
     spec = definition["spec"]
     conversion = spec.get("conversion") or {}
     webhook = conversion.get("webhook") if conversion.get("strategy") == "Webhook" else None
-    family = Family(definition["metadata"]["name"], webhook=webhook)
+    storage = next((version["name"] for version in spec["versions"] if version["storage"]), "")
+    family = Family(definition["metadata"]["name"], storage=f"{spec['group']}/{storage}", webhook=webhook)
     for version in spec["versions"]:
         family.types[f"{spec['group']}/{version['name']}"] = CustomType.of(version, stamp, family)
     return family
