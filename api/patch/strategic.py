@@ -57,7 +57,7 @@ def _merge_map(original: Object, patch: Object, schema: Node) -> Object:
     elif directive is not None:
         raise BadRequest(f"unknown patch type: {directive} in map: {_shown(patch)}")
     _retain_keys(original, patch)
-    for key in [key for key in patch if key.startswith("$")]:
+    for key in sorted(key for key in patch if key.startswith("$")):  # deletions before the order
         value = patch.pop(key)
         if key.startswith(_ORDER):
             _merge_ordered(original, patch, key.removeprefix(_ORDER), value, schema)
@@ -114,9 +114,6 @@ def _merge_ordered(original: Object, patch: Object, key: str, order: Any, schema
     current, change = original.get(key), patch.pop(key, None)
     if any(value is not None and not isinstance(value, list) for value in (current, change)):
         raise BadRequest(_BAD_ORDER)
-    if f"{_DELETE_FROM}{key}" in patch:
-        _delete_from(original, key, patch.pop(f"{_DELETE_FROM}{key}"))
-        current = original.get(key)
     if current is None and change is None:
         return
     if change:

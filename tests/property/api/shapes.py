@@ -154,3 +154,25 @@ def built_in_schema(group: str, kind: str) -> Schema:
 
 built_ins = st.sampled_from(BUILT_IN).map(lambda row: (built_in_schema(*row), built_in(*row)))
 customs = roots.map(lambda schema: (schema, node_of(schema)))
+
+
+# ---- for strategic merge ----
+
+
+@st.composite
+def mergeable(draw: st.DrawFn, node: Node | None, depth: int = 6) -> Any:
+    """A value of a built-in type whose merged lists name each element once, by the merge key."""
+    if node is None or depth <= 0 or node.type not in ("object", "map", "array"):
+        return draw(scalars)
+    if node.type != "array":
+        names = sorted(fields_of(node.struct)) if node.struct else list(NAMES)
+        nested = [name for name in names if (below := node.field(name)) and below.type in ("object", "map", "array")]
+        chosen = draw(st.lists(st.sampled_from(nested or names) | st.sampled_from(names), max_size=3, unique=True))
+        return {name: draw(mergeable(node.field(name), depth - 1)) for name in chosen}
+    if node.element is None or node.element.type not in ("object", "map", "array"):
+        return draw(st.lists(scalars, max_size=3, unique="merge" in node.patch_strategy))
+    items = draw(st.lists(mergeable(node.element, depth - 1), max_size=3))
+    if not node.patch_merge_key:
+        return items
+    keys = draw(st.permutations(["1", "2", "3"]))
+    return [{**item, node.patch_merge_key: key} for item, key in zip(items, keys, strict=False)]

@@ -78,6 +78,15 @@ def test_delete_from_primitive_list() -> None:
     assert strategic_merge(obj, patch, POD)["metadata"]["finalizers"] == ["c/d"]
 
 
+@pytest.mark.parametrize("first", ["$setElementOrder", "$deleteFromPrimitiveList"])
+def test_an_element_is_taken_out_of_a_primitive_list_that_is_ordered_too(first: str) -> None:
+    directives = {"$setElementOrder/finalizers": ["e/f", "a/b"], "$deleteFromPrimitiveList/finalizers": ["c/d"]}
+    ordered = dict(sorted(directives.items(), key=lambda directive: not directive[0].startswith(first)))
+    obj = {"metadata": {"finalizers": ["a/b", "c/d", "e/f"]}}
+    merged = strategic_merge(obj, {"metadata": {**ordered, "finalizers": ["e/f"]}}, POD)
+    assert merged == {"metadata": {"finalizers": ["e/f", "a/b"]}}
+
+
 def test_primitive_lists_with_merge_strategy_are_united() -> None:
     merged = strategic_merge({"metadata": {"finalizers": ["a/b"]}}, {"metadata": {"finalizers": ["c/d"]}}, POD)
     assert merged["metadata"]["finalizers"] == ["c/d", "a/b"]  # new ones first, as Kubernetes orders them
