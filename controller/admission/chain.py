@@ -19,7 +19,13 @@ from controller.admission.limit_ranges import CLAIMS, admit_within_limits
 from controller.admission.namespaces import admit_into_namespace, admit_namespace_deletion
 from controller.admission.node_restriction import restrict_node
 from controller.admission.pod_security import admit_secure
-from controller.admission.pods import add_default_tolerations, set_priority, taint_new_node
+from controller.admission.pods import (
+    CLASSES,
+    add_default_tolerations,
+    refuse_second_default,
+    set_priority,
+    taint_new_node,
+)
 from controller.admission.service_accounts import admit_service_account
 from controller.admission.storage import protect
 from controller.store.types import Guard
@@ -57,6 +63,8 @@ class Chain:
         """The last word on a valid object. Raises Forbidden, and what policies and webhooks want raised."""
         if attributes.obj is not None and not attributes.subresource:
             admit_secure(attributes, self.reader)
+            if attributes.kind.resource == CLASSES:
+                refuse_second_default(attributes, self.reader)
         if self.reader.count(BINDINGS):
             await self._policies.judge(attributes)
         if self._hooks is not None and self.reader.count(VALIDATING):

@@ -7,9 +7,11 @@ https://kubernetes.io/docs/concepts/security/pod-security-admission/
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from api.errors import FieldError, invalid, invalid_object
 from api.objects import Object, labels_of
 from controller.admission.attributes import Attributes, Operation, Reader
 from controller.admission.namespaces import namespace_key
@@ -23,18 +25,40 @@ _TEMPLATED = frozenset(
         *(("batch", "jobs"), ("batch", "cronjobs"), ("", "replicationcontrollers"), ("", "podtemplates")),
     )
 )
+_MODES = ("enforce", "audit", "warn")
+_VERSION = re.compile(r"latest|v1\.(0|[1-9][0-9]*)")
 _MOST_TOLD = 10
 
 
 def admit_secure(attributes: Attributes, reader: Reader) -> None:
-    """Judges pods, templates and namespaces. Raises Forbidden for a pod below its namespace's enforced level."""
+    """Judges pods, templates and namespaces. Raises Forbidden for a pod below the enforced level, Invalid for
+    a namespace whose labels name no level or version."""
     if attributes.kind.resource == ("", "namespaces"):
+        _refuse_new_nonsense(attributes)
         if attributes.operation is Operation.UPDATE:
             _warn_of_present_pods(attributes, reader)
     elif attributes.is_pod or attributes.kind.resource in _TEMPLATED:
         record = reader.get(namespace_key(attributes.namespace))
         if record is not None and any(name.startswith(PREFIX) for name in record.labels):
             _admit(attributes, record.labels)
+
+
+def _refuse_new_nonsense(attributes: Attributes) -> None:
+    assert attributes.obj is not None
+    errors = _label_errors(labels_of(attributes.obj))
+    if errors and errors != _label_errors(labels_of(attributes.old or {})):
+        raise invalid_object("", "Namespace", attributes.name, errors)
+
+
+def _label_errors(labels: Mapping[str, str]) -> list[FieldError]:
+    errors = []
+    for mode in _MODES:
+        level, version = f"{PREFIX}{mode}", f"{PREFIX}{mode}-version"
+        if labels.get(level, LEVELS[0]) not in LEVELS:
+            errors.append(invalid(f"metadata.labels[{level}]", labels[level], f"must be one of {', '.join(LEVELS)}"))
+        if not _VERSION.fullmatch(labels.get(version, "latest")):
+            errors.append(invalid(f"metadata.labels[{version}]", labels[version], 'must be "latest" or "v1.x"'))
+    return errors
 
 
 def _admit(attributes: Attributes, labels: Mapping[str, str]) -> None:

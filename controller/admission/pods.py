@@ -16,7 +16,7 @@ from controller.store.types import Key
 NOT_READY = "node.kubernetes.io/not-ready"
 UNREACHABLE = "node.kubernetes.io/unreachable"
 TOLERATION_SECONDS = 300
-_CLASSES = ("scheduling.k8s.io", "priorityclasses")
+CLASSES = ("scheduling.k8s.io", "priorityclasses")
 _GLOBAL = b'"globalDefault":true'
 SYSTEM_PRIORITIES = {"system-node-critical": 2_000_001_000, "system-cluster-critical": 2_000_000_000}
 """The two classes every cluster has (https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/)."""
@@ -73,15 +73,27 @@ def _priority(attributes: Attributes, reader: Reader, name: str) -> tuple[int, s
 
 def _default_priority(attributes: Attributes, reader: Reader) -> tuple[int, str]:
     """The class with globalDefault; of several the one with the smallest value. None: priority 0."""
-    if not reader.count(_CLASSES):
-        return 0, "PreemptLowerPriority"
-    found = [record.parse() for record in reader.list(_CLASSES).records if _GLOBAL in record.raw]
-    chosen = min((each for each in found if each.get("globalDefault")), key=lambda each: each["value"], default=None)
+    chosen = _default_class(reader)
     if chosen is None:
         return 0, "PreemptLowerPriority"
     assert attributes.obj is not None
     attributes.obj["spec"]["priorityClassName"] = chosen["metadata"]["name"]
     return chosen["value"], chosen.get("preemptionPolicy", "PreemptLowerPriority")
+
+
+def _default_class(reader: Reader) -> Object | None:
+    if not reader.count(CLASSES):
+        return None
+    found = [record.parse() for record in reader.list(CLASSES).records if _GLOBAL in record.raw]
+    return min((each for each in found if each.get("globalDefault")), key=lambda each: each["value"], default=None)
+
+
+def refuse_second_default(attributes: Attributes, reader: Reader) -> None:
+    """Raises Forbidden for a PriorityClass that would be a second default."""
+    present = _default_class(reader) if (attributes.obj or {}).get("globalDefault") else None
+    if present is not None and present["metadata"]["name"] != attributes.name:
+        told = f"PriorityClass {present['metadata']['name']} is already marked as default. Only one default can exist"
+        raise attributes.forbidden(told)
 
 
 def taint_new_node(node: Object) -> None:

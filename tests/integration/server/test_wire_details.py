@@ -140,3 +140,32 @@ async def test_managed_fields_are_reset_by_an_empty_entry(cluster: Cluster) -> N
     headers = {"Content-Type": "application/merge-patch+json"}
     cleared = await cluster.admin.ask("PATCH", f"{MAPS}/a", patch, headers=headers)
     assert "managedFields" not in cleared.json["metadata"]
+
+
+async def test_a_namespace_names_a_security_level_that_is_one(cluster: Cluster) -> None:
+    prefix = "pod-security.kubernetes.io/"
+    labels = {f"{prefix}enforce": "foo", f"{prefix}warn-version": "v2"}
+    refused = await cluster.admin.post("/api/v1/namespaces", {"metadata": {"name": "n", "labels": labels}})
+    assert refused.status == 422
+    assert (
+        f'metadata.labels[{prefix}enforce]: Invalid value: "foo": must be one of privileged, baseline, restricted'
+        in (refused.message)
+    )
+    assert f'metadata.labels[{prefix}warn-version]: Invalid value: "v2": must be "latest" or "v1.x"' in refused.message
+    fine = {f"{prefix}enforce": "baseline", f"{prefix}enforce-version": "v1.30", f"{prefix}audit": "restricted"}
+    made = await cluster.admin.post("/api/v1/namespaces", {"metadata": {"name": "n", "labels": fine}})
+    assert made.status == 201
+
+
+async def test_one_priority_class_is_the_default(cluster: Cluster) -> None:
+    path = "/apis/scheduling.k8s.io/v1/priorityclasses"
+    first = await cluster.admin.post(path, {"metadata": {"name": "first"}, "value": 1, "globalDefault": True})
+    assert first.status == 201
+    second = {"metadata": {"name": "second"}, "value": 2, "globalDefault": True}
+    refused = await cluster.admin.post(path, second)
+    assert (refused.status, refused.message) == (
+        403,
+        'priorityclasses.scheduling.k8s.io "second" is forbidden: '
+        "PriorityClass first is already marked as default. Only one default can exist",
+    )
+    assert (await cluster.admin.ask("PUT", f"{path}/first", first.json)).status == 200
