@@ -17,6 +17,7 @@ import yaml
 
 _BUDGET = 100_000
 _DEEPEST = 180
+_MOST_DIRECTIVES = 100
 _TAG = "tag:yaml.org,2002:"
 _TRUE = frozenset({"true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON", "y", "Y"})
 
@@ -64,6 +65,7 @@ for _name, _pattern, _starts in _WORDS:
 
 def read_documents(text: str, *, with_lines: bool = False) -> Iterator[Document]:
     """Every document of a text that holds anything. Raises YamlFault."""
+    _check_depth(text)
     try:
         loader = _Loader(text)
     except yaml.YAMLError as fault:
@@ -74,6 +76,30 @@ def read_documents(text: str, *, with_lines: bool = False) -> Iterator[Document]
             yield reader.document(node)
     finally:
         loader.dispose()
+
+
+def _check_depth(text: str) -> None:
+    """Before nodes are composed: PyYAML does that recursively, in C, and a deep text would overflow the stack.
+
+    libyaml compares every directive with all others.
+    """
+    if text.count("\n%") > _MOST_DIRECTIVES:
+        raise YamlFault("too many directives")
+    depth = 0
+    try:
+        for event in yaml.parse(text, Loader=_Loader):
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth > _DEEPEST + 1:
+                    raise YamlFault("exceeded max depth", _line_of(event))
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+    except yaml.YAMLError as fault:
+        raise _translated(fault) from fault
+
+
+def _line_of(event: yaml.Event) -> int:
+    return int(event.start_mark.line) + 1 if event.start_mark is not None else 0
 
 
 def _next_node(loader: _Loader) -> yaml.Node | None:

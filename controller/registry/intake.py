@@ -6,8 +6,10 @@ request's fieldValidation says (https://kubernetes.io/docs/reference/using-api/a
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
+from api.codec import Decoded, decode_body
 from api.errors import BadRequest, FieldError, invalid_object
 from api.kinds import Kind
 from api.objects import Object
@@ -16,6 +18,15 @@ from controller.admission.types import Request
 from controller.registry.types import Target
 from controller.registry.validation import validate
 from controller.registry.validation.advice import advice
+
+ASIDE_BYTES = 32 * 1024
+
+
+async def decode(body: bytes, content_type: str, kind: Kind | None) -> Decoded:
+    """`decode_body`, for large bodies beside the event loop: a megabyte of YAML or protobuf may take seconds."""
+    if len(body) <= ASIDE_BYTES or "json" in content_type:
+        return decode_body(body, content_type, kind)
+    return await asyncio.to_thread(decode_body, body, content_type, kind)
 
 
 def take_in(request: Request, kind: Kind, obj: Object) -> Object:

@@ -12,7 +12,6 @@ from typing import Any
 
 import orjson
 
-from api.codec import decode_body
 from api.codec.json_text import Unparsable, parse_json
 from api.errors import BadRequest, Conflict, Invalid, invalid, invalid_object, not_found, required
 from api.kinds import Kind
@@ -22,7 +21,7 @@ from api.schema import check, default, merge_schema
 from controller.admission.types import Request
 from controller.registry.create import Taken, create_taken
 from controller.registry.ground import Ground
-from controller.registry.intake import check_name, strict_findings, warn
+from controller.registry.intake import check_name, decode, strict_findings, warn
 from controller.registry.ownership import versions_of, writer_of
 from controller.registry.types import Patch, PatchType, Target
 from controller.registry.update import Make, change
@@ -134,7 +133,7 @@ async def _apply(ground: Ground, request: Request, target: Target, body: bytes) 
     if not request.field_manager:
         error = required("fieldManager", "is required for apply patch")
         raise invalid_object("meta.k8s.io", "PatchOptions", "", [error])
-    applied = _applied(request, target, body)
+    applied = await _applied(request, target, body)
     record = await ground.find(target)
     if record is None:
         return await _apply_new(ground, request, target, applied), True
@@ -152,14 +151,14 @@ async def _apply(ground: Ground, request: Request, target: Target, body: bytes) 
     return changed, False
 
 
-def _applied(request: Request, target: Target, body: bytes) -> Object:
+async def _applied(request: Request, target: Target, body: bytes) -> Object:
     """The applied configuration: checked like a PUT's body, but never defaulted; what it leaves out it does not own."""
-    decoded = decode_body(body, _YAML, None)
+    decoded = await decode(body, _YAML, None)
     given = decoded.obj.get("apiVersion") or ""
     if given != target.kind.api_version:
         expected = f"Specified patch version: {given}, expected: {target.kind.api_version}"
         raise BadRequest(f"Incorrect version specified in apply patch. {expected}")
-    decoded = decode_body(body, _YAML, target.kind)
+    decoded = await decode(body, _YAML, target.kind)
     checked = check(target.kind, decoded.obj, prune=True)
     if faults := checked.type_errors[:1] or [f".{path}: field not declared in schema" for path in checked.unknown]:
         told = faults[0] if len(faults) == 1 else "\n  ".join(["errors:", *faults])

@@ -193,8 +193,9 @@ class ApiServer:
 
     async def _run_in_turn(self, call: Call, handler: Handler, level: Level) -> Answer:
         width = width_of(self.services.store.count(call.kind.resource)) if call.verb == "list" else 1
-        await level.enter(flow_of(call.user), width)
-        with leaving(level, width):
+        flow = flow_of(call.user)
+        await level.enter(flow, width)
+        with leaving(level, flow, width):
             return await self._run_short(call, handler)
 
     async def _run_short(self, call: Call, handler: Handler) -> Answer:

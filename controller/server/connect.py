@@ -19,7 +19,7 @@ from api.errors import BadRequest, ServiceUnavailable, error_from_status
 from api.objects import Object
 from controller.server.agents import Backend
 from controller.server.authorization import Attributes
-from controller.server.call import Call, Services, existing, read_body
+from controller.server.call import Call, Services, existing, read_as_sent
 from controller.server.channels import CHANNELS, PORT_FORWARD, run_channels, run_port_forward, streams_of
 from controller.server.proxy import HOP_BY_HOP, proxy_into_cluster
 from controller.server.reply import Answer, Reply
@@ -180,7 +180,7 @@ async def _relay(services: Services, call: Call, backend: Backend, path: str, *,
     request = call.request
     headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
     headers = {name: value for name, value in headers.items() if not name.lower().startswith("impersonate-")}
-    body = await read_body(request)
+    body = await read_as_sent(request)
     url = URL(backend.url + path, encoded=True)
     tls: Any = backend.tls if backend.tls is not None else False
     try:

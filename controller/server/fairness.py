@@ -2,7 +2,8 @@
 
 Called by app.py for every request that ends by itself. While seats are free nobody waits. When a level's seats are
 taken, requests queue by flow (the user; for service accounts their namespace) and the flows are served round robin, so
-one client in a tight loop delays itself and nobody else. A long line is refused with 429. Exempt are system:masters,
+one client in a tight loop delays itself and nobody else; nor does one whose requests never end (a body that drips in, a
+slow webhook), for some seats are always for others. A long line is refused with 429. Exempt are system:masters,
 health checks and whatever stays open (watches, logs, agents' sessions). The idea is Kubernetes' API Priority and
 Fairness with fixed levels: https://kubernetes.io/docs/concepts/cluster-administration/flow-control/
 """
@@ -22,6 +23,8 @@ WAIT_SECONDS = 15.0
 """A quarter of a request's time, as in Kubernetes: who waited that long is refused."""
 LINE_LIMIT = 200
 WIDEST = 10
+SHARE = 0.75
+"""The part of a level's seats that one flow may take."""
 OBJECTS_A_SEAT = 500
 _SERVICE_ACCOUNT = "system:serviceaccount:"
 _REFUSED = "too many requests, please try again later"
@@ -49,11 +52,13 @@ class Level:
     waiting: int = 0
     refused: int = 0
     _lines: dict[str, deque[tuple[asyncio.Future[None], int]]] = field(default_factory=dict)
+    _held: dict[str, int] = field(default_factory=dict)
+    """Seats by flow."""
 
     async def enter(self, flow: str, width: int) -> None:
         """Returns when the request may run; `leave` gives its seats back. Raises TooManyRequests."""
-        if not self.waiting and self.taken + width <= self.seats:
-            self.taken += width
+        if not self._lines and self._has_room(width) and self._may_take(flow, width):
+            self._take(flow, width)
             return
         line = self._lines.setdefault(flow, deque())
         if len(line) >= LINE_LIMIT:
@@ -61,39 +66,60 @@ class Level:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         line.append((turn, width))
         self.waiting += 1
+        self._seat()
         try:
             async with asyncio.timeout(WAIT_SECONDS):
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():
-                self.leave(width)  # its turn had come; the seats go on to the next
+                self.leave(flow, width)  # its turn had come; the seats go on to the next
             if isinstance(error, TimeoutError):
                 self._refuse()
             raise
 
-    def leave(self, width: int) -> None:
+    def leave(self, flow: str, width: int) -> None:
         """The seats are free again: the next of the next line."""
         self.taken -= width
-        while self._lines and self._seat_next():
-            pass
+        self._held[flow] -= width
+        if not self._held[flow]:
+            del self._held[flow]
+        self._seat()
 
-    def _seat_next(self) -> bool:
-        """Seats the first of the first line and moves that line to the end; False when it has to wait."""
-        flow = next(iter(self._lines))
-        line = self._lines[flow]
-        turn, width = line[0]
-        gone = turn.done()
-        if not gone and self.taken and self.taken + width > self.seats:
-            return False
+    def _seat(self) -> None:
+        """Seats whoever can be, line by line and one of each at a time; lines that have their share are passed by."""
+        seated = True
+        while seated:
+            seated = False
+            for flow in [*self._lines]:
+                turn, width = self._lines[flow][0]
+                if not turn.done():
+                    if not self._may_take(flow, width):
+                        continue
+                    if not self._has_room(width):
+                        return
+                    self._take(flow, width)
+                    turn.set_result(None)
+                seated = True
+                self._move_on(flow)
+
+    def _move_on(self, flow: str) -> None:
+        """The first of a line is gone, and the line goes to the end of the lines."""
+        line = self._lines.pop(flow)
         line.popleft()
         self.waiting -= 1
-        del self._lines[flow]
         if line:
             self._lines[flow] = line
-        if not gone:
-            self.taken += width
-            turn.set_result(None)
-        return True
+
+    def _has_room(self, width: int) -> bool:
+        return not self.taken or self.taken + width <= self.seats
+
+    def _may_take(self, flow: str, width: int) -> bool:
+        held = self._held.get(flow, 0)
+        return not held or held + width <= self.seats * SHARE
+
+    def _take(self, flow: str, width: int) -> None:
+        self.taken += width
+        self._held[flow] = self._held.get(flow, 0) + width
 
     def _refuse(self) -> None:
         self.refused += 1
@@ -122,9 +148,9 @@ class Fairness:
 
 
 @contextmanager
-def leaving(level: Level, width: int) -> Iterator[None]:
+def leaving(level: Level, flow: str, width: int) -> Iterator[None]:
     """Gives the seats back when the block ends."""
     try:
         yield
     finally:
-        level.leave(width)
+        level.leave(flow, width)

@@ -11,14 +11,14 @@ import logging
 import ssl
 from dataclasses import dataclass
 
-from aiohttp import web
-
 from controller.pki.files import Pki
 from controller.server.app import ApiServer
+from controller.server.doorkeeper import Doorkeeper
 from controller.server.handshake import accepting
 
 BACKLOG = 1024
-KEEPALIVE_SECONDS = 3630.0
+KEEPALIVE_SECONDS = 90.0
+"""As Kubernetes: whoever connects and asks once does not hold a descriptor for ever."""
 MAX_HEADER_BYTES = 64 * 1024
 """Bound service-account tokens and long selectors fit."""
 
@@ -58,7 +58,7 @@ class Listener:
         self._address = address
         self._grace_seconds = grace_seconds
         self._server: asyncio.Server | None = None
-        self._http: web.Server | None = None
+        self._http: Doorkeeper | None = None
 
     @property
     def port(self) -> int:
@@ -67,13 +67,13 @@ class Listener:
         return int(self._server.sockets[0].getsockname()[1])
 
     async def __aenter__(self) -> Listener:
-        self._http = web.Server(
+        self._http = Doorkeeper(
             self._app.handle,
             access_log=None,
             logger=_protocol_log,
             keepalive_timeout=KEEPALIVE_SECONDS,
             handler_cancellation=True,
-            auto_decompress=True,
+            auto_decompress=False,
             max_line_size=MAX_HEADER_BYTES,
             max_field_size=MAX_HEADER_BYTES,
         )

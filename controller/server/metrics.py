@@ -16,6 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from api.kinds import Kind
 from controller.server.cluster_metrics import ClusterMetrics, snapshot
 from controller.server.fairness import Level
 from controller.server.reply import Reply
@@ -82,8 +83,12 @@ class RequestMetrics(Collector):
         self.running[mutating] -= 1
 
     def observe(self, verb: str, target: Target | None, code: int, seconds: float) -> None:
-        """Counts a finished request; `target` None for paths that are no resource. Negative seconds: long-running."""
-        if target is None or target.kind is None:
+        """Counts a finished request; `target` None for paths that are no resource. Negative seconds: long-running.
+
+        What nobody serves counts as no resource, too: else whoever asks for it would fill the memory with series.
+        """
+        if target is None or target.kind is None or not _is_served(target, target.kind):
+            target = None
             key: tuple[Any, ...] = (verb, None, "", False, code)
         else:
             key = (verb, target.kind.plural, target.subresource, bool(target.namespace), code, target.group)
@@ -163,6 +168,10 @@ class RequestMetrics(Collector):
             waiting.add_metric((level.name,), level.waiting)
             refused.add_metric((level.name,), level.refused)
         yield from (taken, waiting, refused)
+
+
+def _is_served(target: Target, kind: Kind) -> bool:
+    return not target.subresource or any(each.name == target.subresource for each in kind.subresources)
 
 
 def _labels_of(verb: str, target: Target | None) -> Labels:

@@ -132,9 +132,7 @@ class Dialed(aiohttp.BaseConnector):
 async def _relay(request: web.BaseRequest, side: Side, spot: Spot, target: str) -> Answer:
     headers = _passed_on(request, spot)
     data = request.content if request.can_read_body else None
-    if "Content-Encoding" in request.headers:  # aiohttp has unpacked the body
-        headers = [(name, value) for name, value in headers if name.lower() != "content-encoding"]
-    elif data is not None and "Content-Length" in request.headers:
+    if data is not None and "Content-Length" in request.headers:
         headers.append(("Content-Length", request.headers["Content-Length"]))
     url = URL(f"http://{spot.host}{target}", encoded=True)
     jar = aiohttp.DummyCookieJar()

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from api.codec import decode_body
 from api.errors import BadRequest, UnsupportedMediaType
 from api.kinds import Kind, by_gvk
 from api.objects import Object
 from api.schema import check
 from controller.registry import DeleteOptions, Deletion, Patch, PatchType, Request
-from controller.registry.intake import take_in, undecodable
+from controller.registry.intake import decode, take_in, undecodable
 from controller.server import shapes
 from controller.server.call import Call, Services, read_body
 from controller.server.options import delete_errors, flag, list_options, whole, write_options
@@ -47,7 +46,7 @@ async def decoded(call: Call, kind: Kind, request: Request | None = None) -> Obj
     """The body as an object of `kind`; duplicate keys are noted in `request`."""
     body = await read_body(call.request)
     content_type = call.request.headers.get("Content-Type", "")
-    result = decode_body(body, content_type, kind)
+    result = await decode(body, content_type, kind)
     if request is not None and result.duplicates:
         request.duplicates = tuple(result.duplicates)
     return result.obj
@@ -119,7 +118,7 @@ async def _delete_options(call: Call) -> tuple[Request, DeleteOptions]:
     body = await read_body(call.request)
     wire: Object = {}
     if body:
-        wire = decode_body(body, call.request.headers.get("Content-Type", ""), None).obj
+        wire = (await decode(body, call.request.headers.get("Content-Type", ""), None)).obj
         if wire.get("kind") not in (None, "", "DeleteOptions"):
             raise BadRequest(f"decoded object cannot be converted to DeleteOptions: {wire.get('kind')}")
         if problems := check(DELETE_OPTIONS, wire).type_errors:

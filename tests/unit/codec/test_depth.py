@@ -61,3 +61,20 @@ def test_copies_do_not_fill_the_memory() -> None:
 def test_a_whole_number_that_json_has_not_is_a_bad_request() -> None:
     with pytest.raises(BadRequest, match="cannot read"):
         decode_body(b"a: " + b"9" * 400, "application/yaml", None)
+
+
+@pytest.mark.parametrize("opener", [b"[", b"{", b"- ", b"? ", b"{a: [", b"- - ? "])
+def test_a_text_that_only_opens_does_not_reach_the_recursive_composer(opener: bytes) -> None:
+    began = time.process_time()
+    with pytest.raises(BadRequest, match="exceeded max depth"):
+        decode_body(opener * 500_000, "application/yaml", None)
+    assert time.process_time() - began < 1
+
+
+def test_directives_are_few() -> None:
+    began = time.process_time()
+    with pytest.raises(BadRequest, match="too many directives"):
+        decode_body(
+            b"".join(b"%%TAG !%d! tag:x,2000:\n" % n for n in range(50_000)) + b"---\na", "application/yaml", None
+        )
+    assert time.process_time() - began < 1

@@ -26,8 +26,24 @@ async def entering(level: Level, flow: str, order: list[str], width: int = 1) ->
 async def test_a_free_seat_is_taken_at_once() -> None:
     level = Level("x", seats=2)
     await level.enter("a", 1)
-    await level.enter("a", 1)
+    await level.enter("b", 1)
     assert (level.taken, level.waiting) == (2, 0)
+
+
+async def test_some_seats_are_always_for_others() -> None:
+    level, order = Level("x", seats=4), list[str]()
+    tasks = [asyncio.create_task(entering(level, "endless", order)) for _ in range(6)]
+    await started()
+    assert (len(order), level.waiting) == (3, 3)
+    await level.enter("other", 1)
+    assert level.taken == 4
+    level.leave("other", 1)
+    await started()
+    assert len(order) == 3, "the free seat is not for who has his share"
+    for _ in range(3):
+        level.leave("endless", 1)
+    await asyncio.gather(*tasks)
+    assert (level.taken, level.waiting) == (3, 0)
 
 
 async def test_lines_take_turns_however_long_they_are() -> None:
@@ -37,8 +53,8 @@ async def test_lines_take_turns_however_long_they_are() -> None:
     await started()
     tasks.append(asyncio.create_task(entering(level, "modest", order)))
     await started()
-    for _ in range(6):
-        level.leave(1)
+    for place in range(6):
+        level.leave(["greedy", *order][place], 1)
         await started()
     assert order == ["greedy", "modest", "greedy", "greedy", "greedy", "greedy"]
     await asyncio.gather(*tasks)
@@ -50,7 +66,7 @@ async def test_a_wide_request_waits_for_room_and_runs_alone_if_it_must() -> None
     wide = asyncio.create_task(entering(level, "b", order, width=10))
     await started()
     assert order == []
-    level.leave(3)
+    level.leave("a", 3)
     await wide
     assert (order, level.taken) == (["b"], 10)
 
@@ -64,7 +80,7 @@ async def test_who_gives_up_leaves_no_seat_taken() -> None:
     gone.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await gone
-    level.leave(1)
+    level.leave("a", 1)
     await stays
     assert (order, level.taken, level.waiting) == (["c"], 1, 0)
 
