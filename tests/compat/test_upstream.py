@@ -9,6 +9,7 @@ does up to three times: some of its tests list what those before them are just d
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,7 +59,8 @@ def run(directory: Path, kubeconfig: Path, *words: str) -> dict[str, str]:
     )
     assert report.exists(), done.stdout + done.stderr
     print(done.stdout)  # shown when the test fails
-    return {case.get("name", ""): _outcome(case) for case in ElementTree.parse(report).iter("testcase")}
+    cases = ElementTree.parse(report).iter("testcase")
+    return {f"{case.get('classname')}.{case.get('name')}": _outcome(case) for case in cases}
 
 
 def _outcome(case: ElementTree.Element) -> str:
@@ -69,7 +71,8 @@ def _outcome(case: ElementTree.Element) -> str:
 
 
 def having(outcomes: dict[str, str], outcome: str) -> set[str]:
-    return {name for name, each in outcomes.items() if each == outcome}
+    """The names of the tests, without module and class."""
+    return {re.sub(r"^[^\[]*\.", "", name) for name, each in outcomes.items() if each == outcome}
 
 
 def test_kr8s(admin_kubeconfig: Path, tmp_path: Path) -> None:
