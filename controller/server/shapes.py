@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from api.columns import cells, columns_of
-from api.errors import BadRequest
+from api.errors import BadRequest, NotAcceptable
 from api.kinds import Kind
 from api.objects import Object
 from controller.registry.strategies.workloads import TEMPLATE_GENERATION
@@ -77,6 +77,8 @@ def list_of(call: Call, records: Iterable[Record], meta: Object) -> Object:
     if form.shape is Shape.POD_ADDRESS:
         items = [_bare(pod_address(record.parse())) for record in records]
         return {"kind": "PodAddressList", "apiVersion": "wherry/v1", "metadata": meta, "items": items}
+    if form.shape is Shape.PARTIAL:
+        raise _ill_shaped(kind, form.shape, "a list", "List")
     return {
         "kind": "PartialObjectMetadataList",
         "apiVersion": f"meta.k8s.io/{form.version}",
@@ -85,11 +87,18 @@ def list_of(call: Call, records: Iterable[Record], meta: Object) -> Object:
     }
 
 
+def _ill_shaped(kind: Kind, shape: Shape, found: str, suffix: str) -> NotAcceptable:
+    package = kind.group.partition(".")[0] or "core"
+    told = f"the requested object is {found} (*{package}.{kind.kind}{suffix})"
+    return NotAcceptable(f"you requested {shape.value}, but {told}")
+
+
 def include_object(call: Call) -> str:
     """What rows carry: None, Metadata or Object."""
     wanted = call.params.get("includeObject", "") or "Metadata"
     if wanted not in ("None", "Metadata", "Object"):
-        raise BadRequest(f'invalid includeObject value: "{wanted}"')
+        why = f"Invalid value: \"{wanted}\": must be 'Metadata', 'Object', 'None', or empty"
+        raise BadRequest(f"Unable to convert to Table as requested: includeObject: {why}")
     return wanted
 
 
@@ -158,7 +167,7 @@ def _shaped(call: Call, record: Record) -> Object:
         return partial(record.parse(), form.version)
     if form.shape is Shape.POD_ADDRESS:
         return pod_address(record.parse())
-    raise BadRequest("one object cannot be sent as a list")
+    raise _ill_shaped(call.kind, form.shape, "not a list", "")
 
 
 def event_object(call: Call, record: Record, *, headings: bool) -> bytes:
