@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -37,9 +38,13 @@ async def join_token(cluster: Cluster) -> str:
 
 
 async def test_a_node_joins_with_a_token_and_keeps_its_certificate(cluster: Cluster, tmp_path: Path) -> None:
-    applicant = Applicant(cluster.url, "fresh", ("192.0.2.7",))
+    applicant = Applicant(cluster.url, "fresh", ("192.0.2.7", "2001:db8::7"))
     identity = await obtain_identity(tmp_path, applicant, await join_token(cluster))
-    assert identity.is_for("fresh", datetime.now(UTC)) and identity.names(("192.0.2.7",))
+    now = datetime.now(UTC)
+    assert identity.is_for("fresh", now) and identity.names(("192.0.2.7", "2001:db8::7"))
+    assert not identity.is_for("another", now) and not identity.is_for("fresh", identity.not_after)
+    assert now < identity.renew_at() < identity.not_after
+    assert not replace(identity, ca=identity.cert).is_for("fresh", now), "its CA does not stand for it"
     assert (tmp_path / "agent.pem").stat().st_mode & 0o777 == 0o600
     assert await obtain_identity(tmp_path, applicant, "") == identity
     moved = await obtain_identity(tmp_path, Applicant(cluster.url, "fresh", ("192.0.2.8",)), "")
