@@ -9,8 +9,7 @@ import base64
 import binascii
 from collections.abc import Mapping
 
-import orjson
-
+from api.codec.json_text import parse_json
 from api.errors import forbidden, invalid, required, too_long
 from api.names import byte_length, is_config_key, is_dns_label, is_dns_subdomain, is_qualified_name
 from controller.registry.validation.meta import check_kube_finalizer, check_metadata, check_updated_metadata
@@ -143,7 +142,7 @@ def _check_json(errors: Errors, data: Mapping[str, str], key: str) -> None:
         errors.append(required(f"data[{key}]"))
         return
     try:
-        decoded = orjson.loads(base64.b64decode(data[key] or ""))
+        decoded = parse_json(base64.b64decode(data[key] or ""))[0]
     except (binascii.Error, ValueError) as fault:
         errors.append(invalid(f"data[{key}]", _REDACTED, str(fault)))
         return
