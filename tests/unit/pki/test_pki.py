@@ -113,7 +113,7 @@ def test_the_kubeconfig_is_complete_in_itself(tmp_path: Path) -> None:
 
 
 CLAIMS = Claims(
-    "ns", Bound("bot", "uid-1"), ("api",), int(time.time()), int(time.time()) + 60, {"pod": Bound("p", "uid-2")}
+    "ns", Bound("bot", "uid-1"), ("api",), int(time.time()), int(time.time()) + 3600, {"pod": Bound("p", "uid-2")}
 )
 
 
