@@ -51,10 +51,8 @@ async def run_channels(request: web.BaseRequest, backend: Backend, path: str, st
 
 
 async def _receive(socket: web.WebSocketResponse, spdy: Spdy, streams: list[str]) -> None:
-    async for message in socket:
-        if message.type != WSMsgType.BINARY or not message.data:
-            continue
-        channel, data = message.data[0], message.data[1:]
+    async for content in _contents(socket):
+        channel, data = content[0], content[1:]
         if channel == _CLOSE:
             if data[:1] == bytes([_NAMES.index(_STDIN)]) and _STDIN in streams:
                 spdy.finish(_STDIN)
@@ -78,10 +76,9 @@ async def run_port_forward(request: web.BaseRequest, backend: Backend, path: str
         socket = await accept(request, PORT_FORWARD)
 
         async def inward() -> None:
-            async for message in socket:
-                if message.type == WSMsgType.BINARY:
-                    far.writer.write(message.data)
-                    await far.writer.drain()
+            async for content in _contents(socket):
+                far.writer.write(content)
+                await far.writer.drain()
 
         async def outward() -> None:
             while data := await far.reader.read(CHUNK):
@@ -89,6 +86,13 @@ async def run_port_forward(request: web.BaseRequest, backend: Backend, path: str
 
         await _either(inward(), outward())
         return socket
+
+
+async def _contents(socket: web.WebSocketResponse) -> AsyncIterator[bytes]:
+    """What messages hold; the official Python client sends text in messages of text."""
+    async for message in socket:
+        if message.type in (WSMsgType.TEXT, WSMsgType.BINARY) and message.data:
+            yield message.data.encode() if message.type is WSMsgType.TEXT else message.data
 
 
 async def _either(*ways: Coroutine[None, None, None]) -> None:

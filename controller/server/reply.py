@@ -162,7 +162,7 @@ def reply_error(error: ApiError, headers: Headers = ()) -> Reply:
     """The Status reply of an error; retryable ones say when."""
     if error.retryable and error.code in (429, 503, 504):
         headers = (*headers, ("Retry-After", str(error.details.get("retryAfterSeconds", 1))))
-    return Reply(error.code, orjson.dumps(status_of(error)), JSON, headers)
+    return Reply(error.code, orjson.dumps(status_of(error), option=orjson.OPT_APPEND_NEWLINE), JSON, headers)
 
 
 def reply_text(text: str, status: int = 200, content_type: str = TEXT) -> Reply:

@@ -141,9 +141,10 @@ async def test_v5_ends_stdin_alone_and_success_is_a_status(box: Client) -> None:
     socket = await box.open("exec", query, "v5.channel.k8s.io")
     fed = b"0123456789abcdef" * 65_536
     await socket.send_bytes(bytes([STDIN]) + fed)
+    await socket.send_str("\0text\n")  # as the official Python client sends it
     await socket.send_bytes(bytes([CLOSE, STDIN]))
     messages = await everything(socket)
-    assert joined(messages, STDOUT) == fed + b"end\n"
+    assert joined(messages, STDOUT) == fed + b"text\nend\n"
     assert json.loads(messages[-1][1])["status"] == "Success"
 
 
