@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from api.errors import BadRequest, Invalid
+from api.errors import BadRequest, Invalid, TooLarge
 from api.patch import json_patch, merge_patch
 
 
@@ -48,3 +48,70 @@ def test_merge_replaces_lists_merges_maps_and_nulls_delete() -> None:
 def test_a_merge_patch_must_be_an_object() -> None:
     with pytest.raises(BadRequest):
         merge_patch({}, [1])
+
+
+REFUSED = "the server rejected our request due to an error in our request"
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        [{"op": "test", "path": "/a", "value": True}],
+        [{"op": "add", "path": "/b", "value": 1}, {"op": "copy", "path": "/c"}],
+        [{"op": "copy", "path": "/c", "from": "/zzz"}],
+        [{"op": "move", "path": "/a/b", "from": "/a"}],
+        [{"op": "replace", "path": "", "value": 7}],
+        [{"op": "remove", "path": "/l/1"}],
+    ],
+)
+def test_a_refused_json_patch_is_told_in_kubernetes_words(patch: Any) -> None:
+    with pytest.raises(Invalid) as raised:
+        json_patch({"a": 1, "l": [1]}, patch)
+    assert (raised.value.message, raised.value.details) == (REFUSED, {})
+
+
+def test_operations_reach_every_place() -> None:
+    patch = [
+        {"op": "copy", "path": "/b", "from": "/a"},
+        {"op": "move", "path": "/c~1d", "from": "/l/0"},
+        {"op": "test", "path": "/c~1d", "value": {"e": [1.0]}},
+        {"op": "remove", "path": "/a"},
+        {"op": "add", "path": "/l/0", "value": None},
+    ]
+    assert json_patch({"a": {"x": 1}, "l": [{"e": [1]}, 2]}, patch) == {
+        "b": {"x": 1},
+        "c/d": {"e": [1]},
+        "l": [None, 2],
+    }
+    assert json_patch({"a": 1}, [{"op": "replace", "path": "", "value": {"b": 2}}]) == {"b": 2}
+    assert json_patch({"a": 1}, []) == {"a": 1}
+
+
+def test_a_json_patch_of_too_many_operations_is_too_large() -> None:
+    operation = {"op": "add", "path": "/a", "value": 1}
+    assert json_patch({}, [operation] * 10_000) == {"a": 1}
+    with pytest.raises(TooLarge) as raised:
+        json_patch({}, [operation] * 10_001)
+    assert raised.value.message == "The allowed maximum operations in a JSON patch is 10000, got 10001"
+
+
+def test_copies_are_counted_together() -> None:
+    obj = {"a": "x" * ((1 << 20) - 2)}
+    copies = [{"op": "copy", "path": f"/{place}", "from": "/a"} for place in range(4)]
+    assert len(json_patch(dict(obj), copies[:3])) == 4
+    with pytest.raises(Invalid):
+        json_patch(dict(obj), copies)
+
+
+@pytest.mark.parametrize(
+    ("apply", "patch", "into"),
+    [
+        (json_patch, {}, "object into Go value of type []handlers.jsonPatchOp"),
+        (json_patch, [1], "object into Go value of type []handlers.jsonPatchOp"),
+        (merge_patch, [], "array into Go value of type map[string]interface {}"),
+    ],
+)
+def test_another_shape_of_a_patch_is_told_in_kubernetes_words(apply: Any, patch: Any, into: str) -> None:
+    with pytest.raises(BadRequest) as raised:
+        apply({}, patch)
+    assert raised.value.message == f"error decoding patch: json: cannot unmarshal {into}"
