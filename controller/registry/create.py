@@ -66,11 +66,16 @@ async def create(ground: Ground, request: Request, target: Target, obj: Object) 
     return record
 
 
+def _names_version(text: str) -> bool:
+    """Whether Kubernetes sees a version there; what is no number it drops."""
+    return text.isascii() and text.isdigit() and 0 < int(text) < 1 << 64
+
+
 async def create_taken(ground: Ground, request: Request, target: Target, taken: Taken) -> Record:
     """`create` for an object that passed intake."""
     obj = taken.obj
     metadata = obj["metadata"]
-    if metadata.get("resourceVersion", "0") not in ("", "0") and not request.dry_run:
+    if _names_version(metadata.get("resourceVersion") or "") and not request.dry_run:
         raise BadRequest("resourceVersion should not be set on objects to be created")
     generated = name_it(metadata)
     stamp_new(metadata, request.now())

@@ -67,6 +67,11 @@ async def test_a_create_with_a_resource_version_is_refused(registry: Registry) -
         await registry.create(admin(), MAPS, "shop", a_map(resourceVersion="5"))
 
 
+async def test_a_version_that_is_no_number_is_dropped(registry: Registry) -> None:
+    made = await registry.create(admin(), MAPS, "shop", a_map(resourceVersion="v1"))
+    assert made.parse()["metadata"]["resourceVersion"].isdigit()
+
+
 async def test_generate_name_tries_other_names_before_giving_up(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
