@@ -103,7 +103,8 @@ def _delete_from(original: Object, key: str, values: Any) -> None:
     if not isinstance(values, list):
         raise BadRequest(_BAD_PRIMITIVE)
     if isinstance(original.get(key), list):
-        original[key] = [item for item in original[key] if item not in values]
+        gone = {repr(value) for value in values}
+        original[key] = [item for item in original[key] if repr(item) not in gone]
 
 
 def _merge_ordered(original: Object, patch: Object, key: str, order: Any, schema: Node) -> None:
@@ -150,7 +151,7 @@ def _merge_list(original: list[Any], patch: list[Any], schema: Node) -> list[Any
         return original
     key = schema.patch_merge_key
     if not any(isinstance(item, dict) for item in (*original, *patch)):
-        merged = list(dict.fromkeys([*original, *patch]))
+        merged = [*{repr(item): item for item in (*original, *patch)}.values()]
         return _ordered(merged, patch, original, "")
     if not key:
         raise Unexplained("cannot merge lists without merge key")
@@ -159,10 +160,12 @@ def _merge_list(original: list[Any], patch: list[Any], schema: Node) -> list[Any
         return changes
     element = schema.element or _ANY
     merged = list(kept)
+    places = _Places(merged, schema)
     for change in changes:
-        place = _place_of(merged, change, schema)
+        place = places.find(change)
         if place is None:
             merged.append(_cleaned(change))
+            places.add(len(merged) - 1, merged[-1])
         else:
             merged[place] = _merge_map(merged[place], change, element)
     return _ordered(merged, changes, kept, key)
@@ -171,6 +174,7 @@ def _merge_list(original: list[Any], patch: list[Any], schema: Node) -> list[Any
 def _special_elements(original: list[Any], patch: list[Any], key: str) -> tuple[list[Any], list[Any], bool]:
     """(what stays of the original, elements to merge, whether they replace all)."""
     plain: list[Any] = []
+    gone: set[str] = set()
     replaced = False
     for element in patch:
         if not isinstance(element, dict):
@@ -179,8 +183,7 @@ def _special_elements(original: list[Any], patch: list[Any], key: str) -> tuple[
         if directive is None or (directive == "merge" and key in element):
             plain.append({name: value for name, value in element.items() if name != _DIRECTIVE})
         elif directive == "delete":
-            wanted = _identity(element, key)
-            original = [item for item in original if _identity(item, key) != wanted]
+            gone.add(_key(element, key))
         elif directive == "replace":
             replaced = True
         elif directive == "merge":
@@ -189,17 +192,41 @@ def _special_elements(original: list[Any], patch: list[Any], key: str) -> tuple[
             raise BadRequest(f"unknown patch type: {directive} in map: {_shown(element)}")
     if replaced:
         plain = _cleaned(plain)
+    if gone:
+        original = [item for item in original if _key(item, key) not in gone]
     return original, plain, replaced
 
 
-def _place_of(merged: list[Any], change: Object, schema: Node) -> int | None:
-    wanted = _identity(change, schema.patch_merge_key)
-    same = [place for place, item in enumerate(merged) if _identity(item, schema.patch_merge_key) == wanted]
-    if len(same) > 1:
-        others = [name for name in schema.list_map_keys if name in change]
-        exact = [place for place in same if all(merged[place].get(name) == change[name] for name in others)]
-        same = exact or same
-    return same[0] if same else None
+class _Places:
+    """Where the elements of a list are, by merge key and, where several share one, by the other keys of the list."""
+
+    def __init__(self, elements: Sequence[Any], schema: Node) -> None:
+        self._elements = elements
+        self._key = schema.patch_merge_key
+        self._others = tuple(name for name in schema.list_map_keys if name != self._key)
+        self._indexes: dict[tuple[str, ...], dict[tuple[str, ...], int]] = {}
+        self._index(())
+
+    def find(self, change: Object) -> int | None:
+        """The first element with all the keys that the change names, else the first with its merge key."""
+        names = tuple(name for name in self._others if name in change)
+        exact = self._index(names).get(self._value(change, names)) if names else None
+        return exact if exact is not None else self._index(()).get(self._value(change, ()))
+
+    def add(self, place: int, element: Any) -> None:
+        for names, index in self._indexes.items():
+            index.setdefault(self._value(element, names), place)
+
+    def _index(self, names: tuple[str, ...]) -> dict[tuple[str, ...], int]:
+        index = self._indexes.get(names)
+        if index is None:
+            index = self._indexes[names] = {}
+            for place, element in enumerate(self._elements):
+                index.setdefault(self._value(element, names), place)
+        return index
+
+    def _value(self, element: Any, names: tuple[str, ...]) -> tuple[str, ...]:
+        return (_key(element, self._key), *(repr(element.get(name)) for name in names))
 
 
 def _identity(element: Any, merge_key: str) -> Any:

@@ -20,6 +20,7 @@ from controller.registry.validation import validate
 from controller.registry.validation.advice import advice
 
 ASIDE_BYTES = 32 * 1024
+_MOST_FINDINGS = 100
 
 
 async def decode(body: bytes, content_type: str, kind: Kind | None) -> Decoded:
@@ -68,12 +69,14 @@ def undecodable(kind: Kind, why: str) -> BadRequest:
 
 
 def strict_findings(duplicates: Iterable[str], unknown: Iterable[str]) -> list[str]:
-    return [f'duplicate field "{path}"' for path in duplicates] + [f'unknown field "{path}"' for path in unknown]
+    """What is wrong with a body only if one is strict: at most _MOST_FINDINGS of it, as Go's decoder."""
+    found = [f'duplicate field "{path}"' for path in duplicates] + [f'unknown field "{path}"' for path in unknown]
+    return found[:_MOST_FINDINGS]
 
 
 def warn(request: Request, findings: Iterable[str]) -> None:
     if request.field_validation != "Ignore":
-        request.warnings.extend(text for text in findings if text not in request.warnings)
+        request.warnings[:] = dict.fromkeys([*request.warnings, *findings])
 
 
 def settle_namespace(target: Target, obj: Object) -> None:

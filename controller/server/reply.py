@@ -29,6 +29,8 @@ from controller.server.negotiation import PLAIN, Form
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
+_MOST_WARNED, _LONGEST_WARNING = 4096, 256
+"""Characters: clients refuse heads that are too long."""
 DRAIN_ABOVE_BYTES = 1 << 18
 GZIP_ABOVE_BYTES = 128 * 1024
 """Smaller answers are not worth compressing (Kubernetes' limit)."""
@@ -170,8 +172,11 @@ def reply_text(text: str, status: int = 200, content_type: str = TEXT) -> Reply:
 
 
 def warning_headers(warnings: Iterable[str]) -> Headers:
-    """`Warning: 299 - "text"`, one a text (RFC 7234, as kubectl prints them)."""
-    return [("Warning", f'299 - "{_quoted(text)}"') for text in dict.fromkeys(warnings)]
+    """`Warning: 299 - "text"`, one a text (RFC 7234, as kubectl prints them), cut as Kubernetes cuts them."""
+    texts = [*dict.fromkeys(warnings)]
+    if sum(map(len, texts)) > _MOST_WARNED:
+        texts = [text[:_LONGEST_WARNING] for text in texts][: _MOST_WARNED // _LONGEST_WARNING]
+    return [("Warning", f'299 - "{_quoted(text)}"') for text in texts]
 
 
 def _quoted(text: str) -> str:

@@ -191,10 +191,11 @@ def _check_exit_codes(errors: Errors, path: str, codes: Value, containers: set[s
     elif len(values) > _MOST_CODES:
         detail = f"Too many: {len(values)}: must have at most {_MOST_CODES} items"
         errors.append(FieldError(f"{path}.values", "FieldValueTooMany", detail))
+    first = {value: index for index, value in reversed([*enumerate(values)])}
     for index, value in enumerate(values):
         if operator == "In" and value == 0:
             errors.append(invalid(f"{path}.values[{index}]", 0, "must not be 0 for the In operator"))
-        if value in values[:index]:
+        if first[value] < index:
             errors.append(duplicate(f"{path}.values[{index}]", value))
     if values != sorted(values):
         errors.append(invalid(f"{path}.values", values, "must be ordered"))

@@ -266,8 +266,9 @@ def _check_reviews(errors: Errors, path: str, versions: list[str], *, known: boo
     if not versions:
         errors.append(required(path))
         return
+    first = {version: index for index, version in reversed([*enumerate(versions)])}
     for index, version in enumerate(versions):
-        if version in versions[:index]:
+        if first[version] < index:
             errors.append(invalid(f"{path}[{index}]", version, "duplicate version"))
         else:
             errors += [invalid(f"{path}[{index}]", version, fault) for fault in is_dns_1035_label(version)]

@@ -68,8 +68,9 @@ def check_effect(errors: Errors, path: str, effect: str) -> None:
 def check_spread(errors: Errors, path: str, constraints: list[Value]) -> None:
     """Topology spread constraints, one per (topologyKey, whenUnsatisfiable)."""
     pairs = [(c.get("topologyKey") or "", c.get("whenUnsatisfiable") or "") for c in constraints]
+    last = {pair: index for index, pair in enumerate(pairs)}
     for index, constraint in enumerate(constraints):
-        _check_constraint(errors, f"{path}[{index}]", constraint, repeated=pairs[index] in pairs[index + 1 :])
+        _check_constraint(errors, f"{path}[{index}]", constraint, repeated=last[pairs[index]] > index)
 
 
 def check_gates(errors: Errors, path: str, gates: list[Value]) -> None:

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from tests.integration.chaos.fuzzing.inputs import request_of
 from tests.integration.chaos.fuzzing.objects import SPECS
-from tests.integration.chaos.fuzzing.requests import request_of
 from tests.integration.chaos.fuzzing.verdict import is_failure
 from tests.integration.chaos.plane import FULL, Plane
 from tests.integration.chaos.test_malformed import resident_bytes
