@@ -122,7 +122,7 @@ def track_update(
     if old is not None and not entries:
         metadata.pop("managedFields", None)
         return
-    changed, removed = compare(old or {}, new, schema)
+    changed, removed = compare(old, new, schema) if old is not None else (created_fields(new, schema), {})
     changed = _without_reset(changed, writer)
     elsewhere = _elsewhere(entries, old or {}, new, writer, versions)
     metadata.pop("managedFields", None)

@@ -129,7 +129,8 @@ def test_directives_of_maps() -> None:
 
 def test_a_union_that_is_replaced_as_a_whole_and_one_that_says_what_it_retains() -> None:
     live: Object = {"spec": {"volumes": [{"name": "v", "emptyDir": {}}]}}
-    patch: Object = {"spec": {"volumes": [{"name": "v", "$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/"}}]}}
+    union = {"name": "v", "$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/"}}
+    patch: Object = {"spec": {"volumes": [union]}}
     assert strategic_merge(live, patch, POD) == {"spec": {"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}}
     live = {"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}}
     patch = {"spec": {"strategy": {"$retainKeys": ["type", "rollingUpdate"], "rollingUpdate": {"maxSurge": 2}}}}
