@@ -25,7 +25,8 @@ FIELD_MANAGER = "wherry"
 SUFFIXES = (".yaml", ".yml", ".json")
 DELETE_WAIT_SECONDS = 120.0
 _WRONG_TYPE = re.compile(r"cannot unmarshal (\S+) into Go (?:struct field \w+\.(\S+)|value) of type (\S+)")
-_UNKNOWN_FIELD = re.compile(r'(?:unknown|duplicate) field "([^"]+)"')
+_UNDECLARED_FIELD = re.compile(r"\.(\S+): field not declared in schema")
+_REPEATED_FIELD = re.compile(r'duplicate field "([^"]+)"')
 
 filenames = click.option(
     "-f", "--filename", "sources", multiple=True, required=True, metavar="FILE", help="File, directory, or - for stdin."
@@ -168,7 +169,9 @@ def located(manifest: Manifest, error: ApiError) -> list[str]:
     if wrong := _WRONG_TYPE.search(error.message):
         given, field, wanted = wrong.groups()
         return [f"{_at(manifest, field or '')}: {field or 'this'}: has to be {wanted}, not {given}"]
-    fields = _UNKNOWN_FIELD.findall(error.message)
+    if undeclared := _UNDECLARED_FIELD.findall(error.message):
+        return [f"{_at(manifest, field)}: {field}: unknown field" for field in undeclared]
+    fields = _REPEATED_FIELD.findall(error.message)
     return [f"{_at(manifest, fields[0] if fields else '')}: {error.message}"]
 
 

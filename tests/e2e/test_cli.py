@@ -65,8 +65,7 @@ def test_a_manifest_with_mistakes_is_refused_with_file_line_and_field(cluster: C
     typo = tmp_path / "typo.yaml"
     typo.write_text("apiVersion: v1\nkind: Pod\nmetadata:\n  name: x\nspec:\n  containers:\n"
                     "    - name: c\n      image: x\n      comand: [ls]\n")  # fmt: skip
-    assert f"{typo}:9: " in refusal(cluster, "apply", "-f", str(typo))
-    assert 'unknown field "spec.containers[0].comand"' in refusal(cluster, "apply", "-f", str(typo))
+    assert f"{typo}:9: spec.containers[0].comand: unknown field" in refusal(cluster, "apply", "-f", str(typo))
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: fine}\n---\n"
                      "apiVersion: v1\nkind: Pod\nmetadata:\n  name: Bad_Name\nspec:\n  containers:\n"
