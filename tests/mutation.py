@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LEAST_SCORE = 0.8
-_PATCH_TESTS = ("tests/unit/patch",)
+_PATCH_TESTS = ("apply", "directives", "json_and_merge", "lists_and_maps", "managed_fields", "strategic")
 _CAUGHT = (1, 3, 36, 24, -24, 152, 255)
 """Exit codes of a test run that failed, or that hangs: a fault noticed."""
 _SETTINGS = """
@@ -41,7 +41,7 @@ class Group:
 
 
 GROUPS = {
-    "patch": Group(("api/patch/*.py",), _PATCH_TESTS),
+    "patch": Group(("api/patch/*.py",), tuple(f"tests/unit/patch/test_{name}.py" for name in _PATCH_TESTS)),
     "selectors": Group(("api/selectors.py",), ("tests/unit/api/test_selectors.py",)),
     "quantity": Group(("api/quantity.py",), ("tests/unit/api/test_quantity.py",)),
     "cache": Group(
