@@ -70,20 +70,25 @@ def node_of(schema: Schema) -> Node:
     return node
 
 
-@st.composite
-def values(draw: st.DrawFn, schema: Schema) -> Any:
-    """A value that fits, empty and half-filled ones among them; no empty sets and list-maps, which nobody can own."""
+def values(schema: Schema) -> st.SearchStrategy[Any]:
+    """Values that fit, empty and half-filled ones among them; no empty sets and list-maps, which nobody can own."""
+    return st.composite(lambda draw: _value(draw, schema))()
+
+
+def _value(draw: st.DrawFn, schema: Schema) -> Any:
+    """Plain recursion: a strategy for each part would be printed with its schema, which takes longer than all else."""
     if schema.get("type") == "object":
         below: Schema = schema.get("properties") or dict.fromkeys(NAMES, schema["additionalProperties"])
         nested = [name for name in sorted(below) if below[name].get("type") != "string"]
         names = draw(st.lists(st.sampled_from(nested or sorted(below)) | st.sampled_from(sorted(below)), max_size=3))
-        return {name: draw(values(below[name])) for name in dict.fromkeys(names)}
+        return {name: _value(draw, below[name]) for name in dict.fromkeys(names)}
     if schema.get("type") != "array":
         return draw(scalars)
     if schema.get("x-kubernetes-list-type") == "set":
         return draw(st.lists(scalars, min_size=1, max_size=3, unique=True))
     keys = schema.get("x-kubernetes-list-map-keys")
-    items = draw(st.lists(values(schema["items"]), min_size=1 if keys else 0, max_size=3))
+    count = draw(st.integers(1 if keys else 0, 3))
+    items = [_value(draw, schema["items"]) for _ in range(count)]
     return items if keys is None else _keyed(draw, schema, keys, items)
 
 
@@ -124,6 +129,8 @@ def schema_of(node: Node | None, depth: int = 6) -> Schema:
         return {"type": "string"}
     if node.type == "array":
         schema: Schema = {"type": "array", "items": schema_of(node.element, depth - 1)}
+        if node.list_type == "map" and "properties" not in schema["items"]:
+            return {"type": "string"}  # too far down for its keys
         if node.list_type in ("set", "map"):
             schema["x-kubernetes-list-type"] = node.list_type
         if node.list_type == "map":
@@ -159,19 +166,22 @@ customs = roots.map(lambda schema: (schema, node_of(schema)))
 # ---- for strategic merge ----
 
 
-@st.composite
-def mergeable(draw: st.DrawFn, node: Node | None, depth: int = 6) -> Any:
-    """A value of a built-in type whose merged lists name each element once, by the merge key."""
+def mergeable(node: Node | None) -> st.SearchStrategy[Any]:
+    """Values of a built-in type whose merged lists name each element once, by the merge key."""
+    return st.composite(lambda draw: _mergeable(draw, node, 6))()
+
+
+def _mergeable(draw: st.DrawFn, node: Node | None, depth: int) -> Any:
     if node is None or depth <= 0 or node.type not in ("object", "map", "array"):
         return draw(scalars)
     if node.type != "array":
         names = sorted(fields_of(node.struct)) if node.struct else list(NAMES)
         nested = [name for name in names if (below := node.field(name)) and below.type in ("object", "map", "array")]
         chosen = draw(st.lists(st.sampled_from(nested or names) | st.sampled_from(names), max_size=3, unique=True))
-        return {name: draw(mergeable(node.field(name), depth - 1)) for name in chosen}
+        return {name: _mergeable(draw, node.field(name), depth - 1) for name in chosen}
     if node.element is None or node.element.type not in ("object", "map", "array"):
         return draw(st.lists(scalars, max_size=3, unique="merge" in node.patch_strategy))
-    items = draw(st.lists(mergeable(node.element, depth - 1), max_size=3))
+    items = [_mergeable(draw, node.element, depth - 1) for _ in range(draw(st.integers(0, 3)))]
     if not node.patch_merge_key:
         return items
     keys = draw(st.permutations(["1", "2", "3"]))

@@ -17,7 +17,7 @@ from tests.property.api.reference import Clash, Model, Paths, Schema, canonical,
 from tests.property.api.shapes import built_ins, customs, values
 
 THOROUGH = settings(
-    max_examples=2_000 if os.environ.get("WHERRY_FULL") else 80,
+    max_examples=2_000 if os.environ.get("WHERRY_FULL") else 50,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )

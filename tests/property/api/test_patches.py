@@ -17,7 +17,7 @@ from tests.property.api.kubectl_diff import Impossible, carried_out, merge_diff,
 from tests.property.api.shapes import BUILT_IN, built_in, mergeable
 
 THOROUGH = settings(
-    max_examples=3_000 if os.environ.get("WHERRY_FULL") else 100,
+    max_examples=3_000 if os.environ.get("WHERRY_FULL") else 60,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
