@@ -7,11 +7,14 @@ import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from hypothesis import settings
 
 from controller.store import Store, StoreConfig
 from tests.etcd_process import EtcdProcess, opened
 
 pytest_plugins = ["tests.cluster"]
+settings.register_profile("wherry", deadline=None)  # a busy machine is no fault
+settings.load_profile("wherry")
 
 _prefixes = itertools.count(1)
 
