@@ -56,6 +56,11 @@ def render_quantity(value: Decimal, style: str = "") -> str:
     return _render(_limited(value, notation), notation)
 
 
+def is_whole(amount: Decimal) -> bool:
+    """Whether it has no fraction; `%` cannot say that of amounts of thirty digits."""
+    return amount == amount.to_integral_value()
+
+
 def _as_text(value: Text) -> str:
     if isinstance(value, str):
         return value

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from api.kinds import Kind
 from api.names import is_dns_label
-from api.quantity import canonical, parse_quantity
+from api.quantity import canonical, is_whole, parse_quantity
 from controller.registry.validation.rules import Value
 
 _TOPOLOGY = "deprecated since v1.17; use"
@@ -175,7 +175,7 @@ def _container(path: str, container: Value) -> Advice:
 
 def _fraction(path: str, amounts: Value | None, resource: str) -> Advice:
     value = (amounts or {}).get(resource)
-    if value is not None and parse_quantity(value) % 1:
+    if value is not None and not is_whole(parse_quantity(value)):
         yield f'{path}[{resource}]: fractional byte value "{canonical(value)}" is invalid, must be an integer'
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from api.errors import FieldError, duplicate, forbidden, invalid, not_found_value, not_supported, required
 from api.names import is_qualified_name
-from api.quantity import canonical, parse_quantity
+from api.quantity import canonical, is_whole, parse_quantity
 from controller.registry.validation.rules import Errors, Value, check_dns_label, check_qualified
 
 NameCheck = Callable[[Errors, str, str], None]
@@ -69,7 +69,7 @@ def check_quantity(errors: Errors, path: str, name: str, value: Any) -> None:
     amount = parse_quantity(value)
     if amount < 0:
         errors.append(invalid(path, canonical(value), _NEGATIVE))
-    if amount % 1 and is_integer(name):
+    if not is_whole(amount) and is_integer(name):
         errors.append(invalid(path, canonical(value), "must be an integer"))
 
 

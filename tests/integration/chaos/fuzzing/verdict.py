@@ -13,6 +13,7 @@ _SAID_BY_KUBERNETES = (
     "resourceVersion: Invalid value: ",  # of a watch
     "does not contain declared merge key: ",  # of a strategic merge patch
     "cannot merge lists without merge key",
+    "doesn't match $setElementOrder list:",
 )
 _REACHING_OUT = ("/proxy", "/log", "/exec", "/attach", "/portforward")
 """What these paths lead to may be away: 502, 503 and 504 are about that."""
