@@ -28,8 +28,8 @@ INPUTS = int(os.environ.get("WHERRY_FUZZ_INPUTS", "1000000" if FULL else "4000")
 FIRST = int(os.environ.get("WHERRY_FUZZ_SEED", "0"))
 AT_ONCE = 6
 REQUEST_SECONDS = 10.0
-GROWTH_BYTES = 96 << 20
-"""Beyond the peak of the first tenth: caches fill, and then they are full."""
+GROWTH_BYTES = 192 << 20
+"""Beyond the first tenth: events kept for watches (64 MiB as counted) and caches fill, and then they are full."""
 
 
 @dataclass
