@@ -67,7 +67,7 @@ REFUSED = "the server rejected our request due to an error in our request"
 def test_a_refused_json_patch_is_told_in_kubernetes_words(patch: Any) -> None:
     with pytest.raises(Invalid) as raised:
         json_patch({"a": 1, "l": [1]}, patch)
-    assert (raised.value.message, raised.value.details) == (REFUSED, {})
+    assert (raised.value.message, raised.value.details, raised.value.bare) == (REFUSED, {}, True)
 
 
 def test_operations_reach_every_place() -> None:
@@ -115,3 +115,20 @@ def test_another_shape_of_a_patch_is_told_in_kubernetes_words(apply: Any, patch:
     with pytest.raises(BadRequest) as raised:
         apply({}, patch)
     assert raised.value.message == f"error decoding patch: json: cannot unmarshal {into}"
+
+
+def test_a_json_patch_makes_nothing_too_deep_to_be_kept() -> None:
+    value: Any = {}
+    for _ in range(120):
+        value = {"a": value}
+    operations = [{"op": "add", "path": "/x" + "/a" * (120 * times), "value": value} for times in range(3)]
+    with pytest.raises(Invalid) as raised:
+        json_patch({}, operations)
+    assert raised.value.message == REFUSED
+    assert len(json_patch({}, operations[:1])) == 1
+
+
+def test_a_json_patch_works_in_place() -> None:
+    obj: Any = {"a": {"b": 1}}
+    inner = obj["a"]
+    assert json_patch(obj, [{"op": "add", "path": "/a/c", "value": 2}])["a"] is inner == {"b": 1, "c": 2}

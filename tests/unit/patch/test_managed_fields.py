@@ -10,7 +10,7 @@ from api.errors import Conflict
 from api.objects import Object, clone
 from api.patch import Writer, apply, track_update
 from api.schema import Node
-from tests.unit.patch.objects import CONFIG_MAP, POD, custom, pod
+from tests.unit.patch.objects import CONFIG_MAP, DEPLOYMENT, POD, custom, pod
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
@@ -260,6 +260,91 @@ def test_lists_keep_the_applied_order_and_the_rest_its_place() -> None:
     assert order("abc", "ca") == "bca" and order("abc", "ac") == "abc" and order("abc", "b") == "abc"
     assert order("abc", "xb") == "axbc" and order("abc", "bx") == "abcx" and order("abc", "xyz") == "abcxyz"
     assert order("abcd", "dxb") == "acdxb" and order("ab", "ba") == "ba" and order("", "ab") == "ab"
+
+
+def test_what_is_withdrawn_goes_out_of_nested_elements_and_nothing_else() -> None:
+    def containers(*fields: str) -> Object:
+        values = {
+            "image": "i",
+            "args": ["x"],
+            "env": [{"name": "E", "value": "1"}],
+            "resources": {"limits": {"cpu": "1"}},
+        }
+        return pod({"name": "c", **{field: values[field] for field in fields}}, {"name": "d", "image": "d"})
+
+    live = apply(None, containers("image", "args", "env", "resources"), writer("a"), POD)
+    live = apply(live, pod({"name": "c", "env": [{"name": "E"}]}), writer("b", "t2"), POD)
+    live["spec"]["containers"][0]["tty"] = True  # nobody's
+    left = apply(live, containers("image"), writer("a", "t3"), POD)
+    assert left["spec"]["containers"] == [
+        {"name": "c", "image": "i", "env": [{"name": "E"}], "tty": True},
+        {"name": "d", "image": "d"},
+    ]
+    left = apply(left, pod({"name": "d", "image": "d"}), writer("a", "t4"), POD)
+    assert left["spec"]["containers"] == [
+        {"name": "c", "env": [{"name": "E"}], "tty": True},
+        {"name": "d", "image": "d"},
+    ]
+    left = apply(left, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}}, writer("b", "t5"), POD)
+    assert left["spec"]["containers"] == [{"name": "d", "image": "d"}]
+
+
+def test_a_deployment_is_owned_down_to_its_template() -> None:
+    obj: Object = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "x", "annotations": {}},
+        "spec": {
+            "strategy": {"type": "Recreate"},
+            "selector": {"matchLabels": {"a": "b"}},
+            "template": {
+                "metadata": {"creationTimestamp": None, "labels": {"a": "b"}},
+                "spec": {
+                    "containers": [{"name": "c", "ports": [{"protocol": "UDP", "containerPort": 1}]}],
+                    "volumes": [],
+                    "nodeSelector": {"k": "v"},
+                },
+            },
+            "paused": True,
+        },
+    }
+    track_update(None, obj, writer("m"), DEPLOYMENT)
+    assert entries(obj)[0]["fieldsV1"] == {
+        "f:metadata": {"f:annotations": {}},
+        "f:spec": {
+            "f:paused": {},
+            "f:selector": {},
+            "f:strategy": {"f:type": {}},
+            "f:template": {
+                "f:metadata": {"f:creationTimestamp": {}, "f:labels": {".": {}, "f:a": {}}},
+                "f:spec": {
+                    "f:containers": {
+                        'k:{"name":"c"}': {
+                            ".": {},
+                            "f:name": {},
+                            "f:ports": {
+                                ".": {},
+                                'k:{"containerPort":1,"protocol":"UDP"}': {
+                                    ".": {},
+                                    "f:containerPort": {},
+                                    "f:protocol": {},
+                                },
+                            },
+                        }
+                    },
+                    "f:nodeSelector": {},
+                    "f:volumes": {},
+                },
+            },
+        },
+    }
+
+
+def test_an_untracked_pod_belongs_to_an_unknown_updater_element_by_element() -> None:
+    live = apply(pod({"name": "c", "image": "i"}), pod({"name": "d"}), writer("a"), POD)
+    assert entries(live)[1]["fieldsV1"] == {
+        "f:spec": {"f:containers": {'k:{"name":"c"}': {".": {}, "f:image": {}, "f:name": {}}}}
+    }
 
 
 # ---- versions ----
