@@ -10,6 +10,18 @@ import pytest
 
 from controller.server import watch
 from tests.integration.server.conftest import Answer, Cluster, next_event
+from tests.integration.server.test_custom_resources import (
+    CRDS,
+    WIDGETS,
+    custom,
+    definition,
+    establish,
+    eventually,
+    version,
+    widget,
+)
+
+__all__ = ["custom"]
 
 PARTIAL = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
@@ -210,3 +222,53 @@ async def test_selectors_of_a_watch_follow_what_enters_and_leaves(cluster: Clust
         ["MODIFIED", "MODIFIED", "DELETED"],
         [],
     ]
+
+
+EVENTS = "/api/v1/namespaces/default/events"
+
+
+async def test_a_view_shows_each_event_in_its_own_form(cluster: Cluster) -> None:
+    view = "/apis/events.k8s.io/v1/namespaces/default/events"
+    about = {"kind": "Pod", "namespace": "default", "name": "p"}
+    made = {}
+    for name, reason in (("a", "R"), ("b", "S")):
+        body = {"metadata": {"name": name}, "involvedObject": about, "reason": reason, "message": "m", "type": "Normal"}
+        answer = await cluster.admin.post(EVENTS, body)
+        assert answer.status == 201, answer.body
+        made[name] = (await cluster.admin.get(f"{view}/{name}")).json
+    at = int(made["a"]["metadata"]["resourceVersion"]) - 1
+    asked = [
+        f"{LAST}&resourceVersion={at}",
+        f"{LAST}&resourceVersion={at}&fieldSelector=reason%3DS",
+        f"{LAST}&{INITIAL}",
+    ]
+    answers = await asyncio.gather(*(cluster.admin.get(f"{view}?{query}") for query in asked))
+    shown = [[line["object"] for line in lines(answer) if line["type"] == "ADDED"] for answer in answers]
+    assert shown == [[made["a"], made["b"]], [made["b"]], [made["a"], made["b"]]]
+    assert made["a"]["note"] == "m" and made["a"]["apiVersion"] == "events.k8s.io/v1"
+
+
+async def test_a_watch_of_a_custom_kind_shows_it_as_its_definition_says_now(custom: Cluster) -> None:
+    second = "/apis/shop.example.com/v2/namespaces/default/widgets"
+    patch = {"Content-Type": "application/merge-patch+json"}
+    await establish(custom, definition(version("v1"), version("v2")))
+    assert (await custom.admin.post(WIDGETS, widget("a", mode="x"))).status == 201
+    async with asyncio.timeout(15), custom.admin.stream(f"{second}?watch=1&{INITIAL}") as stream:
+        first = await next_event(stream)
+        assert first["object"]["apiVersion"] == "shop.example.com/v2" and first["object"]["spec"]["mode"] == "x"
+        assert (await next_event(stream))["type"] == "BOOKMARK"
+        schema = json.loads(json.dumps(version("v1")["schema"]))
+        schema["openAPIV3Schema"]["properties"]["spec"]["properties"]["colour"] = {"type": "string", "default": "red"}
+        changed = definition(version("v1", schema=schema), version("v2", schema=schema))["spec"]
+        answer = await custom.admin.ask("PATCH", f"{CRDS}/widgets.shop.example.com", {"spec": changed}, headers=patch)
+        assert answer.status == 200, answer.body
+        await eventually(custom, f"{second}/a", lambda answer: "colour" in answer.json["spec"])
+        assert (await custom.admin.post(WIDGETS, widget("b"))).status == 201
+        shown = (await next_event(stream))["object"]
+        assert (shown["apiVersion"], shown["metadata"]["name"], shown["spec"]["colour"]) == (
+            first["object"]["apiVersion"],
+            "b",
+            "red",
+        )
+    chosen = lines(await custom.admin.get(f"{second}?{LAST}&{INITIAL}&fieldSelector=spec.mode%3Dx"))
+    assert [line["object"]["metadata"].get("name") for line in chosen] == ["a", None]
