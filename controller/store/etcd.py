@@ -279,11 +279,11 @@ class Etcd:
 
     async def page(
         self, start: bytes, end: bytes, revision: int, limit: int, *, timeout_seconds: float | None = None
-    ) -> tuple[list[Stored], bool]:
-        """Keys in [start, end) as they were at `revision`, and whether there are more. Raises HistoryCompacted."""
+    ) -> tuple[list[Stored], int]:
+        """Keys in [start, end) as they were at `revision`, and how many more there are. Raises HistoryCompacted."""
         request = RangeRequest(key=start, range_end=end, revision=revision, limit=limit)
         reply = await self._call("kv.Range", request, timeout_seconds)
-        return [_stored(entry) for entry in reply.kvs], bool(reply.more)
+        return [_stored(entry) for entry in reply.kvs], int(reply.count) - len(reply.kvs)
 
     async def oldest_revision(self) -> int:
         """The oldest revision whose state can still be read. Raises Unreachable."""

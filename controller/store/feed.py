@@ -137,9 +137,9 @@ class Feed:
     async def _listing(self, revision: int) -> Entries:
         entries: Entries = []
         start = self._keyspace.start
-        more, keys = True, FIRST_KEYS
-        while more:
-            page, more = await self._etcd.page(start, self._keyspace.end, revision, keys)
+        remaining, keys = 1, FIRST_KEYS
+        while remaining:
+            page, remaining = await self._etcd.page(start, self._keyspace.end, revision, keys)
             keys = keys_for_next(page)
             entries += ((stored.name, stored.value, stored.mod_revision) for stored in page)
             if page:

@@ -44,7 +44,7 @@ EVERYTHING = Query()
 _PODS = ("", "pods")
 _NODE_NAME = "spec.nodeName"
 
-Selection = tuple[list[Record], bool]
+Selection = tuple[list[Record], int]
 
 
 @dataclass(frozen=True)
@@ -176,12 +176,12 @@ class Store:
             page = self._cache.list(resource, query)
             return Page(page.records, list_version(revision), page.remaining)
         try:
-            records, more = await self._past(resource, revision, query)
+            records, remaining = await self._past(resource, revision, query)
         except HistoryCompacted as error:
             raise Compacted(f"version {version} is no longer kept") from error
         except EtcdError as error:
             raise Unavailable(str(error)) from error
-        return Page(records, list_version(revision), int(more))
+        return Page(records, list_version(revision), remaining)
 
     def watch(self, resource: tuple[str, str], since: int, query: Query = EVERYTHING) -> Watcher:
         """Every change after `since`, selectors translated (enter is ADDED, leave is DELETED). Raises Compacted when
@@ -282,15 +282,15 @@ class Store:
             await asyncio.gather(following, barrier, return_exceptions=True)
 
     async def _past(self, resource: tuple[str, str], revision: int, query: Query) -> Selection:
-        """(records, whether there are more), straight from etcd's history."""
+        """(records, remaining) as in Page, straight from etcd's history."""
         start, end = self._keyspace.bounds(resource, query.namespace)
         if query.after is not None:
             after = self._keyspace.name(Key(*resource, *query.after)) + b"\0"
             start = max(start, after)
         found: list[Record] = []
-        more, keys = True, FIRST_KEYS
-        while more:
-            stored, more = await self._etcd.page(start, end, revision, min(query.limit or keys, keys))
+        remaining, keys = 1, FIRST_KEYS
+        while remaining:
+            stored, remaining = await self._etcd.page(start, end, revision, min(query.limit or keys, keys))
             keys = keys_for_next(stored)
             for place_in_page, entry in enumerate(stored, 1):
                 key = self._keyspace.key(entry.name)
@@ -299,10 +299,10 @@ class Store:
                     continue
                 found.append(record)
                 if len(found) == query.limit:
-                    return found, more or place_in_page < len(stored)
+                    return found, remaining + len(stored) - place_in_page
             if stored:
                 start = stored[-1].name + b"\0"
-        return found, False
+        return found, 0
 
     def _readable(self, key: Key, name: bytes, value: bytes, revision: int) -> Record | None:
         try:

@@ -59,6 +59,17 @@ async def test_an_exact_list_shows_the_past(cluster: Cluster) -> None:
     assert [item["metadata"]["name"] for item in listed.json["items"]] == ["a"]
 
 
+async def test_pages_of_the_past_say_how_much_remains(cluster: Cluster) -> None:
+    made = await make_maps(cluster, *"abcde")
+    about = f"limit=2&resourceVersion={made[-1]['metadata']['resourceVersion']}&resourceVersionMatch=Exact"
+    await make_maps(cluster, "f", "g")
+    first = (await cluster.admin.get(f"{MAPS}?{about}")).json
+    second = (await cluster.admin.get(f"{MAPS}?limit=2&continue={first['metadata']['continue']}")).json
+    assert [page["metadata"]["remainingItemCount"] for page in (first, second)] == [3, 1]
+    chosen = (await cluster.admin.get(f"{MAPS}?{about}&labelSelector=n")).json
+    assert chosen["metadata"]["continue"] and "remainingItemCount" not in chosen["metadata"]
+
+
 async def test_a_long_list_comes_whole_in_pieces(cluster: Cluster) -> None:
     for name in "abc":
         await cluster.admin.post(MAPS, {"metadata": {"name": name}, "data": {"k": name * 600_000}})
