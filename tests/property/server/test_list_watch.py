@@ -212,13 +212,13 @@ def programs(data: st.DataObject, history: History) -> list[Any]:
     some = st.sampled_from(versions)
     lists = st.tuples(chosens, st.integers(0, 3), some | st.just(0), st.sampled_from(["", "Exact", "NotOlderThan"]))
     whole = st.tuples(chosens, st.sampled_from(["", "0"]) | some.map(str), st.booleans())
+    pages = data.draw(st.lists(lists, min_size=6, max_size=6))
+    cut = data.draw(st.lists(st.tuples(chosens, some), min_size=3, max_size=3))
+    initial = data.draw(st.lists(whole, min_size=3, max_size=3))
     return [
-        *(list_pages(history, *about) for about in data.draw(st.lists(lists, min_size=6, max_size=6))),
-        *(
-            watch_from(history, *about)
-            for about in data.draw(st.lists(st.tuples(chosens, some), min_size=3, max_size=3))
-        ),
-        *(watch_all(history, *about) for about in data.draw(st.lists(whole, min_size=3, max_size=3))),
+        *(list_pages(history, *about) for about in pages),
+        *(watch_from(history, *about) for about in cut),
+        *(watch_all(history, *about) for about in initial),
     ]
 
 
@@ -236,11 +236,13 @@ async def test_lists_and_watches_agree_with_the_model(
         await opened.wait()
         for place, (verb, state) in enumerate(writes):
             await history.carry_out(verb, state)
-            page = await history.get("limit=1") if place == paused else None
-            if page is not None and (token := page.json["metadata"].get("continue")):
-                begun.append((token, items_of(page)))
+            first = await history.get("limit=1") if place == paused else None
+            if first is not None and (token := first.json["metadata"].get("continue")):
+                begun.append((token, items_of(first)))
             if place == compact_at:
                 await history.compact(compactor)
         written.set()
-        for program in (*programs(data, history), *(expired_pages(history, *page) for page in begun)):
+        for program in programs(data, history):
             tasks.create_task(program)
+        for page in begun:
+            tasks.create_task(expired_pages(history, *page))
