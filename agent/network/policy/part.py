@@ -97,7 +97,8 @@ class PolicyPart:
         if self._announced.get(record.key) == record:
             return
         rivals = {self._holders[ip] for ip in ips if ip in self._holders}
-        rivals |= {key for key in self._compiler.local() if set(self._compiler.members.pods[key].ips) & set(ips)}
+        known = self._compiler.members.pods  # newer than `local`, which may name a pod that has gone since
+        rivals |= {key for key in self._compiler.local() if key in known and set(known[key].ips) & set(ips)}
         self._announced[record.key] = record
         self._holders.update(dict.fromkeys(ips, record.key))
         self._pods_changed(frozenset({record.key, *rivals}))
