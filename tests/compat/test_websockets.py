@@ -149,8 +149,9 @@ async def test_v5_ends_stdin_alone_and_success_is_a_status(box: Client) -> None:
 
 
 async def test_v5_sizes_the_terminal_and_has_one_output(box: Client) -> None:
+    sized = 'until [ -n "$(stty size 2>/dev/null)" ]; do sleep 0.05; done'  # streams overtake one another
     query = {
-        "command": ["sh", "-c", "read x; stty size; echo err >&2; exit 3"],
+        "command": ["sh", "-c", f"read x; {sized}; stty size; echo err >&2; exit 3"],
         "stdin": "1",
         "stdout": "1",
         "tty": "1",

@@ -45,12 +45,19 @@ def lines(answer: Answer) -> list[Any]:
 
 
 def since(version: int, answer: Answer) -> list[Any]:
-    """The lines, bookmarks dated back to `version`: what others write meanwhile moves them on."""
-    found = lines(answer)
-    for line in found:
+    """The lines, the first bookmark dated back to `version`: what others write meanwhile moves it on, and only that
+    makes another one."""
+    found: list[Any] = []
+    last = 0
+    for line in lines(answer):
         if line["type"] == "BOOKMARK":
-            assert int(line["object"]["metadata"]["resourceVersion"]) >= version
-            line["object"]["metadata"]["resourceVersion"] = str(version)
+            metadata = line["object"]["metadata"]
+            before, last = last, int(metadata["resourceVersion"])
+            assert last >= version and last > before
+            if before:
+                continue
+            metadata["resourceVersion"] = str(version)
+        found.append(line)
     return found
 
 
