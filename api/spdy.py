@@ -12,10 +12,12 @@ from __future__ import annotations
 import asyncio
 import struct
 import zlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1", "Content-Length": "0"}
 PROTOCOL = {"X-Stream-Protocol-Version": "v4.channel.k8s.io"}
+STDIN, STDOUT, STDERR, ERROR, RESIZE = "stdin", "stdout", "stderr", "error", "resize"
+"""Kubernetes' types of streams; the result of a process comes on ERROR."""
 _SYN_STREAM, _PING, _GOAWAY = 1, 6, 7
 _CONTROL = 0x8003
 _LAST = 0x01
@@ -24,7 +26,7 @@ _MOST_BYTES = 0xFFFF
 
 
 class Spdy:
-    """The client's side of one connection. Streams are known by the names they were opened with."""
+    """The client's side of one connection. Streams are known by their types."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -33,11 +35,12 @@ class Spdy:
         self._ids: dict[str, int] = {}
         self._names: dict[int, str] = {}
 
-    def open(self, name: str, headers: Mapping[str, str]) -> None:
+    def open(self, name: str) -> None:
+        """Opens the stream of this type."""
         number = 2 * len(self._ids) + 1
         self._ids[name], self._names[number] = number, name
-        block = struct.pack("!I", len(headers))
-        for text in (text for pair in headers.items() for text in pair):
+        block = struct.pack("!I", 1)
+        for text in ("streamtype", name):
             block += struct.pack("!I", len(text)) + text.encode()
         packed = self._compressor.compress(block) + self._compressor.flush(zlib.Z_SYNC_FLUSH)
         self._control(_SYN_STREAM, struct.pack("!IIH", number, 0, 0) + packed)

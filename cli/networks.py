@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 NETWORK_LABEL = "wherry.dev/network"
 """On the policy of a network: what tells it from other policies."""
-NETWORK_FACTS = ("kube-public", "cluster-network")
-"""The ConfigMap in which a controller tells the cluster's ranges."""
 RESERVED = ("host", "none", "bridge")
 
 
@@ -163,11 +161,11 @@ async def _clusters_cidr(cluster: Cluster) -> str:
     """All pods' addresses, as the cluster says. Raises Problem when it does not."""
     from api.errors import Forbidden, NotFound
     from api.kinds import by_resource
+    from api.network_facts import NAME, NAMESPACE, POD_CIDR
 
-    namespace, name = NETWORK_FACTS
     try:
-        facts = await cluster.client.get(by_resource("", "configmaps"), namespace, name)
-        return str(facts["data"]["podCIDR"])
+        facts = await cluster.client.get(by_resource("", "configmaps"), NAMESPACE, NAME)
+        return str(facts["data"][POD_CIDR])
     except (Forbidden, NotFound, KeyError) as error:
-        what = f"the ConfigMap {name} in {namespace} does not say which addresses pods have: {error}"
+        what = f"the ConfigMap {NAME} in {NAMESPACE} does not say which addresses pods have: {error}"
         raise Problem(what, "Say --pod-cidr with all of them.") from None

@@ -25,10 +25,9 @@ import orjson
 
 from api.client import Client
 from api.errors import error_from_status
-from api.spdy import PROTOCOL, UPGRADE, Spdy
+from api.spdy import ERROR, PROTOCOL, RESIZE, STDERR, STDIN, STDOUT, UPGRADE, Spdy
 from cli.problems import Problem
 
-STDIN, STDOUT, STDERR, RESULT, RESIZE = "stdin", "stdout", "stderr", "error", "resize"
 _CHUNK = 32 * 1024
 
 
@@ -54,7 +53,7 @@ class Streams:
         """The streams to open; the server begins when all that the query announces are there."""
         stderr = self.output and not self.tty
         wanted = {STDIN: self.stdin, STDOUT: self.output, STDERR: stderr, RESIZE: self.tty}
-        return [RESULT, *(name for name, on in wanted.items() if on)]
+        return [ERROR, *(name for name, on in wanted.items() if on)]
 
 
 async def run_streams(client: Client, streams: Streams) -> int:
@@ -85,7 +84,7 @@ async def _connected(client: Client, streams: Streams) -> AsyncIterator[Spdy]:
     connection = Spdy(tunnel.reader, tunnel.writer)
     try:
         for name in streams.opened():
-            connection.open(name, {"streamtype": name})
+            connection.open(name)
         yield connection
     finally:
         tunnel.writer.transport.abort()  # input that nobody reads any more is not worth waiting for
@@ -112,7 +111,7 @@ async def _receive(connection: Spdy) -> int | None:
             _write(sys.stdout.fileno(), data)
         elif name == STDERR:
             _write(sys.stderr.fileno(), data)
-        elif name == RESULT:
+        elif name == ERROR:
             return _exit_code(orjson.loads(data))
     return None
 

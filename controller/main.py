@@ -24,6 +24,7 @@ import structlog
 
 from api.errors import ApiError
 from api.logs import configure_logs
+from api.network_facts import POD_CIDR, SERVICE_CIDR
 from controller.config import ControllerConfig, parse_arguments
 from controller.instance import claim_instance
 from controller.pki.files import Pki, PkiError, Serving, ensure_pki
@@ -137,7 +138,7 @@ async def _with_defaults(registry: Registry, builtin: BuiltinServices, cluster_c
     while True:
         try:
             await ensure_defaults(registry)
-            await publish_network(registry, {"podCIDR": cluster_cidr, "serviceCIDR": services})
+            await publish_network(registry, {POD_CIDR: cluster_cidr, SERVICE_CIDR: services})
             return await builtin.ensure()
         except ApiError as error:
             if not error.retryable:

@@ -328,11 +328,16 @@ def _refuse_unowned(applied: Object, schema: Node | None) -> None:
         raise BadRequest("metadata.managedFields must be nil")
     if faults := list(unowned(applied, schema)):
         group, _, version = str(applied.get("apiVersion")).rpartition("/")
-        shown = (
-            f"{metadata.get('namespace', '')}/{metadata.get('name', '')}; {group}/{version}, Kind={applied.get('kind')}"
-        )
-        told = faults[0] if len(faults) == 1 else "\n  ".join(["errors:", *faults])
-        raise BadRequest(f"failed to create typed patch object ({shown}): {told}")
+        raise untyped(applied, f"{group}/{version}, Kind={applied.get('kind')}", faults)
+
+
+def untyped(applied: Object, kind: str, faults: list[str]) -> BadRequest:
+    """That a configuration does not fit its type, in Kubernetes' words. `kind`: "GROUP/VERSION, Kind=KIND"."""
+    metadata = applied.get("metadata")
+    named = metadata if isinstance(metadata, dict) else {}
+    shown = f"{named.get('namespace', '')}/{named.get('name', '')}; {kind}"
+    told = faults[0] if len(faults) == 1 else "\n  ".join(["errors:", *faults])
+    return BadRequest(f"failed to create typed patch object ({shown}): {told}")
 
 
 # ---- conflicts ----

@@ -148,11 +148,12 @@ def _batches(objs: list[Object]) -> Iterator[list[Object]]:
     batch: list[Object] = []
     size = 0
     for obj in objs:
-        size += len(orjson.dumps(obj))
-        if batch and (size > REVIEW_BYTES or len(batch) == REVIEW_OBJECTS):
+        weight = len(orjson.dumps(obj))
+        if batch and (size + weight > REVIEW_BYTES or len(batch) == REVIEW_OBJECTS):
             yield batch
-            batch, size = [], len(orjson.dumps(obj))
+            batch, size = [], 0
         batch.append(obj)
+        size += weight
     if batch:
         yield batch
 

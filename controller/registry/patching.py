@@ -16,7 +16,7 @@ from api.codec.json_text import Unparsable, parse_json
 from api.errors import BadRequest, Conflict, Invalid, invalid, invalid_object, not_found, required
 from api.kinds import Kind
 from api.objects import Object
-from api.patch import apply, json_patch, merge_patch, strategic_merge
+from api.patch import apply, json_patch, merge_patch, strategic_merge, untyped
 from api.schema import check, default, merge_schema
 from controller.admission.types import Request
 from controller.registry.create import Taken, create_taken
@@ -161,8 +161,7 @@ async def _applied(request: Request, target: Target, body: bytes) -> Object:
     decoded = await decode(body, _YAML, target.kind)
     checked = check(target.kind, decoded.obj, prune=True)
     if faults := checked.type_errors[:1] or [f".{path}: field not declared in schema" for path in checked.unknown]:
-        told = faults[0] if len(faults) == 1 else "\n  ".join(["errors:", *faults])
-        raise BadRequest(f"failed to create typed patch object ({_shown(target, decoded.obj)}): {told}")
+        raise untyped(decoded.obj, f"{target.kind.group}/{target.kind.version}, Kind={target.kind.kind}", faults)
     found = strict_findings(decoded.duplicates, ())
     if found and request.field_validation == "Strict":
         raise BadRequest(f"error decoding YAML: {', '.join(found)}")
@@ -172,12 +171,6 @@ async def _applied(request: Request, target: Target, body: bytes) -> Object:
     metadata.setdefault("name", target.name)
     check_name(target, applied)
     return applied
-
-
-def _shown(target: Target, applied: Object) -> str:
-    metadata, kind = applied.get("metadata"), target.kind
-    named = metadata if isinstance(metadata, dict) else {}
-    return f"{named.get('namespace', '')}/{named.get('name', '')}; {kind.group}/{kind.version}, Kind={kind.kind}"
 
 
 async def _apply_new(ground: Ground, request: Request, target: Target, applied: Object) -> Record:

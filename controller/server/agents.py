@@ -35,6 +35,9 @@ class Backend:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
 
+    def undialed(self, why: object) -> ServiceUnavailable:
+        return ServiceUnavailable(f"error dialing backend: {self.host}:{self.port}: {why}", {})
+
 
 def client_context(pki: Pki) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=str(pki.ca_path))

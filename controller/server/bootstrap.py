@@ -15,6 +15,7 @@ from typing import Any
 from api.errors import AlreadyExists, Conflict, NotFound
 from api.ingress import CLASS_NAME, CONTROLLER
 from api.kinds import Kind, by_resource
+from api.network_facts import NAME, NAMESPACE
 from api.objects import Object, annotations_of, clone, name_of, uid_of
 from controller.admission.types import MASTERS_GROUP, Request, User
 from controller.registry import DeleteOptions, Registry
@@ -23,7 +24,6 @@ from controller.server.rbac import Rule, missing_in
 from controller.store.types import Key
 
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
-NETWORK_FACTS = ("kube-public", "cluster-network")
 FIELD_MANAGER = "wherry"
 _INGRESS_CLASS: Object = {
     "apiVersion": "networking.k8s.io/v1",
@@ -51,17 +51,16 @@ async def ensure_defaults(registry: Registry) -> None:
 async def publish_network(registry: Registry, data: Mapping[str, str]) -> None:
     """Makes the ConfigMap say this. Raises ApiError."""
     kind, request = by_resource("", "configmaps"), Request(_SYSTEM, field_manager=FIELD_MANAGER)
-    namespace, name = NETWORK_FACTS
     made = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": name, "namespace": namespace},
+        "metadata": {"name": NAME, "namespace": NAMESPACE},
         "data": {**data},
     }
     with suppress(AlreadyExists):
-        await registry.create(request, kind, namespace, made)
+        await registry.create(request, kind, NAMESPACE, made)
         return
-    await registry.modify(request, kind, namespace, name, lambda obj: {**obj, "data": {**data}})
+    await registry.modify(request, kind, NAMESPACE, NAME, lambda obj: {**obj, "data": {**data}})
 
 
 async def ensure_namespaces(registry: Registry) -> None:

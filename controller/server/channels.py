@@ -13,8 +13,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 
 from aiohttp import WSMsgType, web
 
-from api.errors import ServiceUnavailable
-from api.spdy import PROTOCOL, UPGRADE, Spdy
+from api.spdy import ERROR, PROTOCOL, RESIZE, STDERR, STDIN, STDOUT, UPGRADE, Spdy
 from api.streams import CHUNK, Tunnel, open_tunnel
 from controller.server.agents import Backend
 from controller.server.reply import Answer, Reply
@@ -23,16 +22,15 @@ from controller.server.websocket import accept
 CHANNELS = "v5.channel.k8s.io"
 PORT_FORWARD = "SPDY/3.1+portforward.k8s.io"
 DIAL_SECONDS = 30.0
-_STDIN, _STDOUT, _STDERR, _ERROR, _RESIZE = "stdin", "stdout", "stderr", "error", "resize"
-_NAMES = (_STDIN, _STDOUT, _STDERR, _ERROR, _RESIZE)
+_NAMES = (STDIN, STDOUT, STDERR, ERROR, RESIZE)
 _CLOSE = 255
-_ANNOUNCED = {"input": _STDIN, "output": _STDOUT, "error": _STDERR, "tty": _RESIZE}
+_ANNOUNCED = {"input": STDIN, "output": STDOUT, "error": STDERR, "tty": RESIZE}
 
 
 def streams_of(parameters: Iterable[tuple[str, str]]) -> list[str]:
     """The streams that the kubelet's parameters announce; the runtime begins when all are there."""
     names = [_ANNOUNCED[name] for name, _ in parameters if name in _ANNOUNCED]
-    return [_ERROR, *(name for name in names if name != _STDERR or _RESIZE not in names)]
+    return [ERROR, *(name for name in names if name != STDERR or RESIZE not in names)]
 
 
 async def run_channels(request: web.BaseRequest, backend: Backend, path: str, streams: list[str]) -> Answer:
@@ -42,9 +40,9 @@ async def run_channels(request: web.BaseRequest, backend: Backend, path: str, st
             return await _refusal(far)
         spdy = Spdy(far.reader, far.writer)
         for name in streams:
-            spdy.open(name, {"streamtype": name})
+            spdy.open(name)
         socket = await accept(request, CHANNELS)
-        first = next((name for name in (_STDOUT, _STDERR) if name in streams), _ERROR)
+        first = next((name for name in (STDOUT, STDERR) if name in streams), ERROR)
         await socket.send_bytes(bytes([_NAMES.index(first)]))  # tells the client that the process is connected
         await _either(_receive(socket, spdy, streams), _send(socket, spdy))
         return socket
@@ -54,9 +52,9 @@ async def _receive(socket: web.WebSocketResponse, spdy: Spdy, streams: list[str]
     async for content in _contents(socket):
         channel, data = content[0], content[1:]
         if channel == _CLOSE:
-            if data[:1] == bytes([_NAMES.index(_STDIN)]) and _STDIN in streams:
-                spdy.finish(_STDIN)
-        elif channel < len(_NAMES) and _NAMES[channel] in (_STDIN, _RESIZE) and _NAMES[channel] in streams:
+            if data[:1] == bytes([_NAMES.index(STDIN)]) and STDIN in streams:
+                spdy.finish(STDIN)
+        elif channel < len(_NAMES) and _NAMES[channel] in (STDIN, RESIZE) and _NAMES[channel] in streams:
             await spdy.send(_NAMES[channel], data)
 
 
@@ -64,7 +62,7 @@ async def _send(socket: web.WebSocketResponse, spdy: Spdy) -> None:
     """Output as it comes; the result is the last."""
     async for name, data in spdy.received():
         await socket.send_bytes(bytes([_NAMES.index(name)]) + data)
-        if name == _ERROR:
+        if name == ERROR:
             return
 
 
@@ -115,8 +113,7 @@ async def _dialed(backend: Backend, path: str, protocol: Mapping[str, str]) -> A
         async with asyncio.timeout(DIAL_SECONDS):
             far = await open_tunnel("POST", backend.url + path, {**UPGRADE, **protocol}, {}, backend.tls)
     except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
-        why = error or "no answer in time"
-        raise ServiceUnavailable(f"error dialing backend: {backend.host}:{backend.port}: {why}", {}) from error
+        raise backend.undialed(error or "no answer in time") from error
     try:
         yield far
     finally:

@@ -15,7 +15,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from api.errors import BadRequest, ServiceUnavailable, error_from_status
+from api.errors import BadRequest, error_from_status
 from api.objects import Object
 from controller.server.agents import Backend
 from controller.server.authorization import Attributes
@@ -134,10 +134,10 @@ def upgrade_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]
     for name, value in headers:
         lower = name.lower()
         if lower == "sec-websocket-protocol":
-            offered = [p.strip() for p in value.split(",") if p.strip().lower() not in _DECLINED]
-            if not offered:
+            served = [p.strip() for p in value.split(",") if p.strip().lower() not in _DECLINED]
+            if not served:
                 return None
-            kept.append((name, ", ".join(offered)))
+            kept.append((name, ", ".join(served)))
         elif lower in _UPGRADE_HEADERS or lower.startswith(_UPGRADE_PREFIXES):
             kept.append((name, value))
             upgrades = upgrades or lower == "upgrade"
@@ -194,7 +194,7 @@ async def _relay(services: Services, call: Call, backend: Backend, path: str, *,
                 return await send_log(request, answer.content.iter_any())
             return await _stream_through(request, answer)
     except (aiohttp.ClientConnectionError, TimeoutError) as error:
-        raise ServiceUnavailable(f"error dialing backend: {backend.host}:{backend.port}: {error}", {}) from error
+        raise backend.undialed(error) from error
 
 
 async def _stream_through(request: web.BaseRequest, answer: aiohttp.ClientResponse) -> Answer:

@@ -190,10 +190,9 @@ class Rbac:
                 if rules is None:
                     missing[f'{str(reference.get("kind")).lower()}.{GROUP} "{reference.get("name")}" not found'] = None
                 source = _source(record.key, reference, _described(subject, where))
-                for rule in rules or ():
-                    grants.setdefault(
-                        Rule.of(rule), Grant(Rule.of(rule), rule, Decision(True, f"RBAC: allowed by {source}"))
-                    )
+                for wire in rules or ():
+                    rule = Rule.of(wire)
+                    grants.setdefault(rule, Grant(rule, wire, Decision(True, f"RBAC: allowed by {source}")))
         return Held(tuple(grants.values()), tuple(missing))
 
     def _changed(self, event: Event) -> None:

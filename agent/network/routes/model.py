@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 MAIN_TABLE = 254
+METRICS = range(0x8000, 0x1_0000)
+"""Of the routes that agents make, each its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class Settings:
 def settings_of(node_id: str, vni: int = 0, port: int = 0) -> Settings:
     """From the data directory's id, which is twelve hexadecimal digits."""
     number = int(node_id[:8], 16)
-    return Settings(f"whvx-{node_id[:10]}", 0x8000 + number % 0x8000, 0x5748_0000 + number % 0x1_0000, vni, port)
+    return Settings(f"whvx-{node_id[:10]}", METRICS[number % len(METRICS)], 0x5748_0000 + number % 0x1_0000, vni, port)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 
-from agent.network.routes.model import Observed, Path
+from agent.network.routes.model import METRICS, Observed, Path
 
-OTHER_AGENTS_METRICS = range(0x8000, 0x1_0000)
-"""See `settings_of`."""
 RANGES = {"pods": "--cluster-cidr", "services": "--service-cluster-ip-range"}
 
 
@@ -32,7 +30,7 @@ def _relation(path: Path, whole: ipaddress.IPv4Network | ipaddress.IPv6Network) 
     """A way to more than the range matters only if it ends at the link: else ours are the narrower ones, and win."""
     network = ipaddress.ip_network(path.destination)
     is_host = network.prefixlen == network.max_prefixlen
-    if is_host or path.metric in OTHER_AGENTS_METRICS or network.version != whole.version:
+    if is_host or path.metric in METRICS or network.version != whole.version:
         return ""
     if not network.prefixlen or not network.overlaps(whole):
         return ""

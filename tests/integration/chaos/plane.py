@@ -14,8 +14,8 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +30,11 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def resident_bytes(pid: int) -> int:
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")]
+    return int(line.split()[1]) * 1024
 
 
 @dataclass
@@ -143,3 +148,24 @@ async def running(plane: Plane) -> AsyncIterator[Plane]:
     finally:
         plane.kill()
     assert "Traceback" not in plane.log, plane.log[-6000:]
+
+
+Prepare = Callable[[Plane], Awaitable[None]]
+
+
+@contextmanager
+def prepared_plane(directory: Path, *options: str, prepare: Prepare | None = None) -> Iterator[Plane]:
+    """A plane for a module's tests, ready and, if need be, prepared; killed at the end."""
+
+    async def prepared() -> None:
+        await plane.ready()
+        if prepare is not None:
+            await prepare(plane)
+
+    plane = Plane(directory, options)
+    plane.start()
+    try:
+        asyncio.run(prepared())
+        yield plane
+    finally:
+        plane.kill()

@@ -12,8 +12,7 @@ from functools import cache
 import pytest
 
 from tests.integration.chaos.malformed_wire import MAPS
-from tests.integration.chaos.plane import Plane
-from tests.integration.chaos.test_malformed import resident_bytes
+from tests.integration.chaos.plane import Plane, prepared_plane, resident_bytes
 from tests.integration.chaos.wire import read_answer
 
 GROWTH_BYTES = 48 << 20
@@ -24,13 +23,8 @@ Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
-    found = Plane(tmp_path_factory.mktemp("front") / "plane", ("--controllers", "none"))
-    found.start()
-    try:
-        asyncio.run(found.ready())
+    with prepared_plane(tmp_path_factory.mktemp("front") / "plane", "--controllers", "none") as found:
         yield found
-    finally:
-        found.kill()
     assert "Traceback" not in found.log, found.log[-5000:]
 
 

@@ -20,8 +20,7 @@ import pytest
 from tests.integration.chaos.fuzzing.inputs import request_of
 from tests.integration.chaos.fuzzing.objects import SPECS
 from tests.integration.chaos.fuzzing.verdict import is_failure
-from tests.integration.chaos.plane import FULL, Plane
-from tests.integration.chaos.test_malformed import resident_bytes
+from tests.integration.chaos.plane import FULL, Plane, prepared_plane, resident_bytes
 from tests.integration.chaos.wire import Broken, Connection, Unsent
 
 INPUTS = int(os.environ.get("WHERRY_FUZZ_INPUTS", "1000000" if FULL else "4000"))
@@ -46,17 +45,11 @@ class Tally:
 
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
-    found = Plane(tmp_path_factory.mktemp("fuzz") / "plane", ("--controllers", "none"))
-    found.start()
-    try:
-        asyncio.run(_prepared(found))
+    with prepared_plane(tmp_path_factory.mktemp("fuzz") / "plane", "--controllers", "none", prepare=_prepare) as found:
         yield found
-    finally:
-        found.kill()
 
 
-async def _prepared(plane: Plane) -> None:
-    await plane.ready()
+async def _prepare(plane: Plane) -> None:
     connection = plane.connection()
     definition = {
         "apiVersion": "apiextensions.k8s.io/v1",

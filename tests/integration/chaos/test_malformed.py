@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +12,7 @@ from hypothesis import strategies as some
 
 from tests.integration.chaos.malformed_objects import APPS, GOOD, Case, altered, good, object_cases
 from tests.integration.chaos.malformed_wire import MAPS, PROTOBUF, WHOLE, YAML, wire_cases
-from tests.integration.chaos.plane import FULL, Plane
+from tests.integration.chaos.plane import FULL, Plane, prepared_plane, resident_bytes
 from tests.integration.chaos.wire import Answer, Broken
 
 CASES = [*object_cases(), *wire_cases()]
@@ -37,18 +36,14 @@ RAW = [
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
     """One API server for all of them: what one request breaks, the next would notice."""
-    found = Plane(tmp_path_factory.mktemp("malformed") / "plane", ("--controllers", "none"))
-    found.start()
-    try:
-        asyncio.run(_prepared(found))
+    with prepared_plane(
+        tmp_path_factory.mktemp("malformed") / "plane", "--controllers", "none", prepare=_prepare
+    ) as found:
         yield found
-    finally:
-        found.kill()
     assert "Traceback" not in found.log, found.log[-5000:]
 
 
-async def _prepared(plane: Plane) -> None:
-    await plane.ready()
+async def _prepare(plane: Plane) -> None:
     connection = plane.connection()
     for kind, name in (("ConfigMap", "kept"), ("ServiceAccount", "default"), ("Deployment", "scaled")):
         answer = await connection.request("POST", GOOD[kind][0], good(kind, name))
@@ -110,11 +105,6 @@ async def test_nothing_of_it_stays_in_memory(plane: Plane) -> None:
     assert kept["data"] == {"k": "v"}
     names = [item["metadata"]["name"] for item in (await plane.get(MAPS)).json()["items"]]
     assert names == ["kept"], "nothing malformed was taken in"
-
-
-def resident_bytes(pid: int) -> int:
-    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")]
-    return int(line.split()[1]) * 1024
 
 
 ANYTHING = some.recursive(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.chaos.plane import FULL, Plane
+from tests.integration.chaos.plane import FULL, Plane, prepared_plane
 
 FULL_SECONDS = 600
 SHORT_SECONDS = 8
@@ -66,18 +66,12 @@ DEFINITION = {
 
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
-    found = Plane(tmp_path_factory.mktemp("openapi") / "plane")
-    found.start()
-    try:
-        asyncio.run(_prepared(found))
+    with prepared_plane(tmp_path_factory.mktemp("openapi") / "plane", prepare=_prepare) as found:
         yield found
-    finally:
-        found.kill()
     assert "Traceback" not in found.log, found.log[found.log.index("Traceback") - 500 :][:5000]
 
 
-async def _prepared(plane: Plane) -> None:
-    await plane.ready()
+async def _prepare(plane: Plane) -> None:
     connection = plane.connection()
     answer = await connection.request("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", DEFINITION)
     assert answer.status == 201, answer.body

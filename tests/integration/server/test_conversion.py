@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import socket
-import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +14,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from controller.pki.authority import Subject
 from controller.registry import conversion
 from tests.cluster import CLIENTS
 from tests.integration.server.conftest import Answer, Cluster, next_event
+from tests.integration.server.https import https_context, served
 from tests.integration.server.test_custom_resources import CRDS, MERGE, custom, establish
 
 __all__ = ["custom"]
@@ -107,21 +106,12 @@ class Webhook:
 
 @pytest.fixture
 async def hook(custom: Cluster, tmp_path: Path) -> AsyncIterator[Webhook]:
-    pair = custom.pki.authority.issue(Subject("hook", hosts=("127.0.0.1", "converter.default.svc")))
-    (tmp_path / "hook.crt").write_bytes(pair.certificate)
-    (tmp_path / "hook.key").write_bytes(pair.key)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(tmp_path / "hook.crt", tmp_path / "hook.key")
     webhook = Webhook(bundle=base64.b64encode(custom.pki.authority.pem).decode())
-    app = web.Application()
-    app.router.add_post("/convert", webhook.handle)
-    app.router.add_post("/admit", webhook.admit)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "0.0.0.0", 0, ssl_context=context).start()
-    webhook.url = f"https://127.0.0.1:{runner.addresses[0][1]}/convert"
-    yield webhook
-    await runner.cleanup()
+    handlers = {"/convert": webhook.handle, "/admit": webhook.admit}
+    context = https_context(custom.pki, tmp_path, "127.0.0.1", "converter.default.svc")
+    async with served(handlers, context, "0.0.0.0") as port:
+        webhook.url = f"https://127.0.0.1:{port}/convert"
+        yield webhook
 
 
 @pytest.fixture

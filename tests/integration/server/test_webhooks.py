@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from controller.pki.authority import Subject
 from tests.integration.server.conftest import Answer, Cluster
+from tests.integration.server.https import https_context, served
 
 CONFIGS = "/apis/admissionregistration.k8s.io/v1"
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -53,21 +52,10 @@ class Webhook:
 @pytest.fixture
 async def hook(cluster: Cluster, tmp_path: Path) -> AsyncIterator[Webhook]:
     await cluster.namespace("default")
-    pair = cluster.pki.authority.issue(Subject("hook", hosts=("127.0.0.1",)))
-    (tmp_path / "hook.crt").write_bytes(pair.certificate)
-    (tmp_path / "hook.key").write_bytes(pair.key)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(tmp_path / "hook.crt", tmp_path / "hook.key")
     webhook = Webhook(bundle=base64.b64encode(cluster.pki.authority.pem).decode())
-    app = web.Application()
-    app.router.add_post("/review", webhook.handle)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
-    await site.start()
-    webhook.url = f"https://127.0.0.1:{runner.addresses[0][1]}/review"
-    yield webhook
-    await runner.cleanup()
+    async with served({"/review": webhook.handle}, https_context(cluster.pki, tmp_path, "127.0.0.1")) as port:
+        webhook.url = f"https://127.0.0.1:{port}/review"
+        yield webhook
 
 
 async def configure(cluster: Cluster, configuration: dict[str, Any]) -> None:
