@@ -313,6 +313,17 @@ async def test_who_gets_an_address_inherits_no_open_connections(site: Site) -> N
         caller.close()
 
 
+async def test_a_pod_comes_in_the_moment_another_goes(site: Site) -> None:
+    async with running(site) as node:
+        await node.policies(["{podSelector: {matchLabels: {app: newborn}}}"])
+        node.part.announce(pod("newborn"), (ADDRESSES["newborn"],))
+        await node.part.admitted(pod("newborn"))
+        node.part.withdraw(pod("newborn"))
+        node.part.announce(pod("db"), (ADDRESSES["db"],))
+        await node.part.admitted(pod("db"))
+        assert await seen(site, [("cli", "db", "TCP", 8080)]) == [ADDRESSES["cli"]]
+
+
 def _passes(caller: socket.socket, heard: socket.socket) -> bool:
     caller.sendto(b"0", (ADDRESSES["newborn"], 8080))
     if not select.select([heard], [], [], 0.2)[0]:
