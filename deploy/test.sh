@@ -23,11 +23,14 @@ python -m tests.check_sizes
 step "unit and property tests"
 pytest -n 2 tests/unit tests/property
 
+# A test on real parts that fails is run once more and named in the summary (RERUN): twice is red.
+again=(--reruns 1 -rR)
+
 step "integration: real etcd, real HTTP, real containerd"
-pytest -n 2 --dist loadfile tests/integration
+pytest -n 2 --dist loadfile "${again[@]}" tests/integration
 
 step "unmodified clients and stories on real containers"
-pytest tests/compat tests/e2e
+pytest "${again[@]}" tests/compat tests/e2e
 
 step "the main job, as README tells it"
 data_dir=$(mktemp -d /tmp/wherry-quickstart.XXXXXX)

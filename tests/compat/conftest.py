@@ -43,6 +43,7 @@ def client_lab(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
                 "kind": "Pod",
                 "metadata": {"name": CONTROL_PLANE, "labels": {"component": "kube-apiserver"}},
                 "spec": {
+                    "nodeName": lab.state.nodes[0],  # stories drain others
                     "terminationGracePeriodSeconds": 0,
                     "containers": [{"name": "c", "image": "busybox", "command": ["sleep", "infinity"]}],
                 },
@@ -50,7 +51,6 @@ def client_lab(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
         )
         yield lab
         system.kubectl("delete", "pod", CONTROL_PLANE, "--wait=false")
-        Cluster(lab).kubectl("delete", "pods", "--all", "--wait=false")  # kr8s' suite forgets one
 
 
 @pytest.fixture(scope="session")

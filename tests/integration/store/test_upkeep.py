@@ -153,7 +153,10 @@ async def test_a_private_etcd_is_ours_alone_restarts_and_is_adopted(tmp_path: Pa
 
 def listening_tcp_sockets(pid: int) -> list[str]:
     """Local addresses a process listens on by TCP."""
-    held = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+    held = set()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):  # it was closed meanwhile
+            held.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
     rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
     return [row[1] for row in rows if f"socket:[{row[9]}]" in held]
 
