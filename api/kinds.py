@@ -83,6 +83,7 @@ _POD_SUBRESOURCES = (
     Subresource("log", ("get",)),
     Subresource("portforward", ("create", "get"), kind="PodPortForwardOptions"),
     Subresource("proxy", ("create", "delete", "get", "patch", "update"), kind="PodProxyOptions"),
+    Subresource("resize", ("get", "patch", "update")),
     STATUS,
 )
 _NODE_SUBRESOURCES = (

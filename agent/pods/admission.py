@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.pods.resizing import Pending
 from agent.pods.spec import init_containers, is_sidecar, main_containers
 from agent.pods.status import Rejection
 from api.objects import Object
@@ -45,6 +46,18 @@ def admit(pod: Object, others: Iterable[Object], node: NodeFacts) -> Rejection |
     if _ports(pod) & {port for other in present for port in _ports(other)}:
         return Rejection("NodePorts", _PORTS)
     return _forbidden_sysctl(pod) or _fits(pod, present, node)
+
+
+def judge_resize(pod: Object, others: Iterable[Object], node: NodeFacts) -> Pending | None:
+    """None: a pod that is here may have what it asks for now. `others` are the other pods of the node, as granted."""
+    asked = requests_of(pod)
+    for resource in ("memory", "cpu"):
+        capacity = _amount(resource, node.allocatable.get(resource, "0"))
+        if asked.get(resource, 0) > capacity:
+            numbers = f"requested: {asked[resource]}, capacity: {capacity}"
+            return Pending("Infeasible", f"Node didn't have enough capacity: {resource}, {numbers}")
+    rejection = _fits(pod, list(others), node)
+    return Pending("Deferred", rejection.message) if rejection is not None else None
 
 
 def _forbidden_sysctl(pod: Object) -> Rejection | None:

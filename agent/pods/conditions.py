@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agent.pods.observed import Observed, is_resizing
 from agent.pods.phase import FINAL_PHASES
 from agent.pods.spec import init_containers, is_sidecar, main_containers
 from api.objects import Object
 
+RESIZING = ("PodResizePending", "PodResizeInProgress")
+"""Those that are there only while they are true."""
 OWN = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
 
 
@@ -35,6 +38,20 @@ def conditions(pod: Object, status: Object, *, sandbox_ready: bool, now: str) ->
         "ContainersReady": containers_ready,
         "PodScheduled": GOOD,
     }
+    known = {entry["type"]: entry for entry in (pod.get("status") or {}).get("conditions") or ()}
+    generation = pod["metadata"].get("generation", 0)
+    return [_wire(kind, verdict, known.get(kind), generation, now) for kind, verdict in verdicts.items()]
+
+
+def resize_conditions(pod: Object, observed: Observed, now: str) -> list[Object]:
+    """What stands between the resources a pod asks for and those its containers have."""
+    verdicts = {}
+    if observed.pending is not None:
+        verdicts["PodResizePending"] = Verdict(True, observed.pending.reason, observed.pending.message)
+    if observed.resize_fault:
+        verdicts["PodResizeInProgress"] = Verdict(True, "Error", observed.resize_fault)
+    elif any(is_resizing(observed, name) for name in observed.granted):
+        verdicts["PodResizeInProgress"] = GOOD
     known = {entry["type"]: entry for entry in (pod.get("status") or {}).get("conditions") or ()}
     generation = pod["metadata"].get("generation", 0)
     return [_wire(kind, verdict, known.get(kind), generation, now) for kind, verdict in verdicts.items()]

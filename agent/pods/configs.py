@@ -121,7 +121,7 @@ def container_config(pod: Object, attempt: Attempt, node: Node) -> ContainerConf
         stdin=bool(container.get("stdin")),
         stdin_once=bool(container.get("stdinOnce")),
         tty=bool(container.get("tty")),
-        resources=_resources(pod, container, node),
+        resources=runtime_resources(pod, container, node),
         security=_security(pod, attempt, node),
         target_id=attempt.target_id,
     )
@@ -219,7 +219,7 @@ def check_non_root(pod: Object, name: str, merged: Mapping[str, Any], image: Ima
         raise ConfigFault(f"container has runAsNonRoot and image will run as root {where}")
 
 
-def _resources(pod: Object, container: Mapping[str, Any], node: Node) -> Resources:
+def runtime_resources(pod: Object, container: Mapping[str, Any], node: Node) -> Resources:
     given = container.get("resources") or {}
     limits, requests = given.get("limits") or {}, given.get("requests") or {}
     cpu_request = millicores(requests.get("cpu", limits.get("cpu", 0)))

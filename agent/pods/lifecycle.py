@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from agent.pods import backoff
-from agent.pods.observed import CRASH_LOOP, ContainerView, Observed, Waiting
+from agent.pods.observed import CRASH_LOOP, ContainerView, Observed, Waiting, is_resizing
+from agent.pods.resizing import must_restart
 from agent.pods.spec import (
     all_containers,
     definition,
@@ -84,6 +86,13 @@ class KillContainer:
 
 
 @dataclass(frozen=True)
+class ResizeContainer:
+    """Give a running container what it was granted."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class RemoveContainer:
     """Forget a container that is not running: an older attempt, or one that was created but never started."""
 
@@ -130,8 +139,8 @@ class Done:
 
 
 Step = (
-    MountVolumes | RunSandbox | PullImage | StartContainer | RunHook | Announce | KillContainer | RemoveContainer
-    | Expire | Terminate | RemoveSandbox | UnmountVolumes | Confirm | Wait | Done
+    MountVolumes | RunSandbox | PullImage | StartContainer | RunHook | Announce | KillContainer | ResizeContainer
+    | RemoveContainer | Expire | Terminate | RemoveSandbox | UnmountVolumes | Confirm | Wait | Done
 )  # fmt: skip
 
 
@@ -162,7 +171,7 @@ def is_finished(pod: Object, observed: Observed) -> bool:
     ]
     if any(view.current is None or view.current.state != "exited" for _, view in mains):
         return False
-    return not any(should_restart(pod, container, _exit_code(view)) for container, view in mains)
+    return not any(_runs_again(pod, container, view) for container, view in mains)
 
 
 def _init_failed(pod: Object, container: Object, observed: Observed) -> bool:
@@ -170,6 +179,13 @@ def _init_failed(pod: Object, container: Object, observed: Observed) -> bool:
     if view.current is None or view.current.state != "exited" or is_sidecar(container) or _exit_code(view) == 0:
         return False
     return not should_restart(pod, container, _exit_code(view), init=True)
+
+
+def _runs_again(pod: Object, container: Object, view: ContainerView, *, init: bool = False) -> bool:
+    """Its policy says so, or the agent itself stopped it to start it again: then the exit code says nothing."""
+    never = (container.get("restartPolicy") or restart_policy(pod)) == "Never"
+    stopped = view.killed_for_restart and not never
+    return stopped or should_restart(pod, container, _exit_code(view), init=init)
 
 
 def _exit_code(view: ContainerView) -> int:
@@ -225,7 +241,7 @@ def _advancing(pod: Object, observed: Observed, now: float) -> Step:
         if step is not None:
             return step
     due = FOREVER
-    for step in _starting(pod, observed, now):
+    for step in chain(_resizing(pod, observed, now), _starting(pod, observed, now)):
         if not isinstance(step, Wait):
             return step
         due = min(due, step.until)
@@ -254,6 +270,20 @@ def _condemned(container: Object, view: ContainerView) -> Step | None:
     if known and known != definition(container):
         return KillContainer(name, current.id, f"Container {name} definition changed, will be restarted")
     return None
+
+
+def _resizing(pod: Object, observed: Observed, now: float) -> Iterator[Step]:
+    for container in (*init_containers(pod), *main_containers(pod)):
+        name = container["name"]
+        view = observed.containers[name]
+        if not is_resizing(observed, name) or view.current is None or view.resources is None:
+            continue
+        if must_restart(container, view.resources, observed.granted[name]):
+            yield KillContainer(name, view.current.id, f"Container {name} resize requires restart")
+        elif backoff.is_over(observed.resize_not_before, now):
+            yield ResizeContainer(name)
+        else:
+            yield Wait(observed.resize_not_before)
 
 
 def _starting(pod: Object, observed: Observed, now: float) -> Iterator[Step]:
@@ -306,7 +336,7 @@ def _one(pod: Object, container: Object, observed: Observed, now: float) -> Iter
     elif _here(view, observed) is None:
         if init or restart_policy(pod) != "OnFailure" or current.exit_code != 0:
             yield from _attempt(container, view, now, restart=True)
-    elif should_restart(pod, container, current.exit_code, init=init):
+    elif _runs_again(pod, container, view, init=init):
         yield from _crashed(pod, container, view, now)
 
 

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from agent.pods.conditions import OWN
+from agent.pods.conditions import OWN, RESIZING
 from agent.pods.observed import ContainerView, Ending, Observed, VolumeState
+from agent.pods.resizing import Pending, asked_of, with_granted
 from agent.pods.spec import all_containers, deadline, find_container, init_containers, is_sidecar
 from agent.runtime.protocol import ContainerStatus, SandboxStatus
 from api.objects import Object
@@ -31,6 +32,10 @@ class PodMemory:
         self.volumes: VolumeState = "absent"
         self.volumes_not_before = 0.0
         self.sandbox_not_before = 0.0
+        self.granted = asked_of(pod)
+        self.pending: Pending | None = None
+        self.resize_fault = ""
+        self.resize_not_before = 0.0
         self.ending: Ending | None = None
         self.confirmed = False
 
@@ -45,6 +50,10 @@ class PodMemory:
             sandbox_not_before=self.sandbox_not_before,
             ending=self.ending,
             deadline=deadline(self.seen_pod()),
+            granted=self.granted,
+            pending=self.pending,
+            resize_fault=self.resize_fault,
+            resize_not_before=self.resize_not_before,
             confirmed=self.confirmed,
         )
 
@@ -60,9 +69,24 @@ class PodMemory:
         known = self.pod.get("status") or {}
         if not self.reported:
             return self.pod
-        foreign = [entry for entry in known.get("conditions") or () if entry["type"] not in OWN]
+        foreign = [entry for entry in known.get("conditions") or () if entry["type"] not in (*OWN, *RESIZING)]
         conditions = [*(self.reported.get("conditions") or ()), *foreign]
         return {**self.pod, "status": {**known, **self.reported, "conditions": conditions}}
+
+    def granted_pod(self) -> Object:
+        """The pod with the resources that it has here, which are not always those it asks for."""
+        return with_granted(self.pod, self.granted)
+
+    def wants_resize(self) -> bool:
+        return self.ending is None and asked_of(self.pod) != self.granted
+
+    def grant(self) -> None:
+        """What the pod asks for is granted; containers of before have what was granted before."""
+        for name, before in self.granted.items():
+            if self.view(name).resources is None:
+                self.change(name, resources=before)
+        self.granted = asked_of(self.pod)
+        self.pending, self.resize_fault, self.resize_not_before = None, "", 0.0
 
     def take_sandboxes(self, sandboxes: Iterable[SandboxStatus]) -> None:
         """All sandboxes of the pod; the newest attempt is the one that counts."""

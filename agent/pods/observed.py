@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from agent.pods.backoff import Entry
+from agent.pods.resizing import Pending
 from agent.runtime.protocol import ContainerStatus, SandboxStatus
 
 CRASH_LOOP = "CrashLoopBackOff"
@@ -54,6 +55,8 @@ class ContainerView:
     """A sentence for the Killing event when a probe (or a hook) condemned `current`."""
     killed_for_restart: bool = False
     """`current` ended because the agent restarted it; the crash back-off then looks at the exit before."""
+    resources: Mapping[str, Any] | None = None
+    """What `current` was made with, or has been given since."""
     back_off: Entry | None = None
     pull_back_off: Entry | None = None
 
@@ -88,5 +91,19 @@ class Observed:
     ending: Ending | None = None
     deadline: float = float("inf")
     """When the pod's activeDeadlineSeconds are over."""
+    granted: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The resources that the node has granted, by container."""
+    pending: Pending | None = None
+    """Why the node does not grant what the pod asks for now."""
+    resize_fault: str = ""
+    """Why what is granted could not be put in force; the next try is due at `resize_not_before`."""
+    resize_not_before: float = 0.0
     confirmed: bool = False
     """The API knows the end: final status sent and, for a deleted pod, its removal confirmed."""
+
+
+def is_resizing(observed: Observed, name: str) -> bool:
+    """Whether a container runs with other resources than it was granted."""
+    view = observed.containers.get(name) or ContainerView()
+    running = view.current is not None and view.current.state == "running"
+    return running and view.resources is not None and view.resources != observed.granted.get(name)

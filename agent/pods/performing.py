@@ -14,18 +14,19 @@ from dataclasses import replace
 from agent import counters
 from agent.events import NORMAL, WARNING
 from agent.pods import backoff, lifecycle, spec
-from agent.pods.configs import POD_UID, Attempt, container_config, sandbox_config
+from agent.pods.configs import POD_UID, Attempt, container_config, runtime_resources, sandbox_config
 from agent.pods.dns import hosts_file
 from agent.pods.env import ConfigFault, environment, references
 from agent.pods.fields import Facts
 from agent.pods.images import ImageFault, pull_secret_names
 from agent.pods.memory import PodMemory
-from agent.pods.observed import FAILED_HOOK, Waiting
+from agent.pods.observed import FAILED_HOOK, Waiting, is_resizing
+from agent.pods.resizing import shown_sizes
 from agent.pods.termination import Stopper, run_hook
 from agent.pods.words import started_words, write_termination_file
 from agent.pods.workshop import Workshop
 from agent.probing import Target
-from agent.runtime.errors import AlreadyExists, NotFound, RuntimeFault
+from agent.runtime.errors import AlreadyExists, Failed, NotFound, RuntimeFault
 from agent.runtime.protocol import ImageStatus, Mount
 from api import errors
 from api.objects import Object, namespace_of, uid_of
@@ -35,6 +36,7 @@ RUNTIME_RETRY_SECONDS = 2.0
 VOLUME_RETRY_SECONDS = 2.0
 SANDBOX_RETRY_SECONDS = 2.0
 IMAGE_RETRY_SECONDS = 15.0
+RESIZE_RETRY_SECONDS = 5.0
 HOOK_SECONDS = 3600.0
 GATE_SECONDS = 2.0
 TERMINATION_PATH = "/dev/termination-log"
@@ -181,7 +183,7 @@ class Performer:
             return ""
         try:
             attempt = await self._attempt(container, step.attempt, image)
-            config = container_config(memory.pod, attempt, self._shop.node)
+            config = container_config(memory.granted_pod(), attempt, self._shop.node)
             box = sandbox_config(memory.pod, sandbox.attempt, self._shop.node)
             container_id = await runtime.create_container(sandbox.id, config, box)
         except ConfigFault as fault:
@@ -199,6 +201,7 @@ class Performer:
             self._failed(step.name, "CreateContainerError", fault.message, RUNTIME_RETRY_SECONDS)
             return ""
         self._owns(container_id)
+        memory.change(step.name, resources=memory.granted.get(step.name))
         self.tell(NORMAL, "Created", "Container created", step.name)
         return container_id
 
@@ -315,6 +318,38 @@ class Performer:
         memory.take_container(status if status.state == "exited" else replace(status, state="exited"))
         memory.change(step.name, must_restart="")
 
+    async def resize_container(self, name: str) -> None:
+        """Puts in force what was granted; what cannot be is told, and tried again later."""
+        memory = self._memory
+        current, granted = memory.view(name).current, memory.granted[name]
+        if current is None:
+            return
+        resources = runtime_resources(memory.granted_pod(), self._container(name), self._shop.node)
+        try:
+            await self._check_usage(name, current.id, resources.memory_limit_bytes)
+            await self._shop.runtime.update_container(current.id, resources)
+        except RuntimeFault as fault:
+            if fault.retryable:
+                raise
+            memory.resize_not_before = self._shop.clock() + RESIZE_RETRY_SECONDS
+            if fault.message != memory.resize_fault:
+                memory.resize_fault = fault.message
+                self.tell(WARNING, "ResizeError", f"Pod resize error: {fault.message}", name)
+            return
+        memory.change(name, resources=granted)
+        memory.resize_fault = ""
+        if not any(is_resizing(memory.observed(), each) for each in memory.granted):
+            self.tell(NORMAL, "ResizeCompleted", f"Pod resize completed: {shown_sizes(memory.pod)}")
+
+    async def _check_usage(self, name: str, container_id: str, limit_bytes: int) -> None:
+        """The kernel would kill processes to get below a lower limit: such a limit waits. Raises Failed."""
+        if not limit_bytes:
+            return
+        for one in await self._shop.runtime.container_stats():
+            if one.container_id == container_id and one.memory_usage_bytes > limit_bytes:
+                usage = f"memory limit ({limit_bytes}) below current usage ({one.memory_usage_bytes})"
+                raise Failed(f'attempting to set container "{name}" {usage}')
+
     def _restart_grace(self, name: str, message: str) -> float:
         """A probe's own terminationGracePeriodSeconds counts when that probe condemned the container."""
         container = self._container(name)
@@ -345,4 +380,4 @@ class Performer:
         self._memory.volumes = "removed"
 
     def _container(self, name: str) -> Object:
-        return spec.find_container(self._memory.pod, name) or {"name": name}
+        return spec.find_container(self._memory.granted_pod(), name) or {"name": name}

@@ -8,11 +8,12 @@ that a quick start costs one write. Invariant: after `flush` returned True the A
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import structlog
 
+from agent.pods.conditions import RESIZING
 from agent.pods.phase import FINAL_PHASES
 from api import errors
 from api.client import STRATEGIC_PATCH, Client
@@ -149,11 +150,18 @@ def patch_between(sent: Mapping[str, Any], status: Mapping[str, Any]) -> Object:
         if key == "conditions":
             known = {entry["type"]: entry for entry in sent.get("conditions") or ()}
             changed = [_condition(known.get(entry["type"], {}), entry) for entry in value]
+            changed += [{"$patch": "delete", "type": kind} for kind in _passed(known, value)]
             if changed := [entry for entry in changed if entry]:
                 change[key] = changed
         elif sent.get(key) != value:
             change[key] = [{"$patch": "replace"}, *value] if key in _LISTS_REPLACED and sent.get(key) else value
     return change
+
+
+def _passed(known: Mapping[str, Any], wanted: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Conditions of ours that are true no longer, and then are not there."""
+    present = {entry["type"] for entry in wanted}
+    return [kind for kind in RESIZING if kind in known and kind not in present]
 
 
 def _condition(known: Mapping[str, Any], entry: Mapping[str, Any]) -> Object:
@@ -167,7 +175,7 @@ def _covers(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     for key, value in wanted.items():
         if key == "conditions":
             have = {entry["type"]: entry for entry in known.get("conditions") or ()}
-            if any(_condition(have.get(entry["type"], {}), entry) for entry in value):
+            if _passed(have, value) or any(_condition(have.get(entry["type"], {}), entry) for entry in value):
                 return False
         elif not _same(known.get(key), value):
             return False
@@ -190,7 +198,15 @@ def _matters(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     if after.get("phase") in FINAL_PHASES:
         return True  # the last news of a pod: nothing follows that it could wait for
     ready = [is_ready({"status": status}) for status in (before, after)]
-    return ready[0] != ready[1] or _essence(before) != _essence(after)
+    return ready[0] != ready[1] or _essence(before) != _essence(after) or _sizes(before) != _sizes(after)
+
+
+def _sizes(status: Mapping[str, Any]) -> list[Any]:
+    """How a resize stands."""
+    known = {entry["type"]: entry for entry in status.get("conditions") or ()}
+    found: list[Any] = [(known.get(kind) or {}).get("reason", kind in known) for kind in RESIZING]
+    entries = (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ()))
+    return found + [entry.get("resources") or {} for entry in entries if "running" in (entry.get("state") or {})]
 
 
 def _essence(status: Mapping[str, Any]) -> list[tuple[str, str, int]]:

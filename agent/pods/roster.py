@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import structlog
 
-from agent.pods.admission import NodeFacts, admit
+from agent.pods.admission import NodeFacts, admit, judge_resize
 from agent.pods.checkpoints import load_checkpoints
 from agent.pods.configs import NODE_LABEL, POD_UID
 from agent.pods.env import Source, references
@@ -98,15 +98,26 @@ class Roster:
         worker = self._workers.get(uid_of(pod))
         if worker is not None:
             worker.update(pod)
+            self._settle_sizes()
             return
         worker = PodWorker(self._shop, pod, self._own)
         phase = (pod.get("status") or {}).get("phase")
         if phase not in FINAL_PHASES and worker.memory.ending is None:
-            others = [other.pod for other in self._workers.values() if not _is_over(other)]
-            rejection = admit(pod, others, self._facts)
+            rejection = admit(pod, self._others(worker), self._facts)
             if rejection is not None:
                 worker.reject(rejection)
         self._start(worker)
+
+    def _others(self, worker: PodWorker) -> list[Object]:
+        """The other pods of the node that are not over, with what each was granted."""
+        others = (other for other in self._workers.values() if other is not worker and not _is_over(other))
+        return [other.memory.granted_pod() for other in others]
+
+    def _settle_sizes(self) -> None:
+        """Answers pods that ask for other resources, the most important ones first; what waits is asked again."""
+        waiting = [worker for worker in self._workers.values() if worker.memory.wants_resize()]
+        for worker in sorted(waiting, key=lambda worker: -(worker.pod["spec"].get("priority") or 0)):
+            worker.settle_size(judge_resize(worker.pod, self._others(worker), self._facts))
 
     def _start(self, worker: PodWorker) -> None:
         assert self._group is not None
@@ -123,6 +134,7 @@ class Roster:
                 _log.exception("pod worker broke", pod=key_of(worker.pod))
                 await asyncio.sleep(RETRY_SECONDS)
         self._workers.pop(uid_of(worker.pod), None)
+        self._settle_sizes()
         self._owners = {made: owner for made, owner in self._owners.items() if owner is not worker}
 
     def _own(self, made: str, worker: PodWorker) -> None:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent.pods import spec
-from agent.pods.conditions import conditions
+from agent.pods.conditions import conditions, resize_conditions
 from agent.pods.observed import ContainerView, Observed, Waiting
 from agent.pods.phase import FINAL_PHASES, phase_of
 from agent.runtime.protocol import ContainerStatus
@@ -59,7 +59,10 @@ def pod_status(pod: Object, observed: Observed, now: float, host: Host) -> Objec
         **statuses,
     }
     status |= _why(before, status["phase"], observed)
-    status["conditions"] = conditions(pod, status, sandbox_ready=_sandbox_ready(observed), now=wire_time(now))
+    status["conditions"] = [
+        *resize_conditions(pod, observed, wire_time(now)),
+        *conditions(pod, status, sandbox_ready=_sandbox_ready(observed), now=wire_time(now)),
+    ]
     return status
 
 
@@ -137,8 +140,9 @@ def _container(pod: Object, container: Object, observed: Observed, now: float, h
     if current is not None:
         status["containerID"] = _container_id(current, host)
     if running:
-        status["resources"] = container.get("resources") or {}
-        if requests := (container.get("resources") or {}).get("requests"):
+        granted = observed.granted.get(container["name"], container.get("resources") or {})
+        status["resources"] = granted if view.resources is None else view.resources
+        if requests := granted.get("requests"):
             status["allocatedResources"] = requests
     if mounts := _mounts(container):
         status["volumeMounts"] = mounts

@@ -25,6 +25,7 @@ from agent.pods.performing import Performer
 from agent.pods.phase import FINAL_PHASES
 from agent.pods.probed import ProbeKeeper
 from agent.pods.reporter import StatusReporter
+from agent.pods.resizing import Pending, shown_sizes
 from agent.pods.spec import find_container, grace_seconds
 from agent.pods.status import Rejection, pod_status, rejected_status
 from agent.pods.words import last_words
@@ -76,12 +77,28 @@ class PodWorker:
     def update(self, pod: Object) -> None:
         """The API has a newer version of the pod."""
         self.memory.pod = pod
+        if not self.memory.wants_resize():
+            self.memory.pending = None
         self._reporter.heard(pod)
         if not self._heard:
             self._heard = True
             self._final_before = _phase(pod) in FINAL_PHASES
             self._recall()
         self._judge_ending()
+        self._wake.set()
+
+    def settle_size(self, pending: Pending | None) -> None:
+        """What the node says to a pod that asks for other resources: None when it may have them."""
+        memory = self.memory
+        if pending is None:
+            memory.grant()
+            if memory.volumes == "ready":
+                save_checkpoint(self._shop.paths, self.pod)
+            self.performer.tell(NORMAL, "ResizeStarted", f"Pod resize started: {shown_sizes(self.pod)}")
+        elif pending != memory.pending:
+            memory.pending = pending
+            self.performer.tell(WARNING, f"Resize{pending.reason}", pending.message)
+        self._report()
         self._wake.set()
 
     def vanish(self) -> None:
@@ -216,6 +233,8 @@ class PodWorker:
             case lifecycle.KillContainer():
                 await performer.kill_container(step)
                 self._read_words(step.name)
+            case lifecycle.ResizeContainer(name):
+                await performer.resize_container(name)
             case lifecycle.RemoveContainer(container_id):
                 await performer.remove_container(container_id)
             case lifecycle.Expire():
@@ -372,7 +391,8 @@ class PodWorker:
                 same = view.current is not None and str(entry.get("containerID") or "").endswith(view.current.id)
                 if same and view.current is not None and view.current.state == "running":
                     started, ready = view.started or bool(entry.get("started")), view.ready or bool(entry["ready"])
-                    self.memory.change(entry["name"], started=started, ready=ready)
+                    resources = view.resources if view.resources is not None else entry.get("resources")
+                    self.memory.change(entry["name"], started=started, ready=ready, resources=resources)
 
     def _read_words(self, name: str) -> None:
         current = self.memory.view(name).current

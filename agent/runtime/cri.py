@@ -31,6 +31,7 @@ from agent.runtime.protocol import (
     ImageAuth,
     ImageFs,
     ImageStatus,
+    Resources,
     RuntimeEvent,
     RuntimeHealth,
     RuntimeVersion,
@@ -171,6 +172,12 @@ class CriRuntime:
         request = pb.StopContainerRequest(container_id=container_id, timeout=math.ceil(timeout_seconds))
         with contextlib.suppress(NotFound):
             await self._channel.ask(calls.STOP_CONTAINER, request, timeout_seconds + calls.STOP_MARGIN_SECONDS)
+
+    async def update_container(self, container_id: str, resources: Resources) -> None:
+        request = pb.UpdateContainerResourcesRequest(
+            container_id=container_id, linux=messages.resources_message(resources)
+        )
+        await self._channel.ask(calls.UPDATE_RESOURCES, request)
 
     async def remove_container(self, container_id: str) -> None:
         with contextlib.suppress(NotFound):

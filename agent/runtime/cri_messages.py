@@ -135,7 +135,7 @@ def container_message(config: p.ContainerConfig, namespaces: p.Namespaces) -> An
         stdin_once=config.stdin_once,
         tty=config.tty,
         linux=pb.LinuxContainerConfig(
-            resources=_resources(config.resources),
+            resources=resources_message(config.resources),
             security_context=_container_security(config.security, _namespaces(namespaces, config.target_id)),
         ),
     )
@@ -150,7 +150,7 @@ def _mount(mount: p.Mount) -> Any:
     )
 
 
-def _resources(resources: p.Resources) -> Any:
+def resources_message(resources: p.Resources) -> Any:
     return pb.LinuxContainerResources(
         cpu_period=resources.cpu_period,
         cpu_quota=resources.cpu_quota,

@@ -34,6 +34,7 @@ from agent.runtime.protocol import (
     ImageAuth,
     ImageFs,
     ImageStatus,
+    Resources,
     RuntimeEvent,
     RuntimeHealth,
     RuntimeVersion,
@@ -210,6 +211,10 @@ class FakeRuntime:
                 await entry.stopped.wait()
         except TimeoutError:
             self._exit(entry, 137)
+
+    async def update_container(self, container_id: str, resources: Resources) -> None:
+        self._called("update_container", container_id)
+        self._running(container_id)
 
     async def remove_container(self, container_id: str) -> None:
         self._called("remove_container", container_id)

@@ -371,6 +371,12 @@ class Runtime(Protocol):
     async def stop_container(self, container_id: str, timeout_seconds: float) -> None:
         """Send the image's stop signal, wait that long, then SIGKILL; returns when the process is gone. Idempotent."""
 
+    async def update_container(self, container_id: str, resources: Resources) -> None:
+        """Change the limits of a running container; what is unset, and oom_score_adj, stays as it was.
+
+        Failed when the kernel refuses, NotFound when there is no such container.
+        """
+
     async def remove_container(self, container_id: str) -> None:
         """Remove a container, killing it if it runs. Its log file stays. Idempotent."""
 

@@ -34,13 +34,14 @@ ACTED_ON: dict[str, str] = {
     "core.v1.ObjectFieldSelector": ALL,
     "core.v1.ResourceFieldSelector": ALL,
     "core.v1.LocalObjectReference": ALL,
-    "core.v1.Container": "name image command args workingDir ports envFrom env resources restartPolicy "
+    "core.v1.Container": "name image command args workingDir ports envFrom env resources resizePolicy restartPolicy "
     "restartPolicyRules volumeMounts livenessProbe readinessProbe startupProbe lifecycle terminationMessagePath "
     "terminationMessagePolicy imagePullPolicy securityContext stdin stdinOnce tty",
     "core.v1.EphemeralContainer": "name image command args workingDir ports envFrom env resources restartPolicy "
     "restartPolicyRules volumeMounts livenessProbe readinessProbe startupProbe lifecycle terminationMessagePath "
     "terminationMessagePolicy imagePullPolicy securityContext stdin stdinOnce tty targetContainerName",
     "core.v1.ContainerPort": ALL,
+    "core.v1.ContainerResizePolicy": ALL,
     "core.v1.EnvVar": ALL,
     "core.v1.EnvVarSource": "fieldRef resourceFieldRef configMapKeyRef secretKeyRef",
     "core.v1.EnvFromSource": ALL,
@@ -117,11 +118,8 @@ WARNED: dict[str, dict[str, str]] = {
         "schedulingGroup": "pods are placed one by one",
         "evictionResponders": "evictions ask nobody",
     },
-    "core.v1.Container": {
-        "resizePolicy": "resources of a running container do not change",
-    },
     "core.v1.EphemeralContainer": {
-        "resizePolicy": "resources of a running container do not change",
+        "resizePolicy": "resources of a debug container do not change",
     },
     "core.v1.ResourceRequirements": {"claims": "no devices are handed out"},
     "core.v1.EnvVarSource": {"fileKeyRef": "the variable stays unset"},

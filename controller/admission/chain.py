@@ -82,6 +82,8 @@ class Chain:
         guards = await admit_into_namespace(attributes, self.reader)
         if not attributes.subresource and attributes.obj is not None:
             await self._complete(attributes)
+        elif attributes.is_pod and attributes.subresource == "resize":
+            admit_within_limits(attributes, self.reader)
         if self._hooks is not None and self.mutates:
             await self._hooks.mutate(attributes)
         for check in self.checks:

@@ -22,6 +22,7 @@ from controller.reconcilers.views import Views
 from controller.registry.ledger import MEASURED
 from controller.store.types import Event, EventType, Key
 
+PODS = ("", "pods")
 REST_SECONDS = 1.0
 """A quota is corrected at most so often: each correction makes creates under way start again."""
 
@@ -106,5 +107,8 @@ class ResourceQuotaReconciler:
 def _changes_costs(event: Event) -> bool:
     if event.type is not EventType.MODIFIED or event.previous is None:
         return True
+    if event.record.key.resource != PODS:
+        return (*event.record.key.resource, "") in MEASURED
     phases = [one.fields.get("status.phase") for one in (event.record, event.previous)]
-    return phases[0] != phases[1] or event.record.key.resource in MEASURED  # of pods it is the phase
+    sizes = [one.parse()["metadata"].get("generation") for one in (event.record, event.previous)]
+    return phases[0] != phases[1] or sizes[0] != sizes[1]

@@ -28,8 +28,8 @@ from controller.store import Query, Store
 from controller.store.types import Guard, Key, KeyExists, KeyMissing, Record, VersionMismatch
 
 _RACES = 64
-MEASURED = (("", "services"), ("", "persistentvolumeclaims"))
-"""Kinds whose changes can make them cost more."""
+MEASURED = (("", "services", ""), ("", "persistentvolumeclaims", ""), ("", "pods", "resize"))
+"""Changes that can make an object cost more: group, plural, subresource."""
 
 
 class Ledger:
@@ -47,7 +47,7 @@ class Ledger:
 
     def covers_change(self, attributes: Attributes) -> bool:
         """Whether a change may have to be paid for: few kinds can come to cost more."""
-        measured = attributes.kind.resource in MEASURED and not attributes.subresource
+        measured = (*attributes.kind.resource, attributes.subresource) in MEASURED
         return measured and self.covers(attributes.namespace)
 
     @asynccontextmanager

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import orjson
@@ -117,24 +117,51 @@ def pending_pod(pod: Object) -> PendingPod:
 def class_of(pod: Object) -> PodClass:
     """The class of a pod: the same object for pods that are alike."""
     spec = pod.get("spec") or {}
-    owner = controller_of(pod)
+    owner, held = controller_of(pod), _held_by(pod)
     identity = [
         metadata(pod).get("namespace", ""),
         labels_of(pod),
         owner["uid"] if owner else "",
         {name: spec[name] for name in _PLACEMENT_FIELDS if spec.get(name)},
-        [_container_demand(container) for container in spec.get("initContainers") or ()],
-        [_container_demand(container) for container in spec.get("containers") or ()],
+        [_container_demand(pod, container, held) for container in spec.get("initContainers") or ()],
+        [_container_demand(pod, container, held) for container in spec.get("containers") or ()],
         spec.get("overhead"),
         bool(spec.get("hostNetwork")),
     ]
     return _class_from(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS))
 
 
-def _container_demand(container: Mapping[str, Any]) -> list[Any]:
+def _held_by(pod: Object) -> dict[str, Mapping[str, Any]]:
+    """Requests that a node has granted to the containers of a pod whose spec was changed; mostly {}."""
+    if metadata(pod).get("generation", 1) == 1:
+        return {}
+    status = pod.get("status") or {}
+    entries = (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ()))
+    return {entry["name"]: entry["allocatedResources"] for entry in entries if entry.get("allocatedResources")}
+
+
+def _is_infeasible(pod: Object) -> bool:
+    """Whether its node has said that it will never have what it asks for now."""
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return any(entry["type"] == "PodResizePending" and entry.get("reason") == "Infeasible" for entry in conditions)
+
+
+def _requests(pod: Object, container: Mapping[str, Any], held: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """What a container takes: of one that is being resized, the larger of what it has and what it asks for."""
     resources = container.get("resources") or {}
+    asked: Mapping[str, Any] = resources.get("requests") or resources.get("limits") or {}
+    granted = held.get(container["name"])
+    if granted is None or granted == asked:
+        return asked
+    if _is_infeasible(pod):
+        return granted
+    both = {name: (asked.get(name, 0), granted.get(name, 0)) for name in asked.keys() | granted.keys()}
+    return {name: max(amounts, key=partial(amount_of, name)) for name, amounts in both.items()}
+
+
+def _container_demand(pod: Object, container: Mapping[str, Any], held: Mapping[str, Mapping[str, Any]]) -> list[Any]:
     return [
-        resources.get("requests") or resources.get("limits") or {},
+        _requests(pod, container, held),
         [port for port in container.get("ports") or () if port.get("hostPort") or port.get("containerPort")],
         container.get("image", ""),
         container.get("restartPolicy") == "Always",

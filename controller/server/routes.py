@@ -28,12 +28,14 @@ _OBJECTS: dict[str, Handler] = {
 }
 _PROXY: dict[str, Handler] = dict.fromkeys(("get", "create", "update", "patch", "delete"), connect.proxy)
 _CONNECT: dict[str, Handler] = dict.fromkeys(("get", "create"), connect.stream)
+_PART: dict[str, Handler] = {"get": read.get_object, "update": write.update_object, "patch": write.patch_object}
 _SUBRESOURCES: dict[str, dict[str, Handler]] = {
-    "status": {"get": read.get_object, "update": write.update_object, "patch": write.patch_object},
-    "scale": {"get": read.get_scale, "update": write.update_object, "patch": write.patch_object},
-    "ephemeralcontainers": {"get": read.get_object, "update": write.update_object, "patch": write.patch_object},
+    "status": _PART,
+    "scale": {**_PART, "get": read.get_scale},
+    "ephemeralcontainers": _PART,
+    "resize": _PART,
+    "approval": _PART,
     "finalize": {"update": write.update_object},
-    "approval": {"get": read.get_object, "update": write.update_object, "patch": write.patch_object},
     "binding": {"create": write.create_binding},
     "eviction": {"create": write.create_eviction},
     "token": {"create": token_request.create_token},

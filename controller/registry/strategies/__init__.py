@@ -70,6 +70,7 @@ _PLAIN = Strategy()
 
 _SUBRESOURCES = {
     ("pods", "ephemeralcontainers"): pods.prepare_ephemeral_containers,
+    ("pods", "resize"): pods.prepare_resize,
     ("namespaces", "finalize"): core.prepare_finalize,
     ("certificatesigningrequests", "approval"): certificates.prepare_approval,
 }

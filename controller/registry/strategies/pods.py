@@ -17,6 +17,7 @@ from api.quantity import parse_quantity
 from controller.registry.strategies.base import Strategy, bump_generation_if, keep, keep_metadata
 
 _QOS_RESOURCES = ("cpu", "memory")
+_RESIZED = ("resources", "resizePolicy")
 
 
 def prepare_create(pod: Object) -> None:
@@ -50,6 +51,27 @@ def prepare_ephemeral_containers(new: Object, old: Mapping[str, Any]) -> None:
     keep(new, old, "status")
     new["metadata"] = {**old["metadata"], "resourceVersion": new["metadata"].get("resourceVersion", "")}
     bump_generation_if(new["spec"] != old["spec"], new, old)
+
+
+def prepare_resize(new: Object, old: Mapping[str, Any]) -> None:
+    """pods/resize writes how much containers get; adding, removing or renaming some is left to validation to refuse."""
+    spec = new.get("spec") or {}
+    resized: Object = {}
+    for field in ("containers", "initContainers"):
+        containers, before = spec.get(field) or [], old["spec"].get(field) or []
+        if [one.get("name") for one in containers] != [one["name"] for one in before]:
+            return
+        if before:
+            resized[field] = [_resized(one, known) for one, known in zip(containers, before, strict=True)]
+    new["spec"] = {**old["spec"], **resized}
+    keep(new, old, "status")
+    new["metadata"] = {**old["metadata"], "resourceVersion": new["metadata"].get("resourceVersion", "")}
+    bump_generation_if(new["spec"] != old["spec"], new, old)
+
+
+def _resized(container: Mapping[str, Any], known: Mapping[str, Any]) -> Object:
+    kept = {field: value for field, value in known.items() if field not in _RESIZED}
+    return kept | {field: container[field] for field in _RESIZED if field in container}
 
 
 def grace_seconds(pod: Mapping[str, Any], asked: int | None) -> int | None:

@@ -28,6 +28,7 @@ from controller.registry.validation import (
     plain,
     pods,
     rbac,
+    resize,
     service,
     sets,
     slices,
@@ -77,7 +78,11 @@ _RULES: dict[tuple[str, str], Rules] = {
     ("", "Pod"): Rules(
         pods.check_pod,
         pods.check_pod_update,
-        {"status": pods.check_pod_status, "ephemeralcontainers": pods.check_ephemeral_update},
+        {
+            "status": pods.check_pod_status,
+            "ephemeralcontainers": pods.check_ephemeral_update,
+            "resize": resize.check_pod_resize,
+        },
         {"binding": pods.check_binding},
     ),
     ("", "ConfigMap"): Rules(config.check_config_map, config.check_config_map_update),

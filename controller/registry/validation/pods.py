@@ -25,7 +25,7 @@ from controller.registry.validation.rules import (
 )
 from controller.registry.validation.scheduling import check_tolerations
 
-_MIRROR = "kubernetes.io/config.mirror"
+MIRROR = "kubernetes.io/config.mirror"
 _DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 _MOST_SECONDS = 2**31 - 1
 _SYSTEM_CONDITIONS = frozenset({"PodScheduled", "Ready", "Initialized"})
@@ -44,7 +44,7 @@ _UPDATABLE = ",".join(
 def check_pod(errors: Errors, pod: Value) -> None:
     """A pod to be created."""
     spec = pod.get("spec") or {}
-    _check_metadata_and_spec(errors, pod)
+    check_metadata_and_spec(errors, pod)
     if spec.get("ephemeralContainers"):
         errors.append(forbidden("spec.ephemeralContainers", "cannot be set on create"))
     if spec.get("nodeName") and spec.get("schedulingGates"):
@@ -60,7 +60,7 @@ def check_pod_update(errors: Errors, pod: Value, old: Value) -> None:
         check_pod_metadata(errors, pod)
         _check_annotation_updates(errors, pod, old)
         return
-    _check_metadata_and_spec(errors, pod)
+    check_metadata_and_spec(errors, pod)
     _check_annotation_updates(errors, pod, old)
     for field in ("containers", "initContainers"):
         if len(spec.get(field) or ()) != len(before.get(field) or ()):
@@ -74,7 +74,7 @@ def check_pod_update(errors: Errors, pod: Value, old: Value) -> None:
         return
     _check_added_tolerations(errors, spec.get("tolerations") or [], before.get("tolerations") or [])
     _check_deleted_gates(errors, spec.get("schedulingGates") or [], before.get("schedulingGates") or [])
-    if _normal(spec) != _normal(before):
+    if normal(spec) != normal(before):
         _check_rest(errors, spec, before)
 
 
@@ -107,9 +107,9 @@ def check_pod_status(errors: Errors, pod: Value, old: Value) -> None:
 def check_ephemeral_update(errors: Errors, pod: Value, old: Value) -> None:
     """pods/ephemeralcontainers: containers may be added, none changed or removed."""
     check_updated_metadata(errors, pod["metadata"], old["metadata"])
-    _check_metadata_and_spec(errors, pod)
+    check_metadata_and_spec(errors, pod)
     _check_annotation_updates(errors, pod, old)
-    if _MIRROR in (old["metadata"].get("annotations") or {}):
+    if MIRROR in (old["metadata"].get("annotations") or {}):
         errors.append(forbidden("", "static pods do not support ephemeral containers"))
         return
     path = "spec.ephemeralContainers"
@@ -119,7 +119,7 @@ def check_ephemeral_update(errors: Errors, pod: Value, old: Value) -> None:
         if now is None:
             detail = f'existing ephemeral containers "{before.get("name")}" may not be removed\n'
             errors.append(forbidden(path, detail))
-        elif _normal(now) != _normal(before):
+        elif normal(now) != normal(before):
             detail = f'existing ephemeral containers "{before.get("name")}" may not be changed\n'
             errors.append(forbidden(path, detail + difference("core.v1.EphemeralContainer", before, now)))
 
@@ -137,9 +137,9 @@ def check_pod_annotations(errors: Errors, path: str, annotations: Value | None, 
     """The annotations that mean something to pods."""
     if not annotations:
         return
-    if _MIRROR in annotations and not spec.get("nodeName"):
+    if MIRROR in annotations and not spec.get("nodeName"):
         detail = "must set spec.nodeName if mirror pod annotation is set"
-        errors.append(invalid(f"{path}[{_MIRROR}]", annotations[_MIRROR], detail))
+        errors.append(invalid(f"{path}[{MIRROR}]", annotations[MIRROR], detail))
     cost = annotations.get(_DELETION_COST)
     if cost is not None and not (_match_cost(cost) and -(2**31) <= int(cost) < 2**31):
         errors.append(invalid(f"{path}[{_DELETION_COST}]", cost, "must be a 32bit integer"))
@@ -152,7 +152,8 @@ def check_pod_metadata(errors: Errors, pod: Value) -> None:
     check_pod_annotations(errors, "metadata.annotations", metadata.get("annotations"), pod.get("spec") or {})
 
 
-def _check_metadata_and_spec(errors: Errors, pod: Value) -> None:
+def check_metadata_and_spec(errors: Errors, pod: Value) -> None:
+    """All that is judged of a pod whatever is done to it."""
     metadata, spec = pod["metadata"], pod.get("spec") or {}
     check_pod_metadata(errors, pod)
     check_pod_spec(errors, "spec", spec, pod_name=metadata.get("name") or "", is_pod=True)
@@ -174,9 +175,9 @@ def _check_no_tokens(errors: Errors, spec: Value) -> None:
 def _check_annotation_updates(errors: Errors, pod: Value, old: Value) -> None:
     now = pod["metadata"].get("annotations") or {}
     before = old["metadata"].get("annotations") or {}
-    if now.get(_MIRROR) != before.get(_MIRROR):
-        verb = "remove or update" if _MIRROR in before else "add"
-        errors.append(forbidden(f"metadata.annotations[{_MIRROR}]", f"may not {verb} mirror pod annotation"))
+    if now.get(MIRROR) != before.get(MIRROR):
+        verb = "remove or update" if MIRROR in before else "add"
+        errors.append(forbidden(f"metadata.annotations[{MIRROR}]", f"may not {verb} mirror pod annotation"))
     check_pod_annotations(errors, "metadata.annotations", now, pod.get("spec") or {})
 
 
@@ -227,7 +228,7 @@ def _check_rest(errors: Errors, spec: Value, before: Value) -> None:
         kept["terminationGracePeriodSeconds"] = grace
     if before.get("schedulingGates"):
         _check_gated(errors, kept, before)
-    if _normal(kept) != _normal(before):
+    if normal(kept) != normal(before):
         changed = difference("core.v1.PodSpec", before, kept)
         detail = f"pod updates may not change fields other than {_UPDATABLE}\n{changed}"
         errors.append(forbidden("spec", detail))
@@ -292,8 +293,8 @@ def _check_host_ips(errors: Errors, status: Value) -> None:
         check_ip(errors, f"status.hostIPs[{index}]", address.get("ip"))
 
 
-def _normal(value: Any) -> Any:
+def normal(value: Any) -> Any:
     """A value in which unset, null and empty lists are one, as Kubernetes compares."""
     if isinstance(value, dict):
-        return {key: _normal(item) for key, item in value.items() if item is not None and item != []}
-    return [_normal(item) for item in value] if isinstance(value, list) else value
+        return {key: normal(item) for key, item in value.items() if item is not None and item != []}
+    return [normal(item) for item in value] if isinstance(value, list) else value

@@ -18,6 +18,7 @@ from agent.pods.lifecycle import (
     PullImage,
     RemoveContainer,
     RemoveSandbox,
+    ResizeContainer,
     RunHook,
     RunSandbox,
     StartContainer,
@@ -219,3 +220,19 @@ def test_a_rejected_pod_is_reported_and_kept() -> None:
     rejected = Observed(ending=Ending(0, remove=False))
     assert next_step(a_pod(), rejected, NOW) == Confirm()
     assert next_step(a_pod(), replace(rejected, confirmed=True), NOW) == Wait(FOREVER)
+
+
+def test_a_container_with_another_size_than_granted_is_given_it_or_restarted() -> None:
+    small, large = {"limits": {"cpu": "1"}}, {"limits": {"cpu": "2"}}
+    pod = a_pod(a_container(resources=large))
+    at_once = replace(seen(pod, c=running(resources=small)), granted={"c": large})
+    assert next_step(pod, at_once, NOW) == ResizeContainer("c")
+    assert next_step(pod, replace(at_once, granted={"c": small}), NOW) == Wait()
+    refused = replace(at_once, resize_fault="no", resize_not_before=NOW + 5)
+    assert next_step(pod, refused, NOW) == Wait(NOW + 5)
+    policy = [{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]
+    picky = a_pod(a_container(resources=large, resizePolicy=policy), policy="OnFailure")
+    killed = next_step(picky, at_once, NOW)
+    assert killed == KillContainer("c", "c-0", "Container c resize requires restart")
+    stopped = replace(at_once, containers={"c": ContainerView(exited(code=0), killed_for_restart=True)})
+    assert next_step(picky, stopped, NOW) == PullImage("c")

@@ -14,7 +14,7 @@ from agent.config import parse_arguments
 from agent.hostinfo import DiskUse, Machine, MemoryUse
 from agent.node import Profile, Readings, Taint, differs, node_status, parse_labels, parse_taint
 from agent.paths import Paths
-from agent.pods.admission import NodeFacts, admit, requests_of
+from agent.pods.admission import NodeFacts, admit, judge_resize, requests_of
 from agent.pods.configs import Attempt, Node, container_config, named_port, oom_score_adj, sandbox_config
 from agent.pods.dns import Resolver
 from agent.pods.env import ConfigFault
@@ -23,6 +23,7 @@ from agent.pods.lognames import LogRefused, choose_log
 from agent.pods.memory import PodMemory
 from agent.pods.observed import Waiting
 from agent.pods.reporter import patch_between
+from agent.pods.resizing import Pending
 from agent.runtime.protocol import ImageStatus
 from tests.unit.agent.builders import NOW, a_container, a_pod, exited, status
 
@@ -49,6 +50,26 @@ def test_a_status_patch_has_only_what_changed_and_replaces_addresses() -> None:
         "podIPs": [{"$patch": "replace"}, {"ip": "2"}],
         "conditions": [{**now_ready, "reason": None}],
     }
+
+
+def test_a_condition_of_a_resize_that_is_over_is_taken_away() -> None:
+    ready = {"type": "Ready", "status": "True"}
+    sent = {"conditions": [{"type": "PodResizeInProgress", "status": "True"}, ready, {"type": "foreign"}]}
+    change = patch_between(sent, {"conditions": [ready]})
+    assert change == {"conditions": [{"$patch": "delete", "type": "PodResizeInProgress"}]}
+
+
+def test_a_resize_is_granted_deferred_or_never_possible() -> None:
+    def asking(cpu: str) -> dict[str, Any]:
+        return a_pod(a_container(resources={"requests": {"cpu": cpu}}))
+
+    facts = NodeFacts("n1", {}, {"cpu": "2", "memory": "1Gi", "pods": "3"})
+    assert judge_resize(asking("1500m"), [asking("500m")], facts) is None
+    deferred = judge_resize(asking("1500m"), [asking("1")], facts)
+    words = "Node didn't have enough resource: cpu, requested: 1500, used: 1000, capacity: 2000"
+    assert deferred == Pending("Deferred", words)
+    infeasible = judge_resize(asking("3"), [], facts)
+    assert infeasible == Pending("Infeasible", "Node didn't have enough capacity: cpu, requested: 3000, capacity: 2000")
 
 
 def test_admission_counts_requests_ports_and_selectors() -> None:

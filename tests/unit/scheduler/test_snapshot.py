@@ -77,3 +77,12 @@ def test_init_containers_count_by_their_peak_and_sidecars_always() -> None:
 def test_pods_of_one_template_share_one_class() -> None:
     assert class_of(pod("a", cpu="1")) is class_of(pod("b", cpu="1"))
     assert class_of(pod("a", cpu="1")) is not class_of(pod("a", cpu="2"))
+
+
+def test_a_pod_that_is_resized_takes_the_larger_of_what_it_has_and_what_it_asks_for() -> None:
+    resized = pod("p", cpu="1", memory="2Gi")
+    resized["metadata"]["generation"] = 2
+    resized["status"]["containerStatuses"] = [{"name": "c", "allocatedResources": {"cpu": "1500m", "memory": "1Gi"}}]
+    assert class_of(resized).requests == {"cpu": 1500, "memory": 2 << 30, "pods": 1}
+    resized["status"]["conditions"] = [{"type": "PodResizePending", "status": "True", "reason": "Infeasible"}]
+    assert class_of(resized).requests == {"cpu": 1500, "memory": 1 << 30, "pods": 1}
