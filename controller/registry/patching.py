@@ -17,6 +17,7 @@ from api.errors import BadRequest, Conflict, Invalid, invalid, invalid_object, n
 from api.kinds import Kind
 from api.objects import Object
 from api.patch import apply, json_patch, merge_patch, strategic_merge, untyped
+from api.patch.json import unknown_operation_fields
 from api.schema import check, default, merge_schema
 from controller.admission.types import Request
 from controller.registry.create import Taken, create_taken
@@ -55,12 +56,14 @@ def patcher(request: Request, kind: Kind, patch: Patch) -> Make:
     """
     merge = _merger(kind, patch.type)
     document, duplicates = parse_patch(patch.body)
-    request.duplicates = tuple(duplicates)
+    found = strict_findings(duplicates, ())
+    if patch.type is PatchType.JSON:
+        found = [f"json patch {each}" for each in strict_findings(duplicates, unknown_operation_fields(document))]
     touched = touched_fields(patch.type, document)
 
     def patched(current: Object) -> Object:
         wanted = _of_kind(kind, patch.type, merge(current, orjson.loads(patch.body)))
-        return wanted if request.trusted else _decoded(request, kind, wanted, touched)
+        return wanted if request.trusted else _decoded(request, kind, wanted, (touched, found))
 
     return patched
 
@@ -106,13 +109,17 @@ def _of_kind(kind: Kind, type: PatchType, wanted: Object) -> Object:
     return wanted
 
 
-def _decoded(request: Request, kind: Kind, wanted: Object, touched: frozenset[str] | None) -> Object:
-    """A patched object through the schema. Findings are those of a PUT, except that they blame the patch (422)."""
+def _decoded(request: Request, kind: Kind, wanted: Object, seen: tuple[frozenset[str] | None, list[str]]) -> Object:
+    """A patched object through the schema. Findings are those of a PUT, except that they blame the patch (422).
+
+    `seen`: the fields it may change, and what is odd about the patch itself.
+    """
+    touched, odd = seen
     judged = touched | _ALWAYS_JUDGED if touched is not None else wanted.keys()
     checked = check(kind, {field: value for field, value in wanted.items() if field in judged})
     if checked.type_errors:
         raise _bad_patch(wanted, checked.type_errors[0])
-    found = strict_findings(request.duplicates, checked.unknown)
+    found = [*odd, *strict_findings((), checked.unknown)]
     if found and request.field_validation == "Strict":
         raise _bad_patch(wanted, "strict decoding error: " + ", ".join(found))
     warn(request, found)

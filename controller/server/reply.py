@@ -60,16 +60,9 @@ def http_date() -> str:
 
 
 def accepts_gzip(request: web.BaseRequest) -> bool:
-    """Whether a GET may be answered compressed."""
+    """Whether a GET may be answered compressed: as in Kubernetes, plain `gzip` asks for it, `gzip;q=0.5` does not."""
     encodings = request.headers.get("Accept-Encoding", "")
-    return (
-        "gzip" in encodings
-        and request.method == "GET"
-        and any(
-            name.strip() == "gzip" and not weight.strip().startswith("q=0")
-            for name, _, weight in (each.partition(";") for each in encodings.split(","))
-        )
-    )
+    return "gzip" in encodings and request.method == "GET" and "gzip" in map(str.strip, encodings.split(","))
 
 
 class Gzip:
@@ -103,7 +96,7 @@ class Reply:
 
     async def pack(self, request: web.BaseRequest) -> None:
         """Compresses a long body for who asks for it."""
-        if len(self.body) >= GZIP_ABOVE_BYTES and accepts_gzip(request):
+        if len(self.body) > GZIP_ABOVE_BYTES and accepts_gzip(request):
             gzip = Gzip()
             self.packed = await gzip.add(self.body) + gzip.end()
             self.headers = (*self.headers, *gzip.headers)

@@ -93,56 +93,62 @@ class Impossible(Exception):
 
 
 def carried_out(document: Any, operations: list[Object]) -> Any:
-    """RFC 6902 on a document that is not changed. Raises Impossible."""
+    """RFC 6902 with the API server's liberties, on a document that is not changed. Raises Impossible."""
     for operation in operations:
-        path = _steps(operation["path"])
-        match operation["op"]:
-            case "add":
-                document = _with(document, path, operation["value"])
-            case "remove":
+        verb, path, value = operation["op"], _steps(operation["path"]), operation.get("value")
+        origin = _steps(operation.get("from", ""))
+        if verb in ("move", "copy"):
+            value = _found(document, origin)
+        if not path and not (verb in ("replace", "test") and isinstance(value, dict | list)):
+            raise Impossible("the whole document")
+        if verb == "test":
+            if not equal(_found(document, path) if path else document, value):
+                raise Impossible("test")
+        elif verb == "remove":
+            document = _without(document, path)
+        else:
+            if verb == "move":
+                document = _without(document, origin)
+            elif verb == "replace" and path and isinstance(_at(document, path[:-1]), list):
+                items = _at(document, path[:-1])
+                path = [*path[:-1], str(_index(items, path[-1], len(items)))]
                 document = _without(document, path)
-            case "replace":
-                _at(document, path)
-                document = _with(_without(document, path), path, operation["value"]) if path else operation["value"]
-            case "move":
-                origin = _steps(operation["from"])
-                value = _at(document, origin)
-                if path[: len(origin)] == origin and path != origin:
-                    raise Impossible("into itself")
-                document = document if path == origin else _with(_without(document, origin), path, value)
-            case "copy":
-                document = _with(document, path, _at(document, _steps(operation["from"])))
-            case "test":
-                if not equal(_at(document, path), operation["value"]):
-                    raise Impossible("test")
+            document = _with(document, path, value) if path else value
     return document
 
 
+def _found(document: Any, path: list[str]) -> Any:
+    """What is there; null where a map lacks it."""
+    if not path:
+        raise Impossible("the whole document")
+    holder = _at(document, path[:-1])
+    return holder.get(path[-1]) if isinstance(holder, dict) else _at(holder, path[-1:])
+
+
 def equal(left: Any, right: Any) -> bool:
-    """JSON's equality: true is no number."""
-    if isinstance(left, bool) or isinstance(right, bool):
-        return left is right
+    """Equality of JSON texts: 1, 1.0 and true are three things."""
     if isinstance(left, dict) and isinstance(right, dict):
         return left.keys() == right.keys() and all(equal(left[key], right[key]) for key in left)
     if isinstance(left, list) and isinstance(right, list):
         return len(left) == len(right) and all(map(equal, left, right))
-    return bool(left == right)
+    return type(left) is type(right) and bool(left == right)
 
 
 def _steps(pointer: str) -> list[str]:
     return [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
 
 
-def _index(items: list[Any], step: str, last: int) -> int:
-    if not step.isdecimal() or (step != "0" and step[0] == "0") or int(step) > last:
+def _index(items: list[Any], step: str, size: int) -> int:
+    """The place meant, of `size`; -1 is the last."""
+    if not step.removeprefix("-").isdecimal() or int(step) not in range(-size, size):
         raise Impossible(step)
-    return int(step)
+    return int(step) % size
 
 
 def _at(document: Any, path: list[str]) -> Any:
     for step in path:
         if isinstance(document, list):
-            document = document[_index(document, step, len(document) - 1)]
+            document = document[_index(document, step, len(document))]
         elif isinstance(document, dict) and step in document:
             document = document[step]
         else:
@@ -158,13 +164,13 @@ def _with(document: Any, path: list[str], value: Any) -> Any:
         inner = _with(_at(document, [step]), rest, value)
         if isinstance(document, dict):
             return {**document, step: inner}
-        place = int(step)
+        place = _index(document, step, len(document))
         return [*document[:place], inner, *document[place + 1 :]]
     if isinstance(document, dict):
         return {**document, step: value}
     if not isinstance(document, list):
         raise Impossible(step)
-    place = len(document) if step == "-" else _index(document, step, len(document))
+    place = len(document) if step == "-" else _index(document, step, len(document) + 1)
     return [*document[:place], value, *document[place:]]
 
 
@@ -176,5 +182,5 @@ def _without(document: Any, path: list[str]) -> Any:
     if isinstance(document, dict):
         kept = {key: value for key, value in document.items() if key != step}
         return {**document, step: _without(inner, rest)} if rest else kept
-    place = int(step)
+    place = _index(document, step, len(document))
     return [*document[:place], *([_without(inner, rest)] if rest else []), *document[place + 1 :]]

@@ -1,11 +1,13 @@
 """JSON patch and merge patch: what they do and which refusal a bad one gets."""
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
 
 from api.errors import BadRequest, Invalid, TooLarge
 from api.patch import json_patch, merge_patch
+from api.patch.json import unknown_operation_fields
 
 
 def test_operations_are_applied_in_order() -> None:
@@ -21,7 +23,11 @@ def test_operations_are_applied_in_order() -> None:
         {"op": "replace", "path": "/b/c", "value": 1},
         {"op": "dance", "path": "/a"},
         {"path": "/a"},
+        None,
+        {"op": "add", "value": 1},
         {"op": "add", "path": "a", "value": 1},
+        {"op": "add", "path": "", "value": {}},
+        {"op": "test", "path": "", "value": {"a": 2}},
         {"op": "replace", "path": "", "value": 7},
     ],
 )
@@ -31,7 +37,7 @@ def test_what_cannot_be_carried_out_is_unprocessable(operation: Any) -> None:
     assert raised.value.message == "the server rejected our request due to an error in our request"
 
 
-@pytest.mark.parametrize("patch", [{}, 3, ["x"], None])
+@pytest.mark.parametrize("patch", [{}, 3, ["x"], [{"op": 1}]])
 def test_what_is_no_json_patch_is_a_bad_request(patch: Any) -> None:
     with pytest.raises(BadRequest):
         json_patch({}, patch)
@@ -58,7 +64,7 @@ REFUSED = "the server rejected our request due to an error in our request"
     [
         [{"op": "test", "path": "/a", "value": True}],
         [{"op": "add", "path": "/b", "value": 1}, {"op": "copy", "path": "/c"}],
-        [{"op": "copy", "path": "/c", "from": "/zzz"}],
+        [{"op": "move", "path": "/c", "from": "/zzz"}],
         [{"op": "move", "path": "/a/b", "from": "/a"}],
         [{"op": "replace", "path": "", "value": 7}],
         [{"op": "remove", "path": "/l/1"}],
@@ -74,7 +80,7 @@ def test_operations_reach_every_place() -> None:
     patch = [
         {"op": "copy", "path": "/b", "from": "/a"},
         {"op": "move", "path": "/c~1d", "from": "/l/0"},
-        {"op": "test", "path": "/c~1d", "value": {"e": [1.0]}},
+        {"op": "test", "path": "/c~1d", "value": {"e": [1]}},
         {"op": "remove", "path": "/a"},
         {"op": "add", "path": "/l/0", "value": None},
     ]
@@ -107,7 +113,8 @@ def test_copies_are_counted_together() -> None:
     ("apply", "patch", "into"),
     [
         (json_patch, {}, "object into Go value of type []handlers.jsonPatchOp"),
-        (json_patch, [1], "object into Go value of type []handlers.jsonPatchOp"),
+        (json_patch, [1], "number into Go value of type handlers.jsonPatchOp"),
+        (json_patch, [{"path": True}], "bool into Go struct field jsonPatchOp.path of type string"),
         (merge_patch, [], "array into Go value of type map[string]interface {}"),
     ],
 )
@@ -121,14 +128,65 @@ def test_a_json_patch_makes_nothing_too_deep_to_be_kept() -> None:
     value: Any = {}
     for _ in range(120):
         value = {"a": value}
-    operations = [{"op": "add", "path": "/x" + "/a" * (120 * times), "value": value} for times in range(3)]
+    operations = [{"op": "add", "path": "/x" + "/a" * (120 * times), "value": deepcopy(value)} for times in range(3)]
+    assert len(json_patch({}, deepcopy(operations[:1]))) == 1
     with pytest.raises(Invalid) as raised:
         json_patch({}, operations)
     assert raised.value.message == REFUSED
-    assert len(json_patch({}, operations[:1])) == 1
 
 
 def test_a_json_patch_works_in_place() -> None:
     obj: Any = {"a": {"b": 1}}
     inner = obj["a"]
     assert json_patch(obj, [{"op": "add", "path": "/a/c", "value": 2}])["a"] is inner == {"b": 1, "c": 2}
+
+
+@pytest.mark.parametrize(
+    ("operation", "result"),
+    [
+        ({"op": "add", "path": "/l/-1", "value": 9}, [1, 2, 3, 9]),
+        ({"op": "add", "path": "/l/-4", "value": 9}, [9, 1, 2, 3]),
+        ({"op": "remove", "path": "/l/-1"}, [1, 2]),
+        ({"op": "replace", "path": "/l/-3", "value": 9}, [9, 2, 3]),
+        ({"op": "test", "path": "/l/-2", "value": 2}, [1, 2, 3]),
+        ({"op": "move", "from": "/l/-1", "path": "/l/-3"}, [3, 1, 2]),
+        ({"op": "copy", "from": "/l/-3", "path": "/l/-1"}, [1, 2, 3, 1]),
+        ({"op": "replace", "path": "/l/+1", "value": 9}, [1, 9, 3]),
+    ],
+)
+def test_negative_indices_count_from_the_end(operation: Any, result: list[int]) -> None:
+    assert json_patch({"l": [1, 2, 3]}, [operation]) == {"l": result}
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        {"op": "add", "path": "/l/-5", "value": 9},
+        {"op": "add", "path": "/l/4", "value": 9},
+        {"op": "remove", "path": "/l/-4"},
+        {"op": "replace", "path": "/l/3", "value": 9},
+        {"op": "replace", "path": "/l/-", "value": 9},
+        {"op": "test", "path": "/l/-4", "value": None},
+        {"op": "copy", "from": "/l/x", "path": "/l/-"},
+        {"op": "test", "path": "/l/0", "value": 1.0},
+    ],
+)
+def test_indices_beyond_either_end_are_refused(operation: Any) -> None:
+    with pytest.raises(Invalid):
+        json_patch({"l": [1, 2, 3]}, [operation])
+
+
+def test_what_is_missing_in_a_map_is_null() -> None:
+    patch = [
+        {"op": "test", "path": "/b", "value": None},
+        {"op": "replace", "path": "/c", "value": 1},
+        {"op": "copy", "from": "/zzz", "path": "/d"},
+        {"op": "add", "path": "/e"},
+    ]
+    assert json_patch({}, patch) == {"c": 1, "d": None, "e": None}
+    assert json_patch({"a": 1}, None) == {"a": 1}
+
+
+def test_unknown_fields_of_operations_are_named() -> None:
+    patch = [{"op": "remove", "path": "/a"}, None, {"op": "add", "x": 1, "path": "/b", "Value": 2}]
+    assert [*unknown_operation_fields(patch)] == ["[2].x", "[2].Value"]
