@@ -74,6 +74,15 @@ def _node_status(status: Object) -> None:
         status["allocatable"] = dict(status["capacity"])
 
 
+def _node_spec(spec: Object) -> None:
+    """The first of podCIDRs and the podCIDR of old are one; where they differ, the old one counts."""
+    first, networks = spec.get("podCIDR"), spec.get("podCIDRs") or []
+    if first and first != next(iter(networks), None):
+        spec["podCIDRs"] = [first]
+    elif networks:
+        spec["podCIDR"] = networks[0]
+
+
 def _limit_range_item(item: Object) -> None:
     if item.get("type") != "Container":
         return
@@ -203,6 +212,7 @@ RULES: dict[str, Rule] = {
     "core.v1.Container": _container,
     "core.v1.EphemeralContainer": _container,
     "core.v1.Volume": _volume,
+    "core.v1.NodeSpec": _node_spec,
     "core.v1.NodeStatus": _node_status,
     "core.v1.LimitRangeItem": _limit_range_item,
     "core.v1.Service": _service,

@@ -74,6 +74,17 @@ def prepare_secret_update(new: Object, old: Mapping[str, Any]) -> None:
     prepare_secret(new)
 
 
+def prepare_service_account(account: Object) -> None:
+    """Of the secrets only the names count."""
+    if account.get("secrets"):
+        account["secrets"] = [{key: each[key] for key in each if key == "name"} for each in account["secrets"]]
+
+
+def prepare_service_account_update(new: Object, old: Mapping[str, Any]) -> None:
+    del old
+    prepare_service_account(new)
+
+
 NAMESPACE = Strategy(
     prepare_create=prepare_namespace,
     prepare_update=prepare_namespace_update,
@@ -82,5 +93,7 @@ NAMESPACE = Strategy(
 )
 NODE = Strategy(prepare_update=prepare_node_update, prepare_status=prepare_node_status)
 SECRET = Strategy(prepare_create=prepare_secret, prepare_update=prepare_secret_update)
-SERVICE_ACCOUNT = Strategy(returns_deleted=True)
+SERVICE_ACCOUNT = Strategy(
+    prepare_create=prepare_service_account, prepare_update=prepare_service_account_update, returns_deleted=True
+)
 EVENT = Strategy(create_on_update=True, garbage_collection="unsupported")

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 
 from api.kinds import Kind
 from api.names import is_dns_label
+from api.objects import annotations_of
 from api.quantity import canonical, is_whole, parse_quantity
-from controller.registry.validation.rules import Value
+from controller.registry.validation.rules import Value, parse_address, parse_network
+from controller.registry.validation.service import TOPOLOGY_HINTS
 
 _TOPOLOGY = "deprecated since v1.17; use"
 _OLD_LABELS = {
@@ -32,6 +34,7 @@ _OLD_VOLUMES = {
     "cephfs": "deprecated in v1.28, non-functional in v1.31+",
     "rbd": "deprecated in v1.28, non-functional in v1.31+",
 }
+_MOUNTABLE = "kubernetes.io/enforce-mountable-secrets"
 _CLASS = "volume.beta.kubernetes.io/storage-class"
 _INGRESS_CLASS = "kubernetes.io/ingress.class"
 _MATCHES_NONE = "a null labelSelector results in matching no pod"
@@ -62,8 +65,15 @@ def advice(kind: Kind, obj: Value, old: Value | None) -> list[str]:
         return []
     if (path := _TEMPLATES.get(kind.kind)) is not None:
         return list(_workload(kind.kind, path, obj, old))
+    if kind.kind == "ServiceAccount" and _MOUNTABLE in _new_annotations(obj, old):
+        why = "deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets"
+        return [f"metadata.annotations[{_MOUNTABLE}]: {why}"]
     told = _ADVICE.get(kind.kind)
     return list(told(obj)) if told is not None and (old is None or kind.kind != "Pod") else []
+
+
+def _new_annotations(obj: Value, old: Value | None) -> set[str]:
+    return set(annotations_of(obj)) - set(annotations_of(old) if old else ())
 
 
 def _workload(kind: str, path: str, obj: Value, old: Value | None) -> Advice:
@@ -119,19 +129,21 @@ def _pod_spec(path: str, spec: Value) -> Advice:
         yield from _pod_affinity(f"{path}.affinity.{field}", affinity.get(field) or {})
 
 
+def _old_terms(path: str, selector: Value | None) -> Advice:
+    for index, term in enumerate((selector or {}).get("nodeSelectorTerms") or ()):
+        yield from _old_keys(f"{path}[{index}]", term)
+
+
+def _old_keys(path: str, term: Value) -> Advice:
+    for index, expression in enumerate(term.get("matchExpressions") or ()):
+        if (key := expression.get("key")) in _OLD_LABELS:
+            yield f"{path}.matchExpressions[{index}].key: {key} is {_OLD_LABELS[key]}"
+
+
 def _node_affinity(path: str, affinity: Value) -> Advice:
-    terms = [
-        (f"{path}.{_REQUIRED}.nodeSelectorTerms[{index}]", term)
-        for index, term in enumerate((affinity.get(_REQUIRED) or {}).get("nodeSelectorTerms") or ())
-    ]
-    terms += [
-        (f"{path}.{_PREFERRED}[{index}].preference", term.get("preference") or {})
-        for index, term in enumerate(affinity.get(_PREFERRED) or ())
-    ]
-    for here, term in terms:
-        for index, expression in enumerate(term.get("matchExpressions") or ()):
-            if (key := expression.get("key")) in _OLD_LABELS:
-                yield f"{here}.matchExpressions[{index}].key: {key} is {_OLD_LABELS[key]}"
+    yield from _old_terms(f"{path}.{_REQUIRED}.nodeSelectorTerms", affinity.get(_REQUIRED))
+    for index, term in enumerate(affinity.get(_PREFERRED) or ()):
+        yield from _old_keys(f"{path}.{_PREFERRED}[{index}].preference", term.get("preference") or {})
 
 
 def _pod_affinity(path: str, affinity: Value) -> Advice:
@@ -200,6 +212,11 @@ def _service(service: Value) -> Advice:
     spec = service.get("spec") or {}
     kind, outside = spec.get("type") or "ClusterIP", spec.get("externalIPs") or []
     headless = kind == "ClusterIP" and spec.get("clusterIP") == "None"
+    if TOPOLOGY_HINTS in (service["metadata"].get("annotations") or ()):
+        mode = "service.kubernetes.io/topology-mode"
+        yield f"annotation {TOPOLOGY_HINTS} is deprecated, please use {mode} instead"
+    for index, address in enumerate(spec.get("clusterIPs") or ()):
+        yield from _odd_address(f"spec.clusterIPs[{index}]", address)
     if headless:
         if spec.get("loadBalancerIP"):
             yield f"spec.loadBalancerIP {_HEADLESS}"
@@ -207,14 +224,72 @@ def _service(service: Value) -> Advice:
             yield f"spec.externalIPs {_HEADLESS}"
         if spec.get("sessionAffinity") not in (None, "", "None"):
             yield f"spec.SessionAffinity {_HEADLESS}"
-    elif outside and kind != "ExternalName":
+    for index, address in enumerate(outside):
+        yield from _odd_address(f"spec.externalIPs[{index}]", address)
+    if outside and not headless and kind != "ExternalName":
         yield "spec.externalIPs is deprecated and may no longer be implemented in some clusters"
+    yield from _odd_address("spec.loadBalancerIP", spec.get("loadBalancerIP") or "")
+    for index, network in enumerate(spec.get("loadBalancerSourceRanges") or ()):
+        yield from _odd_network(f"spec.loadBalancerSourceRanges[{index}]", network)
     if kind == "ExternalName" and outside:
         yield 'spec.externalIPs is ignored when spec.type is "ExternalName"'
     if kind != "ExternalName" and spec.get("externalName"):
         yield 'spec.externalName is ignored when spec.type is not "ExternalName"'
     if spec.get("trafficDistribution") == "PreferClose":
         yield 'spec.trafficDistribution: "PreferClose" is deprecated; use "PreferSameZone"'
+
+
+def _odd_address(path: str, text: str) -> Advice:
+    """An address that says what it means, but not in one way only."""
+    address = parse_address(text)
+    mapped = getattr(address, "ipv4_mapped", None)
+    if address is None or str(address) == text:
+        return
+    if address.version == 4 or mapped:
+        shown = mapped or address
+        why = "will be considered invalid in a future Kubernetes release"
+        yield f'{path}: non-standard IP address "{text}" {why}: use "{shown}"'
+    else:
+        yield f'{path}: IPv6 address "{text}" should be in RFC 5952 canonical format ("{address}")'
+
+
+def _odd_network(path: str, text: str) -> Advice:
+    network = parse_network(text.strip())
+    if network is not None and network.version == 6 and str(network) != text:
+        yield f'{path}: IPv6 CIDR value "{text}" should be in RFC 5952 canonical format ("{network}")'
+
+
+def _network_policy(policy: Value) -> Advice:
+    spec = policy.get("spec") or {}
+    for field, peers in (("ingress", "from"), ("egress", "to")):
+        for index, rule in enumerate(spec.get(field) or ()):
+            for place, peer in enumerate(rule.get(peers) or ()):
+                path, block = f"spec.{field}[{index}].{peers}[{place}].ipBlock", peer.get("ipBlock") or {}
+                yield from _odd_network(f"{path}.cidr", block.get("cidr") or "")
+                for hole, network in enumerate(block.get("except") or ()):
+                    yield from _odd_network(f"{path}.except[{hole}]", network)
+
+
+def _node(node: Value) -> Advice:
+    spec = node.get("spec") or {}
+    if spec.get("configSource") is not None:
+        yield "spec.configSource: the feature is removed"
+    if spec.get("externalID"):
+        yield "spec.externalID: this field is deprecated, and is unused by Kubernetes"
+
+
+def _runtime_class(runtime_class: Value) -> Advice:
+    for label in sorted(
+        _OLD_LABELS.keys() & ((runtime_class.get("scheduling") or {}).get("nodeSelector") or {}).keys()
+    ):
+        yield f"scheduling.nodeSelector: {_OLD_LABELS[label]}"
+
+
+def _storage_class(storage_class: Value) -> Advice:
+    for index, term in enumerate(storage_class.get("allowedTopologies") or ()):
+        for place, expression in enumerate(term.get("matchLabelExpressions") or ()):
+            if (key := expression.get("key")) in _OLD_LABELS:
+                yield f"allowedTopologies[{index}].matchLabelExpressions[{place}].key: {key} is {_OLD_LABELS[key]}"
 
 
 def _old_class(obj: Value) -> Advice:
@@ -238,6 +313,9 @@ def _volume(volume: Value) -> Advice:
     if spec.get("persistentVolumeReclaimPolicy") == "Recycle":
         why = "Instead, the recommended approach is to use dynamic provisioning."
         yield f"spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. {why}"
+    yield from _old_terms(
+        "spec.nodeAffinity.required.nodeSelectorTerms", (spec.get("nodeAffinity") or {}).get("required")
+    )
     yield from _old_volumes("spec", spec)
     yield from _fraction("spec.capacity", spec.get("capacity"), "storage")
 
@@ -259,4 +337,8 @@ _ADVICE: dict[str, Callable[[Value], Advice]] = {
     "PersistentVolumeClaim": _claim,
     "Ingress": _ingress,
     "EndpointSlice": _slice,
+    "NetworkPolicy": _network_policy,
+    "Node": _node,
+    "RuntimeClass": _runtime_class,
+    "StorageClass": _storage_class,
 }

@@ -5,6 +5,7 @@ Called by dispatch, sets and volumes. Source: k8s.io/kubernetes/pkg/apis/core/va
 
 from __future__ import annotations
 
+from decimal import ROUND_CEILING
 from typing import Any
 
 from api.errors import forbidden, invalid, not_supported, required
@@ -36,6 +37,7 @@ def check_claim(errors: Errors, claim: Value) -> None:
 
 def check_claim_update(errors: Errors, claim: Value, old: Value) -> None:
     """A claim's spec stays, but for the volume it is bound to and, once bound, its size (which only grows)."""
+    check_claim(errors, claim)
     check_updated_metadata(errors, claim["metadata"], old["metadata"])
     check_claim(errors, claim)
     spec, before = claim.get("spec") or {}, old.get("spec") or {}
@@ -58,6 +60,19 @@ def check_claim_update(errors: Errors, claim: Value, old: Value) -> None:
     if attributes is not None and not spec.get("volumeAttributesClassName"):
         to = "nil" if spec.get("volumeAttributesClassName") is None else "an empty string"
         errors.append(forbidden("spec.volumeAttributesClassName", f"update from non-nil value to {to} is forbidden"))
+
+
+def check_claim_status(errors: Errors, claim: Value, old: Value) -> None:
+    check_updated_metadata(errors, claim["metadata"], old["metadata"])
+    for name, value in sorted(((claim.get("status") or {}).get("capacity") or {}).items()):
+        if (amount := parse_quantity(value)) < 0:
+            errors.append(
+                invalid(
+                    f"status.capacity[{name}]",
+                    int(amount.to_integral_value(ROUND_CEILING)),
+                    "must be a valid resource quantity",
+                )
+            )
 
 
 def _check_class(errors: Errors, claim: Value, old: Value, now: dict[str, Any]) -> None:

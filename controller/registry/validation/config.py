@@ -19,6 +19,7 @@ _LARGEST = 1024 * 1024
 _FIXED = "field is immutable when `immutable` is set"
 _REDACTED = "<secret contents redacted>"
 _ACCOUNT = "kubernetes.io/service-account.name"
+_GO_KINDS = {bool: "bool", str: "string", list: "array"}
 _SHORTEST_TOKEN, _LONGEST_TOKEN = 600, 1 << 32
 
 
@@ -30,6 +31,7 @@ def check_namespace(errors: Errors, namespace: Value) -> None:
 
 
 def check_namespace_update(errors: Errors, namespace: Value, old: Value) -> None:
+    check_namespace(errors, namespace)
     check_updated_metadata(errors, namespace["metadata"], old["metadata"])
 
 
@@ -146,8 +148,9 @@ def _check_json(errors: Errors, data: Mapping[str, str], key: str) -> None:
     except (binascii.Error, ValueError) as fault:
         errors.append(invalid(f"data[{key}]", _REDACTED, str(fault)))
         return
-    if not isinstance(decoded, dict):
-        detail = "json: cannot unmarshal the value into Go value of type map[string]interface {}"
+    if decoded is not None and not isinstance(decoded, dict):
+        kind = _GO_KINDS.get(type(decoded), "number")
+        detail = f"json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
         errors.append(invalid(f"data[{key}]", _REDACTED, detail))
 
 

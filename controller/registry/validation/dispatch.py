@@ -74,7 +74,7 @@ _RULES: dict[tuple[str, str], Rules] = {
         config.check_namespace_update,
         {"status": config.check_namespace_status, "finalize": config.check_namespace_finalize},
     ),
-    ("", "Node"): Rules(node.check_node, node.check_node_update, {"status": node.check_node_update}),
+    ("", "Node"): Rules(node.check_node, node.check_node_update, {"status": node.check_node_change}),
     ("", "Pod"): Rules(
         pods.check_pod,
         pods.check_pod_update,
@@ -143,7 +143,9 @@ _RULES: dict[tuple[str, str], Rules] = {
     ("policy", "PodDisruptionBudget"): Rules(limits.check_budget, limits.check_budget_update, _METADATA_ONLY),
     ("scheduling.k8s.io", "PriorityClass"): Rules(limits.check_priority_class, limits.check_priority_class_update),
     ("", "PersistentVolume"): Rules(storage.check_volume, storage.check_volume_update, _METADATA_ONLY),
-    ("", "PersistentVolumeClaim"): Rules(claims.check_claim, claims.check_claim_update, _METADATA_ONLY),
+    ("", "PersistentVolumeClaim"): Rules(
+        claims.check_claim, claims.check_claim_update, {"status": claims.check_claim_status}
+    ),
     (_STORAGE, "CSIStorageCapacity"): Rules(storage.check_capacity, storage.check_capacity_update),
     (_STORAGE, "StorageClass"): Rules(storage.check_storage_class, storage.check_storage_class_update),
     ("certificates.k8s.io", "CertificateSigningRequest"): Rules(

@@ -80,8 +80,9 @@ def check_limit_range(errors: Errors, limit_range: Value) -> None:
     types: set[str] = set()
     for index, limit in enumerate((limit_range.get("spec") or {}).get("limits") or ()):
         path, kind = f"spec.limits[{index}]", limit.get("type") or ""
+        before = len(errors)
         check_qualified(errors, f"{path}.type", kind)
-        if "/" not in kind and kind not in _LIMIT_TYPES:
+        if len(errors) == before and "/" not in kind and kind not in _LIMIT_TYPES:
             detail = "must be a standard limit type or fully qualified"
             errors.append(invalid(f"{path}.type", kind, detail))
         if kind in types:
@@ -203,7 +204,9 @@ def _fits(scope: str, resource: str) -> bool:
     """Whether a scope says anything about a resource: best-effort pods can only be counted."""
     if scope == "BestEffort":
         return resource == "pods"
-    if scope in _SCOPES - {"VolumeAttributesClass"}:
+    if scope == "VolumeAttributesClass":
+        return resource in ("persistentvolumeclaims", "requests.storage")
+    if scope in _SCOPES:
         return resource == "pods" or resource in _POD_COMPUTE
     return True
 

@@ -5,7 +5,6 @@ Called by dispatch. Source: k8s.io/kubernetes/pkg/apis/networking/validation.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 
 from api.errors import forbidden, invalid, not_supported, required, too_long
@@ -24,15 +23,16 @@ from controller.registry.validation.rules import (
     check_required_name,
     check_subdomain,
     parse_address,
+    parse_network,
 )
 
 _PATH_TYPES = frozenset({"Exact", "Prefix", "ImplementationSpecific"})
 _BAD_PARTS, _BAD_ENDS = ("//", "/./", "/../", "%2f", "%2F"), ("/..", "/.")
-_PROTOCOLS = frozenset({"TCP", "UDP", "SCTP"})
+_PROTOCOLS = ("TCP", "UDP", "SCTP")
 _SCOPES = frozenset({"Cluster", "Namespace"})
 _LONGEST_CONTROLLER = 250
 _HTTP_PATH = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+"
-_POLICY_TYPES = frozenset({"Ingress", "Egress"})
+_POLICY_TYPES = ("Ingress", "Egress")
 
 
 def check_ingress(errors: Errors, ingress: Value) -> None:
@@ -130,6 +130,7 @@ def check_ingress_class_update(errors: Errors, ingress_class: Value, old: Value)
     now, was = ((obj.get("spec") or {}).get("controller") for obj in (ingress_class, old))
     if now != was:
         errors.append(invalid("spec.controller", now, IMMUTABLE))
+    check_ingress_class(errors, ingress_class)
 
 
 def check_network_policy(errors: Errors, policy: Value) -> None:
@@ -146,6 +147,7 @@ def check_network_policy(errors: Errors, policy: Value) -> None:
     types = spec.get("policyTypes") or []
     if len(types) > 2:
         errors.append(invalid("spec.policyTypes", types, "may not specify more than two policyTypes"))
+        return
     for index, kind in enumerate(types):
         if kind not in _POLICY_TYPES:
             errors.append(not_supported(f"spec.policyTypes[{index}]", kind, _POLICY_TYPES))
@@ -180,7 +182,8 @@ def _check_path(errors: Errors, path: str, entry: Value) -> None:
     here = f"{path}.path"
     if kind is None:
         errors.append(required(f"{path}.pathType", "pathType must be specified"))
-    elif kind not in _PATH_TYPES:
+        return
+    if kind not in _PATH_TYPES:
         errors.append(not_supported(f"{path}.pathType", kind, _PATH_TYPES))
     elif not target.startswith("/") and (target or kind != "ImplementationSpecific"):
         errors.append(invalid(here, target, "must be an absolute path"))
@@ -220,16 +223,15 @@ def _check_policy_port(errors: Errors, path: str, port: Value) -> None:
     protocol, number, end = port.get("protocol"), port.get("port"), port.get("endPort")
     if protocol is not None and protocol not in _PROTOCOLS:
         errors.append(not_supported(f"{path}.protocol", protocol, _PROTOCOLS))
+    if end is not None and not isinstance(number, int):
+        why = "non-numeric" if isinstance(number, str) else "not specified"
+        errors.append(invalid(f"{path}.endPort", end, f"may not be specified when `port` is {why}"))
     if number is not None:
         check_port(errors, f"{path}.port", number)
-        if end is not None:
-            if isinstance(number, str):
-                errors.append(invalid(f"{path}.endPort", end, "may not be specified when `port` is non-numeric"))
-            elif end < number:
-                errors.append(invalid(f"{path}.endPort", end, "must be greater than or equal to `port`"))
-            check_name(errors, f"{path}.endPort", end, is_port_number)
-    elif end is not None:
-        errors.append(invalid(f"{path}.endPort", end, "may not be specified when `port` is not specified"))
+    if end is not None and isinstance(number, int):
+        if end < number:
+            errors.append(invalid(f"{path}.endPort", end, "must be greater than or equal to `port`"))
+        check_name(errors, f"{path}.endPort", end, is_port_number)
 
 
 def _check_peer(errors: Errors, path: str, peer: Value) -> None:
@@ -251,14 +253,13 @@ def _check_block(errors: Errors, path: str, block: Value) -> None:
     if not network:
         errors.append(required(f"{path}.cidr"))
         return
-    before = len(errors)
     check_cidr(errors, f"{path}.cidr", network)
+    outer = parse_network(network)
     for index, hole in enumerate(block.get("except") or ()):
+        if outer is None:
+            return
         here = f"{path}.except[{index}]"
         check_cidr(errors, here, hole)
-        if len(errors) > before:
-            return
-        inner, outer = ipaddress.ip_network(hole, strict=False), ipaddress.ip_network(network, strict=False)
-        within = (inner.version, str(inner)) != (outer.version, str(outer)) and inner.version == outer.version
-        if not (within and inner.network_address in outer and inner.prefixlen > outer.prefixlen):
+        inner = parse_network(hole)
+        if inner is not None and not (inner.network_address in outer and inner.prefixlen > outer.prefixlen):
             errors.append(invalid(here, hole, "must be a strict subset of `cidr`"))

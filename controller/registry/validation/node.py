@@ -9,9 +9,10 @@ import ipaddress
 
 from api.errors import FieldError, duplicate, forbidden, invalid, required
 from api.names import is_dns_subdomain, is_label_value
+from controller.registry.validation.internal import internal
 from controller.registry.validation.meta import check_metadata, check_updated_metadata
 from controller.registry.validation.resources import check_quantity
-from controller.registry.validation.rules import Errors, Value, check_cidr, check_qualified
+from controller.registry.validation.rules import Errors, Value, check_cidr, check_qualified, check_unique
 from controller.registry.validation.scheduling import check_effect
 
 
@@ -24,6 +25,11 @@ def check_node(errors: Errors, node: Value) -> None:
 
 
 def check_node_update(errors: Errors, node: Value, old: Value) -> None:
+    check_node(errors, node)
+    check_node_change(errors, node, old)
+
+
+def check_node_change(errors: Errors, node: Value, old: Value) -> None:
     """Also for status: a node's status is only checked for what would break others."""
     check_updated_metadata(errors, node["metadata"], old["metadata"])
     status, spec, before = node.get("status") or {}, node.get("spec") or {}, old.get("spec") or {}
@@ -31,7 +37,8 @@ def check_node_update(errors: Errors, node: Value, old: Value) -> None:
     seen: list[Value] = []
     for index, address in enumerate(status.get("addresses") or ()):
         if address in seen:
-            errors.append(duplicate(f"status.addresses[{index}]", address))
+            shown = {"Type": address.get("type") or "", "Address": address.get("address") or ""}
+            errors.append(duplicate(f"status.addresses[{index}]", shown))
         seen.append(address)
     if before.get("podCIDRs") and before["podCIDRs"] != spec.get("podCIDRs"):
         detail = 'node updates may not change podCIDR except from "" to valid'
@@ -40,6 +47,8 @@ def check_node_update(errors: Errors, node: Value, old: Value) -> None:
         detail = 'node updates may not change providerID except from "" to valid'
         errors.append(forbidden("spec.providerID", detail))
     _check_taints(errors, spec.get("taints") or [])
+    if spec.get("externalID") != before.get("externalID"):
+        errors.append(forbidden("spec.externalID", "may not be updated"))
 
 
 def _check_taints(errors: Errors, taints: list[Value]) -> None:
@@ -55,7 +64,7 @@ def _check_taints(errors: Errors, taints: list[Value]) -> None:
         else:
             check_effect(errors, f"{path}.effect", effect)
         if (key, effect) in seen:
-            found = duplicate(path, taint)
+            found = duplicate(path, internal("core.v1.Taint", taint))
             body = f"{found.body}: taints must be unique by key and effect pair"
             errors.append(FieldError(found.field, found.reason, body))
         seen.add((key, effect))
@@ -64,7 +73,7 @@ def _check_taints(errors: Errors, taints: list[Value]) -> None:
 def _check_resources(errors: Errors, status: Value) -> None:
     for field in ("capacity", "allocatable"):
         for name, value in sorted((status.get(field) or {}).items()):
-            check_quantity(errors, f"status.{field}[{name}]", name, value)
+            check_quantity(errors, f"status.{field}.{name}", name, value)
 
 
 def _check_networks(errors: Errors, networks: list[str]) -> None:
@@ -76,3 +85,6 @@ def _check_networks(errors: Errors, networks: list[str]) -> None:
         if len(networks) > 2 or len(versions) < 2:
             detail = "may specify no more than one CIDR for each IP family"
             errors.append(invalid("spec.podCIDRs", networks, detail))
+    seen: set[str] = set()
+    for index, network in enumerate(networks):
+        check_unique(errors, f"spec.podCIDRs[{index}]", network, seen)

@@ -113,6 +113,8 @@ def _check_subject(errors: Errors, path: str, subject: Value, *, namespaced: boo
         if not namespaced and not subject.get("namespace"):  # a RoleBinding means its own namespace
             errors.append(required(f"{path}.namespace"))
     elif kind in _SUBJECTS:
+        if not name:
+            errors.append(invalid(f"{path}.name", name, f"{kind.lower()} name cannot be empty"))
         if group != _GROUP:
             errors.append(not_supported(f"{path}.apiGroup", group, (_GROUP,)))
     else:

@@ -8,6 +8,7 @@ k8s.io/kubernetes/pkg/apis/core/validation, because clients show and match it.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,8 @@ Value = Mapping[str, Any]
 
 _good_labels: set[tuple[str, str]] = set()
 _GOOD_LABELS_KEPT = 10_000
+
+_DOTTED = re.compile(r"\d{1,3}(\.\d{1,3}){3}", re.ASCII)
 
 IMMUTABLE = "field is immutable"
 NEGATIVE = "must be greater than or equal to 0"
@@ -148,35 +151,61 @@ def check_port(errors: Errors, path: str, value: int | str | None) -> None:
         check_name(errors, path, value or 0, is_port_number)
 
 
-def parse_address(value: Any) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def parse_address(value: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """As laxly as Kubernetes always did: leading zeros are decimal."""
     try:
-        return ipaddress.ip_address(value)
+        return None if "%" in value else ipaddress.ip_address(_unpadded(value))
     except ValueError:
         return None
 
 
+def parse_network(value: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    """As laxly: leading zeros, bits beyond the prefix length."""
+    address, slash, length = value.rpartition("/")
+    try:
+        return (
+            ipaddress.ip_network(f"{_unpadded(address)}/{length}", strict=False)
+            if slash and _is_number(length)
+            else None
+        )
+    except ValueError:
+        return None
+
+
+def _unpadded(address: str) -> str:
+    return ".".join(part.lstrip("0") or "0" for part in address.split(".")) if _DOTTED.fullmatch(address) else address
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
 def check_ip(errors: Errors, path: str, value: str | None) -> None:
     text = value or ""
-    if parse_address(text) is not None:
-        return
-    octets = text.split(".")
-    if len(octets) == 4 and all(octet.isdigit() and len(octet) <= 3 and int(octet) < 256 for octet in octets):
-        errors.append(invalid(path, text, "must not have leading 0s"))
-    else:
+    address = parse_address(text)
+    if address is None:
         errors.append(invalid(path, text, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"))
+    elif _unpadded(text) != text:
+        errors.append(invalid(path, text, "must not have leading 0s"))
+    elif _is_mapped(address):
+        errors.append(invalid(path, text, "must not be an IPv4-mapped IPv6 address"))
 
 
 def check_cidr(errors: Errors, path: str, value: str | None) -> None:
     text = value or ""
-    try:
-        if "/" not in text or not text.rpartition("/")[2].isdigit():
-            raise ValueError
-        network = ipaddress.ip_network(text, strict=False)
-    except ValueError:
+    network, (given, _, length) = parse_network(text), text.rpartition("/")
+    if network is None:
         errors.append(invalid(path, text, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"))
-        return
-    if ipaddress.ip_address(text.partition("/")[0]) != network.network_address:
+    elif _unpadded(given) != given or str(int(length)) != length:
+        errors.append(invalid(path, text, "must not have leading 0s in IP or prefix length"))
+    elif _is_mapped(address := ipaddress.ip_address(given)):
+        errors.append(invalid(path, text, "must not have an IPv4-mapped IPv6 address"))
+    elif address != network.network_address:
         errors.append(invalid(path, text, "must not have bits set beyond the prefix length"))
+
+
+def _is_mapped(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None
 
 
 def check_not_special_ip(errors: Errors, path: str, value: str) -> None:

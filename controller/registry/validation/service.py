@@ -37,17 +37,22 @@ _FAMILY_POLICIES = frozenset({"SingleStack", "PreferDualStack", "RequireDualStac
 _DISTRIBUTIONS = ("PreferClose", "PreferSameZone", "PreferSameNode")
 _MODES = frozenset({"VIP", "Proxy"})
 _LONGEST_AFFINITY = 86400
-_AGENT_PORT = 10250
 _FIXED = "may not change once set"
+TOPOLOGY_HINTS = "service.kubernetes.io/topology-aware-hints"
+_TOPOLOGY_MODE = "service.kubernetes.io/topology-mode"
 _SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
 _ONLY_BALANCED = "may only be used when `type` is 'LoadBalancer'"
 
 
 def check_service(errors: Errors, service: Value) -> None:
     check_metadata(errors, service["metadata"], is_dns_label, namespaced=True)
-    spec = service.get("spec") or {}
+    spec, annotations = service.get("spec") or {}, service["metadata"].get("annotations") or {}
+    mode, hints = annotations.get(_TOPOLOGY_MODE), annotations.get(TOPOLOGY_HINTS)
+    if mode is not None and hints is not None and mode != hints:
+        detail = f"must match annotations[{TOPOLOGY_HINTS}] when both are specified"
+        errors.append(invalid(f"metadata.annotations[{_TOPOLOGY_MODE}]", mode, detail))
     _check_spec(errors, spec)
-    text = (service["metadata"].get("annotations") or {}).get(_SOURCE_RANGES)
+    text = annotations.get(_SOURCE_RANGES)
     if text is not None and not spec.get("loadBalancerSourceRanges"):
         _check_annotated_ranges(errors, text, spec.get("type") or "")
 
@@ -57,12 +62,8 @@ def _check_annotated_ranges(errors: Errors, text: str, kind: str) -> None:
     path = f"metadata.annotations[{_SOURCE_RANGES}]"
     if kind != "LoadBalancer":
         errors.append(forbidden(path, _ONLY_BALANCED))
-    faults: Errors = []
-    for network in filter(None, (part.strip() for part in text.split(","))):
-        check_cidr(faults, path, network)
-    if faults:
-        detail = "must be a list of IP ranges. For example, 10.240.0.0/24,10.250.0.0/24"
-        errors.append(invalid(path, text, detail))
+    for network in text.split(",") if text.strip() else ():
+        check_cidr(errors, path, network.strip())
 
 
 def check_service_update(errors: Errors, service: Value, old: Value) -> None:
@@ -145,11 +146,6 @@ def _check_spec(errors: Errors, spec: Value) -> None:
 
 
 def _check_type(errors: Errors, spec: Value, kind: str) -> None:
-    if kind == "LoadBalancer":
-        for index, port in enumerate(spec.get("ports") or ()):
-            if port.get("port") == _AGENT_PORT:
-                detail = f"may not expose port {_AGENT_PORT} externally since it is used by kubelet"
-                errors.append(invalid(f"spec.ports[{index}]", _AGENT_PORT, detail))
     if kind in ("LoadBalancer", "NodePort") and _is_headless(spec):
         detail = f"may not be set to 'None' for {kind} services"
         errors.append(invalid("spec.clusterIPs[0]", "None", detail))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import posixpath
 
-from api.errors import forbidden, invalid, not_supported, required
-from api.names import is_dns_subdomain, is_qualified_name
+from api.errors import forbidden, invalid, not_supported, required, too_long
+from api.names import byte_length, is_dns_subdomain, is_qualified_name
 from api.quantity import canonical, parse_quantity
 from controller.registry.validation.claims import VOLUME_MODES, check_access_modes
 from controller.registry.validation.internal import difference
@@ -27,6 +27,7 @@ from controller.registry.validation.rules import (
 from controller.registry.validation.scheduling import check_node_selector
 from controller.registry.validation.volume_sources import check_only_one, check_volume_source
 
+_MOST_PARAMETERS, _LARGEST_PARAMETERS = 512, 256 * 1024
 _RECLAIM = frozenset({"Delete", "Recycle", "Retain"})
 _BINDING_MODES = frozenset({"Immediate", "WaitForFirstConsumer"})
 _SOURCE = "core.v1.PersistentVolumeSource"
@@ -44,6 +45,7 @@ def check_volume(errors: Errors, volume: Value) -> None:
 
 
 def check_volume_update(errors: Errors, volume: Value, old: Value) -> None:
+    check_volume(errors, volume)
     check_volume(errors, volume)
     spec, before = volume.get("spec") or {}, old.get("spec") or {}
     was, now = ({kind: each[kind] for kind in _ORDER if each.get(kind) is not None} for each in (before, spec))
@@ -82,9 +84,7 @@ def check_storage_class(errors: Errors, storage_class: Value) -> None:
     else:
         for fault in is_qualified_name(provisioner.lower()):
             errors.append(invalid("provisioner", provisioner, fault))
-    for key in storage_class.get("parameters") or ():
-        if not key:
-            errors.append(invalid("parameters", "", "field can not be empty."))
+    _check_parameters(errors, storage_class.get("parameters") or {})
     policy, mode = storage_class.get("reclaimPolicy"), storage_class.get("volumeBindingMode")
     check_optional_choice(errors, "reclaimPolicy", policy, frozenset({"Delete", "Retain"}))
     if mode is None:
@@ -93,9 +93,19 @@ def check_storage_class(errors: Errors, storage_class: Value) -> None:
         check_optional_choice(errors, "volumeBindingMode", mode, _BINDING_MODES)
 
 
+def _check_parameters(errors: Errors, parameters: Value) -> None:
+    if len(parameters) > _MOST_PARAMETERS:
+        errors.append(too_long("parameters", "", _MOST_PARAMETERS))
+        return
+    if "" in parameters:
+        errors.append(invalid("parameters", "", "field can not be empty."))
+    if sum(byte_length(key) + byte_length(value or "") for key, value in parameters.items()) > _LARGEST_PARAMETERS:
+        errors.append(too_long("parameters", "", _LARGEST_PARAMETERS))
+
+
 def check_storage_class_update(errors: Errors, storage_class: Value, old: Value) -> None:
-    check_updated_metadata(errors, storage_class["metadata"], old["metadata"])
     check_storage_class(errors, storage_class)
+    check_updated_metadata(errors, storage_class["metadata"], old["metadata"])
     if (storage_class.get("parameters") or {}) != (old.get("parameters") or {}):
         errors.append(forbidden("parameters", "updates to parameters are forbidden."))
     check_immutable(errors, "provisioner", storage_class.get("provisioner"), old.get("provisioner"))

@@ -70,7 +70,7 @@ def meta(**fields: Any) -> Object:
         (
             secret(type="kubernetes.io/dockerconfigjson", data={".dockerconfigjson": "W10="}),
             [
-                'data[.dockerconfigjson]: Invalid value: "<secret contents redacted>": json: cannot unmarshal the value into Go value of type map[string]interface {}'
+                'data[.dockerconfigjson]: Invalid value: "<secret contents redacted>": json: cannot unmarshal array into Go value of type map[string]interface {}'
             ],
         ),
         (
@@ -133,6 +133,7 @@ def test_subjects_must_be_possible() -> None:
     assert judged(bad) == [
         'subjects[0].kind: Unsupported value: "Foo": supported values: "ServiceAccount", "User", "Group"',
         "subjects[2].name: Required value",
+        'subjects[2].name: Invalid value: "": group name cannot be empty',
     ]
     cluster = binding(kind="ClusterRoleBinding", role_kind="ClusterRole")
     cluster["subjects"] = [{"kind": "ServiceAccount", "name": "s"}]
