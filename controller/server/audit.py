@@ -25,12 +25,13 @@ import structlog
 import yaml
 from aiohttp import web
 
+from api.codec import decode_body
 from api.objects import Object
 from api.quick import quick_dataclass
 from controller.admission.types import User
 from controller.registry.system_fields import new_uid
 from controller.server.authentication import ANONYMOUS
-from controller.server.call import ASKER, BODY, Asker
+from controller.server.call import ASKER, BODY, NAMED, Asker
 from controller.server.reply import Answer, Reply
 from controller.server.target import Target
 
@@ -225,7 +226,7 @@ class AuditLog:
         if answer is not None:
             event["responseStatus"] = {"metadata": {}, "code": status, **_refusal(answer)}
             if rule.level == "RequestResponse" and stage is not STARTED and isinstance(answer, Reply):
-                _show(event, "responseObject", answer.body, asked.target, rule)
+                _show(event, "responseObject", _as_json(answer), asked.target, rule)
         line = orjson.dumps(event) + b"\n"
         self._pending.append(line)
         self._pending_bytes += len(line)
@@ -321,7 +322,7 @@ def _event(asked: Asked, stage: str, rule: Rule) -> Object:
     if acting_as is not None:
         event["impersonatedUser"] = _user(acting_as)
     if target is not None:
-        event["objectRef"] = _reference(target)
+        event["objectRef"] = _reference(target, request.get(NAMED) or {})
     if rule.level in ("Request", "RequestResponse"):
         _show(event, "requestObject", request.get(BODY), target, rule)
     return event
@@ -357,16 +358,25 @@ def _refusal(answer: Answer | int) -> Object:
     return {}
 
 
-def _reference(target: Target) -> Object:
+def _reference(target: Target, body: Mapping[str, Any]) -> Object:
+    """What the request is about: as the path says it, else as its body does."""
     named = {
+        "uid": body.get("uid"),
+        "resourceVersion": body.get("resourceVersion"),
         "resource": target.resource,
-        "namespace": target.namespace,
-        "name": target.name,
+        "namespace": target.namespace or body.get("namespace"),
+        "name": target.name or body.get("name"),
         "apiGroup": target.group,
         "apiVersion": target.version,
         "subresource": target.subresource,
     }
     return {name: value for name, value in named.items() if value}
+
+
+def _as_json(answer: Reply) -> bytes:
+    if "yaml" not in answer.content_type:
+        return answer.body
+    return orjson.dumps(decode_body(answer.body, "application/yaml", None).obj)
 
 
 def _show(event: Object, name: str, body: bytes | None, target: Target | None, rule: Rule) -> None:

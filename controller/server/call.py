@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from aiohttp import StreamReader, web
 
@@ -40,6 +40,8 @@ class Asker(NamedTuple):
 
 ASKER = web.RequestKey("asker", Asker)
 BODY = web.RequestKey("body", bytes)
+NAMED = web.RequestKey("named", dict[str, Any])
+NAMES = ("namespace", "name", "uid", "resourceVersion")
 """What the audit log wants to know of a request, kept with it."""
 _LONGEST_WHOLE = 1000
 """Digits, leading zeros included; Python refuses to read 4300."""

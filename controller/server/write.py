@@ -6,8 +6,12 @@ and warnings. Invariant: no rule about objects lives here; the registry judges, 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 
+import orjson
+
+from api.codec import Decoded
 from api.errors import BadRequest, UnsupportedMediaType
 from api.kinds import Kind, by_gvk
 from api.objects import Object
@@ -15,7 +19,7 @@ from api.schema import check
 from controller.registry import DeleteOptions, Deletion, Patch, PatchType, Request
 from controller.registry.intake import decode, take_in, undecodable
 from controller.server import shapes
-from controller.server.call import Call, Services, read_body
+from controller.server.call import BODY, NAMED, NAMES, Call, Services, read_body
 from controller.server.options import delete_errors, flag, list_options, whole, write_options
 from controller.server.reply import Answer, Reply, encode, reply_object, warning_headers
 from controller.store import Query
@@ -47,9 +51,20 @@ async def decoded(call: Call, kind: Kind, request: Request | None = None) -> Obj
     body = await read_body(call.request)
     content_type = call.request.headers.get("Content-Type", "")
     result = await decode(body, content_type, kind)
-    if request is not None and result.duplicates:
-        request.duplicates = tuple(result.duplicates)
+    _note(call, result, request, packed="json" not in content_type)
     return result.obj
+
+
+def _note(call: Call, found: Decoded, request: Request | None, *, packed: bool) -> None:
+    """Keeps of a body what others ask for: its duplicate keys; for the audit log the object's name and, unless it was
+    JSON, its JSON."""
+    metadata = found.obj.get("metadata")
+    call.request[NAMED] = {name: metadata.get(name) for name in NAMES} if isinstance(metadata, dict) else {}
+    if packed:
+        with contextlib.suppress(TypeError):  # a number that JSON does not have
+            call.request[BODY] = orjson.dumps(found.obj)
+    if request is not None and found.duplicates:
+        request.duplicates = tuple(found.duplicates)
 
 
 async def create_object(services: Services, call: Call) -> Answer:
@@ -78,6 +93,8 @@ async def patch_object(services: Services, call: Call) -> Answer:
         raise UnsupportedMediaType("415: Unsupported Media Type", {})
     request = request_of(call, "PatchOptions", apply=patch_type is PatchType.APPLY)
     body = await read_body(call.request)
+    if patch_type is PatchType.APPLY:
+        _note(call, await decode(body, "application/yaml", None), None, packed=True)
     patch = Patch(patch_type, body)
     record, created = await services.registry.patch(
         request, call.kind, call.namespace, call.target.name, patch, subresource=call.target.subresource
@@ -118,7 +135,9 @@ async def _delete_options(call: Call) -> tuple[Request, DeleteOptions]:
     body = await read_body(call.request)
     wire: Object = {}
     if body:
-        wire = (await decode(body, call.request.headers.get("Content-Type", ""), None)).obj
+        found = await decode(body, call.request.headers.get("Content-Type", ""), None)
+        _note(call, found, None, packed=True)
+        wire = found.obj
         if wire.get("kind") not in (None, "", "DeleteOptions"):
             raise BadRequest(f"decoded object cannot be converted to DeleteOptions: {wire.get('kind')}")
         if problems := check(DELETE_OPTIONS, wire).type_errors:

@@ -112,6 +112,50 @@ async def test_each_stage_is_an_event_and_a_client_that_leaves_is_one_too(cluste
     assert stages == ["RequestReceived", "ResponseStarted", "ResponseComplete"]
 
 
+def as_protobuf(name: str) -> bytes:
+    """A ConfigMap as client-go sends it."""
+
+    def field(number: int, value: bytes) -> bytes:
+        return bytes((number << 3 | 2, len(value))) + value
+
+    entry = field(1, b"k") + field(2, b"v")
+    return (
+        b"k8s\x00"
+        + field(1, field(1, b"v1") + field(2, b"ConfigMap"))
+        + field(2, field(1, field(1, name.encode())) + field(2, entry))
+    )
+
+
+async def test_bodies_are_logged_as_json_whatever_they_came_in(cluster: Cluster, tmp_path: Path) -> None:
+    await cluster.namespace("default")
+    log = tmp_path / "audit.log"
+    policy = POLICY.replace("[configmaps]", "[configmaps, secrets]") + "omitStages: [RequestReceived]\n"
+    cluster.server.audit = AuditLog(AuditSettings(log, parse_policy(policy)))
+    yaml, secrets = "application/yaml", MAPS.replace("configmaps", "secrets")
+    apply = "application/apply-patch+yaml"
+    text = b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\ndata: {k: v}\n"
+    secret = b"apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {k: hidden}\n"
+    answers = [
+        await cluster.admin.ask(method, path, body, headers={"Content-Type": media, "Accept": accept})
+        for method, path, body, media, accept in (
+            ("POST", MAPS, as_protobuf("a"), "application/vnd.kubernetes.protobuf", "*/*"),
+            ("POST", MAPS, text, yaml, yaml),
+            ("PATCH", f"{MAPS}/b?fieldManager=m&force=1", text, apply, "*/*"),
+            ("DELETE", f"{MAPS}/b", b"kind: DeleteOptions\ndryRun: [All]\n", yaml, "*/*"),
+            ("POST", secrets, secret, yaml, yaml),
+            ("PATCH", f"{secrets}/s?fieldManager=m&force=1", secret, apply, "*/*"),
+        )
+    ]
+    assert [answer.status for answer in answers] == [201, 201, 200, 200, 201, 200], answers
+    packed, made, applied, deleted, *hidden = events(log)
+    for each, name in ((packed, "a"), (made, "b"), (applied, "b")):
+        assert each["requestObject"]["data"] == each["responseObject"]["data"] == {"k": "v"}
+        assert each["requestObject"]["kind"] == "ConfigMap" and each["objectRef"]["name"] == name
+    assert deleted["requestObject"]["dryRun"] == ["All"]
+    for each in hidden:
+        assert each["requestObject"]["stringData"] == each["responseObject"]["data"] == {"k": "<redacted>"}
+
+
 async def test_who_runs_commands_in_pods_is_logged_by_default(cluster: Cluster, tmp_path: Path) -> None:
     await cluster.namespace("default")
     await cluster.pod("default", "p")
