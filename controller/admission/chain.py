@@ -22,6 +22,7 @@ from controller.admission.pod_security import admit_secure
 from controller.admission.pods import (
     CLASSES,
     add_default_tolerations,
+    admit_runtime_class,
     refuse_second_default,
     set_priority,
     taint_new_node,
@@ -100,6 +101,8 @@ class Chain:
                 set_priority(attributes, self.reader)
                 admit_within_limits(attributes, self.reader)
             add_default_tolerations(obj)
+            if creates:
+                admit_runtime_class(attributes, self.reader)
         elif attributes.kind.resource == CLAIMS and creates:
             admit_within_limits(attributes, self.reader)
         elif attributes.kind.resource == ("", "nodes") and creates:

@@ -88,6 +88,21 @@ def _default_class(reader: Reader) -> Object | None:
     return min((each for each in found if each.get("globalDefault")), key=lambda each: each["value"], default=None)
 
 
+def admit_runtime_class(attributes: Attributes, reader: Reader) -> None:
+    """Raises Forbidden for a RuntimeClass that does not exist, and an overhead that no class has."""
+    spec = (attributes.obj or {})["spec"]
+    name, overhead = spec.get("runtimeClassName"), spec.get("overhead")
+    if name is None and overhead is None:
+        return
+    record = reader.get(Key("node.k8s.io", "runtimeclasses", "", name)) if name is not None else None
+    if name is not None and record is None:
+        raise attributes.forbidden(f'pod rejected: RuntimeClass "{name}" not found')
+    known = (record.parse().get("overhead") or {}).get("podFixed") if record is not None else None
+    if known is None and overhead is not None:
+        told = "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"
+        raise attributes.forbidden(told)
+
+
 def refuse_second_default(attributes: Attributes, reader: Reader) -> None:
     """Raises Forbidden for a PriorityClass that would be a second default."""
     present = _default_class(reader) if (attributes.obj or {}).get("globalDefault") else None

@@ -112,7 +112,7 @@ def judge(request: Request, target: Target, obj: Object, old: Object | None) -> 
     warnings: list[str] = []
     if not target.subresource:
         warnings, refusals = _unimplemented(kind, obj, old)
-        errors += refusals
+        errors = errors or refusals
     refuse(kind, target.name, errors)
     if not target.subresource:
         request.warnings.extend(advice(kind, obj, old))

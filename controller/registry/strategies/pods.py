@@ -15,6 +15,7 @@ from api.fencing import is_fenced
 from api.objects import Object
 from api.quantity import parse_quantity
 from controller.registry.strategies.base import Strategy, bump_generation_if, keep, keep_metadata
+from controller.registry.strategies.label_keys import merge_label_keys
 
 _QOS_RESOURCES = ("cpu", "memory")
 _RESIZED = ("resources", "resizePolicy")
@@ -22,6 +23,7 @@ _RESIZED = ("resources", "resizePolicy")
 
 def prepare_create(pod: Object) -> None:
     pod["metadata"]["generation"] = 1
+    merge_label_keys(pod)
     pod["status"] = {"phase": "Pending", "qosClass": qos_class(pod["spec"])}
     if pod["spec"].get("schedulingGates"):
         reason = "SchedulingGated"

@@ -209,7 +209,7 @@ def _check_condition(errors: Errors, path: str, condition: Value) -> None:
 def _check_success_policy(errors: Errors, path: str, policy: Value, spec: Value) -> None:
     rules = policy.get("rules") or []
     if spec.get("completionMode") != "Indexed":
-        errors.append(invalid(path, policy, _INDEXED_ONLY))
+        errors.append(invalid(path, internal("batch.v1.SuccessPolicy", policy), _INDEXED_ONLY))
         return
     if not rules:
         errors.append(required(f"{path}.rules", "at least one rules must be specified"))

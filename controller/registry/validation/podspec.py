@@ -20,6 +20,7 @@ from controller.registry.validation.containers import (
     check_ephemeral_containers,
     check_init_containers,
 )
+from controller.registry.validation.internal import internal
 from controller.registry.validation.resources import check_container_resources, check_pod_resources
 from controller.registry.validation.rules import (
     Errors,
@@ -166,10 +167,10 @@ def _check_claims(errors: Errors, path: str, claims: list[Value]) -> None:
         given = [field for field in ("resourceClaimName", "resourceClaimTemplateName") if claim.get(field) is not None]
         if len(given) > 1:
             detail = "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
-            errors.append(invalid(here, claim, detail))
+            errors.append(invalid(here, internal("core.v1.PodResourceClaim", claim), detail))
         elif not given:
             detail = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"
-            errors.append(invalid(here, claim, detail))
+            errors.append(invalid(here, internal("core.v1.PodResourceClaim", claim), detail))
         for field in given:
             check_name(errors, f"{here}.{field}", claim[field], is_dns_subdomain)
 

@@ -143,12 +143,24 @@ def _check_pod_term(errors: Errors, path: str, term: Value) -> None:
 
 
 def _check_match_keys(errors: Errors, path: str, term: Value) -> None:
-    same, other = term.get("matchLabelKeys") or [], term.get("mismatchLabelKeys") or []
+    """Of an affinity term or a spread constraint; a new pod's keys were merged into the selector before."""
+    same, other, selector = (
+        term.get("matchLabelKeys") or [],
+        term.get("mismatchLabelKeys") or [],
+        term.get("labelSelector"),
+    )
     for field, keys in (("matchLabelKeys", same), ("mismatchLabelKeys", other)):
-        if keys and term.get("labelSelector") is None:
+        if keys and selector is None:
             errors.append(forbidden(f"{path}.{field}", _NO_SELECTOR))
+            continue
         for index, key in enumerate(keys):
             check_qualified(errors, f"{path}.{field}[{index}]", key)
+    places = {key: index for index, key in enumerate(same)}
+    named = set((selector or {}).get("matchLabels") or ())
+    for key in (requirement.get("key") or "" for requirement in (selector or {}).get("matchExpressions") or ()):
+        if key in places and key in named:
+            errors.append(invalid(f"{path}[{places[key]}]", key, "exists in both matchLabelKeys and labelSelector"))
+        named.add(key)
     for index, key in enumerate(same):
         if key in other:
             errors.append(
@@ -199,20 +211,5 @@ def _check_constraint(errors: Errors, path: str, constraint: Value, *, repeated:
             errors.append(invalid(f"{path}.minDomains", domains, detail))
     for field in ("nodeAffinityPolicy", "nodeTaintsPolicy"):
         check_optional_choice(errors, f"{path}.{field}", constraint.get(field), _NODE_POLICIES)
-    _check_spread_keys(errors, f"{path}.matchLabelKeys", constraint)
+    _check_match_keys(errors, path, constraint)
     check_label_selector(errors, f"{path}.labelSelector", constraint.get("labelSelector"))
-
-
-def _check_spread_keys(errors: Errors, path: str, constraint: Value) -> None:
-    keys, selector = constraint.get("matchLabelKeys") or [], constraint.get("labelSelector")
-    if not keys:
-        return
-    if selector is None:
-        errors.append(forbidden(path, _NO_SELECTOR))
-        return
-    named = set(selector.get("matchLabels") or ())
-    named |= {requirement.get("key") for requirement in selector.get("matchExpressions") or ()}
-    for index, key in enumerate(keys):
-        check_qualified(errors, f"{path}[{index}]", key)
-        if key in named:
-            errors.append(invalid(f"{path}[{index}]", key, "exists in both matchLabelKeys and labelSelector"))

@@ -56,9 +56,7 @@ def check_container_security(errors: Errors, path: str, context: Value, *, host_
 
 def check_pod_security(errors: Errors, path: str, spec: Value) -> None:
     """`spec.securityContext`, whose namespaces (hostPID ...) stand beside it in the spec."""
-    context = spec.get("securityContext")
-    if not context:
-        return
+    context = spec.get("securityContext") or {}
     check_group(errors, f"{path}.fsGroup", context.get("fsGroup"))
     check_user(errors, f"{path}.runAsUser", context.get("runAsUser"))
     check_group(errors, f"{path}.runAsGroup", context.get("runAsGroup"))

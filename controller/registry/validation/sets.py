@@ -11,6 +11,7 @@ from api.errors import forbidden, invalid, not_supported, required
 from api.names import is_dns_label, is_dns_subdomain
 from api.selectors import from_labels
 from controller.registry.validation.claims import check_claim_template
+from controller.registry.validation.internal import internal
 from controller.registry.validation.meta import check_metadata, check_updated_metadata
 from controller.registry.validation.rules import (
     Errors,
@@ -160,7 +161,8 @@ def _check_stateful_strategy(errors: Errors, path: str, strategy: Value) -> None
     elif kind == "OnDelete":
         if rolling is not None:
             detail = "only allowed for updateStrategy 'RollingUpdate'"
-            errors.append(invalid(f"{path}.rollingUpdate", rolling, detail))
+            shown = internal("apps.v1.RollingUpdateStatefulSetStrategy", rolling)
+            errors.append(invalid(f"{path}.rollingUpdate", shown, detail))
     elif kind != "RollingUpdate":
         shown = go_form(strategy, ("type", "rollingUpdate"))
         errors.append(invalid(path, shown, "must be 'RollingUpdate' or 'OnDelete'"))

@@ -13,6 +13,7 @@ from api.names import is_dns_label, is_dns_subdomain
 from api.quantity import parse_quantity
 from controller.registry.validation.claims import check_claim_spec
 from controller.registry.validation.env import VOLUME_FIELDS, check_field_ref, check_resource_ref
+from controller.registry.validation.internal import internal
 from controller.registry.validation.meta import check_annotations
 from controller.registry.validation.rules import (
     Errors,
@@ -197,7 +198,13 @@ def _check_token(errors: Errors, here: str, path: str, token: Value) -> None:
 def _check_bundle(errors: Errors, path: str, bundle: Value) -> None:
     name, signer = bundle.get("name"), bundle.get("signerName")
     if name is not None and signer is not None:
-        errors.append(invalid(path, bundle, "only one of name and signerName may be used"))
+        errors.append(
+            invalid(
+                path,
+                internal("core.v1.ClusterTrustBundleProjection", bundle),
+                "only one of name and signerName may be used",
+            )
+        )
     elif name is None and signer is None:
         errors.append(required(path, "either name or signerName must be specified"))
     elif name is not None and bundle.get("labelSelector") is not None:

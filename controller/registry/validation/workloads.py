@@ -44,7 +44,14 @@ def check_deployment_update(errors: Errors, deployment: Value, old: Value) -> No
 def check_deployment_status(errors: Errors, deployment: Value, old: Value) -> None:
     check_updated_metadata(errors, deployment["metadata"], old["metadata"])
     status, before = deployment.get("status") or {}, old.get("status") or {}
-    fields = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas")
+    fields = (
+        "replicas",
+        "updatedReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "unavailableReplicas",
+        "terminatingReplicas",
+    )
     for field in ("observedGeneration", *fields, "collisionCount"):
         check_not_negative(errors, f"status.{field}", status.get(field))
     _check_counts(errors, status, ("updatedReplicas", "readyReplicas", "availableReplicas"))
@@ -67,7 +74,7 @@ def check_replica_set_status(errors: Errors, replica_set: Value, old: Value) -> 
     check_updated_metadata(errors, replica_set["metadata"], old["metadata"])
     status = replica_set.get("status") or {}
     fields = ("fullyLabeledReplicas", "readyReplicas", "availableReplicas")
-    for field in ("replicas", *fields, "observedGeneration"):
+    for field in ("replicas", *fields, "terminatingReplicas", "observedGeneration"):
         check_not_negative(errors, f"status.{field}", status.get(field))
     _check_counts(errors, status, fields)
 

@@ -167,7 +167,9 @@ async def test_priorities_come_from_their_class() -> None:
     assert (plain["spec"]["priority"], plain["spec"]["preemptionPolicy"]) == (0, "PreemptLowerPriority")
 
 
-async def test_an_unknown_priority_class_and_a_made_up_number_are_refused() -> None:
+async def test_unknown_classes_and_a_made_up_priority_are_refused() -> None:
+    with pytest.raises(Forbidden, match='pod rejected: RuntimeClass "nope" not found'):
+        await CHAIN.admit(creating(a_pod(runtimeClassName="nope")))
     with pytest.raises(Forbidden) as refused:
         await CHAIN.admit(creating(a_pod(priorityClassName="nope")))
     assert refused.value.message == 'pods "x" is forbidden: no PriorityClass with name nope was found'

@@ -53,6 +53,22 @@ def test_the_qos_class_follows_requests_and_limits(containers: list[Object], exp
     assert qos_class({"containers": containers}) == expected
 
 
+def test_label_keys_of_a_new_pod_are_merged_into_selectors_and_the_template_is_left_alone() -> None:
+    term = {"topologyKey": "zone", "labelSelector": {}, "matchLabelKeys": ["a", "none"], "mismatchLabelKeys": ["b"]}
+    template = {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"podAffinityTerm": term}]}}
+    pod: Object = {
+        "metadata": {"labels": {"a": "1", "b": "2"}},
+        "spec": {"affinity": template, "topologySpreadConstraints": [{"matchLabelKeys": ["a"]}], "containers": []},
+    }
+    strategy_of(PODS).prepare_create(pod)
+    shown = pod["spec"]["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"][0]
+    assert shown["podAffinityTerm"]["labelSelector"]["matchExpressions"] == [
+        {"key": "a", "operator": "In", "values": ["1"]},
+        {"key": "b", "operator": "NotIn", "values": ["2"]},
+    ]
+    assert term["labelSelector"] == {} and pod["spec"]["topologySpreadConstraints"] == [{"matchLabelKeys": ["a"]}]
+
+
 def test_an_update_of_a_pod_keeps_its_status_and_counts_a_changed_spec() -> None:
     old = {"metadata": {"generation": 3}, "spec": {"a": 1}, "status": {"phase": "Running"}}
     new: Object = {"metadata": {"generation": 3}, "spec": {"a": 2}, "status": {"phase": "Failed"}}

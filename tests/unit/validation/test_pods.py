@@ -53,6 +53,31 @@ def test_good_pods_pass(good: Object) -> None:
         ),
         (pod_with(ports=[{}]), f"{C}.ports[0].containerPort: Required value"),
         (
+            pod(hostPID=True, shareProcessNamespace=True),
+            "spec.securityContext.shareProcessNamespace: Invalid value: true: ShareProcessNamespace and HostPID cannot both be enabled",
+        ),
+        (
+            pod(resourceClaims=[{"name": "x"}]),
+            'spec.resourceClaims[0]: Invalid value: {"Name":"x","ResourceClaimName":null,"ResourceClaimTemplateName":null}: must specify one of: `resourceClaimName`, `resourceClaimTemplateName`',
+        ),
+        (
+            pod(
+                topologySpreadConstraints=[
+                    {
+                        "maxSkew": 1,
+                        "topologyKey": "zone",
+                        "whenUnsatisfiable": "DoNotSchedule",
+                        "matchLabelKeys": ["a"],
+                        "labelSelector": {
+                            "matchLabels": {"a": "b"},
+                            "matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}],
+                        },
+                    }
+                ]
+            ),
+            'spec.topologySpreadConstraints[0][0]: Invalid value: "a": exists in both matchLabelKeys and labelSelector',
+        ),
+        (
             pod_with(ports=[{"containerPort": 70000}]),
             f"{C}.ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive",
         ),
