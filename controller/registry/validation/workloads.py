@@ -206,8 +206,9 @@ def _is_zero(value: Any) -> bool:
 
 def _check_counts(errors: Errors, status: Value, fields: tuple[str, ...]) -> None:
     for field in fields:
-        if (status.get(field) or 0) > (status.get("replicas") or 0):
-            errors.append(invalid(f"status.{field}", status[field], _ABOVE_REPLICAS))
+        count = status.get(field) or 0
+        if count > (status.get("replicas") or 0):
+            errors.append(invalid(f"status.{field}", count, _ABOVE_REPLICAS))
     available = status.get("availableReplicas") or 0
     if available > (status.get("readyReplicas") or 0):
         errors.append(invalid("status.availableReplicas", available, "cannot be greater than readyReplicas"))

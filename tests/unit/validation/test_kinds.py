@@ -216,6 +216,8 @@ def test_deployment_status_counts_are_plausible() -> None:
         "status.updatedReplicas: Invalid value: 2: cannot be greater than status.replicas",
         "status.availableReplicas: Invalid value: 1: cannot be greater than readyReplicas",
     ]
+    below = judged(changed(old, status={"replicas": -1}), old, subresource="status")
+    assert "status.updatedReplicas: Invalid value: 0: cannot be greater than status.replicas" in below
 
 
 def test_scales_and_tokens_are_judged_alone() -> None:

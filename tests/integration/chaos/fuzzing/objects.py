@@ -15,6 +15,7 @@ from api.kinds import Kind
 from api.schema.facts import Type, fields_of, struct_of
 from tests.property.validation.test_never_fails import OBJECTS
 
+_MOST_PLACES = 10_000
 _LABELS = {"app": "x"}
 _POD = {"containers": [{"name": "c", "image": "localhost/busybox:1"}]}
 _TEMPLATE = {"metadata": {"labels": _LABELS}, "spec": _POD}
@@ -301,9 +302,10 @@ class Maker:
 
 
 def _places(value: Any) -> list[tuple[Any, Any]]:
+    """Where something can be changed. Repeated lists share their elements: what looks small may have millions."""
     found: list[tuple[Any, Any]] = []
     waiting = [value]
-    while waiting:
+    while waiting and len(found) < _MOST_PLACES:
         each = waiting.pop()
         keys = each.keys() if isinstance(each, dict) else range(len(each)) if isinstance(each, list) else ()
         for key in keys:
