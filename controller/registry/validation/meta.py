@@ -25,6 +25,8 @@ _LARGEST_ANNOTATIONS = 256 * 1024
 _STANDARD_FINALIZERS = frozenset({"kubernetes", "orphan", "foregroundDeletion"})
 _LONGEST_MANAGER = 128
 _LONGEST_SUBRESOURCE = 256
+_MOST_TOLD = 16
+"""Errors that show a whole list each; a thousand of them would take seconds to write."""
 _COMMON_FIELDS = ("labels", "annotations", "ownerReferences")
 """Judged when they come in or change; what is stored was."""
 _IMMUTABLE_FIELDS = ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
@@ -123,7 +125,7 @@ def _check_common(errors: Errors, metadata: Value) -> None:
 
 
 def _check_owners(errors: Errors, owners: list[dict[str, Any]]) -> None:
-    path, controller = "metadata.ownerReferences", ""
+    path, controller, told = "metadata.ownerReferences", "", 0
     for owner in owners:
         version, kind = owner.get("apiVersion") or "", owner.get("kind") or ""
         if not version:
@@ -135,11 +137,11 @@ def _check_owners(errors: Errors, owners: list[dict[str, Any]]) -> None:
             errors.append(invalid(path, owner, "/v1, Kind=Event is disallowed from being an owner"))
         if owner.get("controller"):
             current = f"{kind}/{owner.get('name') or ''}"
-            if controller:
+            if controller and told < _MOST_TOLD:
+                told += 1
                 detail = 'Only one reference can have Controller set to true. Found "true" in references for'
                 errors.append(invalid(path, owners, f"{detail} {controller} and {current}"))
-            else:
-                controller = current
+            controller = controller or current
 
 
 def _check_finalizers(errors: Errors, finalizers: list[str]) -> None:
