@@ -10,8 +10,14 @@ from dataclasses import replace
 from typing import Any
 
 from api.objects import Object
-from controller.registry.strategies.base import Strategy, bump_generation_if
-from controller.registry.strategies.common import spec_and_status, start
+from controller.registry.strategies.base import Strategy, bump_generation_if, keep
+from controller.registry.strategies.common import keep_spec, spec_and_status, start
+
+ROUND_TRIP = "autoscaling.alpha.kubernetes.io/"
+_ROUND_TRIPS = frozenset(
+    ROUND_TRIP + name
+    for name in ("metrics", "behavior", "current-metrics", "conditions", "scale-down-tolerance", "scale-up-tolerance")
+)
 
 
 def prepare_volume(volume: Object) -> None:
@@ -26,7 +32,29 @@ def count_slice(new: Object, old: Mapping[str, Any]) -> None:
     bump_generation_if(changed or relabelled, new, old)
 
 
-AUTOSCALER = spec_and_status({"desiredReplicas": 0, "currentMetrics": None}, counted=())
+def drop_round_trip(metadata: Object) -> None:
+    """Takes off the annotations in which autoscaling/v1 shows what only v2 knows: in v2 they count for nothing."""
+    annotations = metadata.get("annotations") or {}
+    kept = {name: value for name, value in annotations.items() if name not in _ROUND_TRIPS}
+    if kept:
+        metadata["annotations"] = kept
+    elif annotations:
+        del metadata["annotations"]
+
+
+def prepare_autoscaler(autoscaler: Object) -> None:
+    autoscaler["status"] = {"desiredReplicas": 0, "currentMetrics": None}
+    drop_round_trip(autoscaler["metadata"])
+
+
+def prepare_autoscaler_update(new: Object, old: Mapping[str, Any]) -> None:
+    keep(new, old, "status")
+    drop_round_trip(new["metadata"])
+
+
+AUTOSCALER = Strategy(
+    prepare_create=prepare_autoscaler, prepare_update=prepare_autoscaler_update, prepare_status=keep_spec
+)
 DISRUPTION_BUDGET = replace(
     spec_and_status(dict.fromkeys(("currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"), 0)),
     unconditional_update=False,

@@ -9,7 +9,7 @@ from api.errors import forbidden, invalid, not_supported, required
 from api.names import is_dns_subdomain, is_path_segment
 from api.quantity import canonical, parse_quantity
 from controller.registry.validation.meta import check_metadata, check_updated_metadata
-from controller.registry.validation.rules import Errors, Value, check_label_selector, check_required_name
+from controller.registry.validation.rules import NEGATIVE, Errors, Value, check_dns_label, check_required_name
 
 _SOURCES = {
     "Object": "object",
@@ -24,12 +24,12 @@ _LONGEST_WINDOW, _LONGEST_PERIOD = 3600, 1800
 
 def check_autoscaler(errors: Errors, autoscaler: Value) -> None:
     check_metadata(errors, autoscaler["metadata"], is_dns_subdomain, namespaced=True)
-    _check_spec(errors, autoscaler.get("spec") or {})
+    _check_spec(errors, autoscaler.get("spec") or {}, {})
 
 
 def check_autoscaler_update(errors: Errors, autoscaler: Value, old: Value) -> None:
     check_updated_metadata(errors, autoscaler["metadata"], old["metadata"])
-    _check_spec(errors, autoscaler.get("spec") or {})
+    _check_spec(errors, autoscaler.get("spec") or {}, old.get("spec") or {})
 
 
 def check_autoscaler_status(errors: Errors, autoscaler: Value, old: Value) -> None:
@@ -40,15 +40,19 @@ def check_autoscaler_status(errors: Errors, autoscaler: Value, old: Value) -> No
             errors.append(invalid(f"status.{field}", status[field], "must be greater than or equal to 0"))
 
 
-def _check_spec(errors: Errors, spec: Value) -> None:
+def _check_spec(errors: Errors, spec: Value, before: Value) -> None:
+    """What `before` already got away with is let be."""
     least, most = spec.get("minReplicas"), spec.get("maxReplicas") or 0
-    if least is not None and least < 1:
+    if least is not None and least < (0 if before.get("minReplicas") == 0 else 1):
         errors.append(invalid("spec.minReplicas", least, "must be greater than or equal to 1"))
     if most < 1:
         errors.append(required("spec.maxReplicas", "must be set and greater than 0"))
     if least is not None and most < least:
         errors.append(invalid("spec.maxReplicas", most, "must be greater than or equal to `minReplicas`"))
-    _check_reference(errors, "spec.scaleTargetRef", spec.get("scaleTargetRef") or {})
+    target, known = spec.get("scaleTargetRef") or {}, before.get("scaleTargetRef")
+    grouped = target.get("kind") != "ReplicationController"
+    lenient = known is not None and bool(_version_fault(known.get("apiVersion") or "", grouped=grouped))
+    _check_reference(errors, "spec.scaleTargetRef", target, grouped=grouped, lenient=lenient)
     metrics = spec.get("metrics") or []
     for index, metric in enumerate(metrics):
         _check_metric(errors, f"spec.metrics[{index}]", metric)
@@ -61,19 +65,28 @@ def _check_spec(errors: Errors, spec: Value) -> None:
             _check_scaling(errors, f"spec.behavior.{direction}", rules)
 
 
-def _check_reference(errors: Errors, path: str, reference: Value) -> None:
+def _version_fault(version: str, *, grouped: bool) -> str:
+    """What is wrong with the apiVersion of what is scaled or measured; only the core group has no name."""
+    if version.count("/") > 1:
+        return f"unexpected GroupVersion string: {version}"
+    return "apiVersion must specify API group" if grouped and not version.rpartition("/")[0] else ""
+
+
+def _check_reference(
+    errors: Errors, path: str, reference: Value, *, grouped: bool = False, lenient: bool = False
+) -> None:
     check_required_name(errors, f"{path}.kind", reference.get("kind"), is_path_segment)
     check_required_name(errors, f"{path}.name", reference.get("name"), is_path_segment)
     version = reference.get("apiVersion") or ""
-    if not version:
-        errors.append(invalid(f"{path}.apiVersion", version, "apiVersion must specify API group"))
+    if not lenient and (fault := _version_fault(version, grouped=grouped)):
+        errors.append(invalid(f"{path}.apiVersion", version, fault))
 
 
 def _check_metric(errors: Errors, path: str, metric: Value) -> None:
     kind = metric.get("type") or ""
     if not kind:
         errors.append(required(f"{path}.type", "must specify a metric source type"))
-    elif kind not in _SOURCES:
+    if kind not in _SOURCES:
         errors += [not_supported(f"{path}.type", kind, frozenset(_SOURCES))] * 2  # Kubernetes looks twice
     present = [field for field in _SOURCES.values() if metric.get(field) is not None]
     if present:
@@ -81,7 +94,7 @@ def _check_metric(errors: Errors, path: str, metric: Value) -> None:
     expected = _SOURCES.get(kind, "")
     if expected and expected not in present:
         errors.append(required(f"{path}.{expected}", "must populate information for the given metric source"))
-    if len(present) > 1 or (expected and present not in ([], [expected])):
+    if len(present) > 1:
         for field in sorted(set(present) - {expected}):
             errors.append(forbidden(f"{path}.{field}", "must populate the given metric source only"))
 
@@ -93,6 +106,8 @@ def _check_source(errors: Errors, path: str, kind: str, source: Value) -> None:
             errors.append(required(f"{path}.name", "must specify a resource name"))
         if kind == "containerResource" and not source.get("container"):
             errors.append(required(f"{path}.container", "must specify a container"))
+        elif kind == "containerResource":
+            check_dns_label(errors, f"{path}.container", source["container"])
         _check_target(errors, f"{path}.target", target)
         _check_one_of(errors, path, target, ("averageUtilization", "averageValue"))
         return
@@ -103,7 +118,6 @@ def _check_source(errors: Errors, path: str, kind: str, source: Value) -> None:
         errors.append(required(f"{path}.metric.name", "must specify a metric name"))
     else:
         check_required_name(errors, f"{path}.metric.name", identifier["name"], is_path_segment)
-    check_label_selector(errors, f"{path}.metric.selector", identifier.get("selector"))
     _check_target(errors, f"{path}.target", target)
     value, average = target.get("value"), target.get("averageValue")
     if kind == "pods":
@@ -166,3 +180,5 @@ def _check_scaling(errors: Errors, path: str, rules: Value) -> None:
         if period > _LONGEST_PERIOD:
             detail = f"must be less than or equal to {_LONGEST_PERIOD}"
             errors.append(invalid(f"{here}.periodSeconds", period, detail))
+    if (tolerance := rules.get("tolerance")) is not None and parse_quantity(tolerance) < 0:
+        errors.append(invalid(f"{path}.tolerance", canonical(tolerance), NEGATIVE))

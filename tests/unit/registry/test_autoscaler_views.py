@@ -17,16 +17,36 @@ def test_the_cpu_target_has_a_field_and_the_rest_an_annotation() -> None:
     assert shown["status"] == {"desiredReplicas": 1, "currentReplicas": 0, "currentCPUUtilizationPercentage": 20}
     assert set(shown["metadata"]["annotations"]) == {
         "mine",
-        "autoscaling.alpha.kubernetes.io/metrics",
-        "autoscaling.alpha.kubernetes.io/behavior",
-        "autoscaling.alpha.kubernetes.io/conditions",
+        *(
+            f"autoscaling.alpha.kubernetes.io/{name}"
+            for name in ("metrics", "behavior", "current-metrics", "conditions")
+        ),
     }
+
+
+def test_annotations_hold_the_metrics_of_v1_and_the_behavior_of_go() -> None:
+    before = stored()
+    target = {"type": "Value", "value": "2"}
+    described = {"name": "s", "kind": "Service", "apiVersion": "v1"}
+    measured = {"type": "Object", "object": {"describedObject": described, "metric": {"name": "m"}, "target": target}}
+    before["spec"]["metrics"][1] = measured
+    annotations = to_v1(before)["metadata"]["annotations"]
+    assert annotations["autoscaling.alpha.kubernetes.io/metrics"] == (
+        '[{"type":"Object","object":{"target":{"kind":"Service","name":"s","apiVersion":"v1"},'
+        '"metricName":"m","targetValue":"2"}}]'
+    )
+    assert annotations["autoscaling.alpha.kubernetes.io/behavior"] == (
+        '{"ScaleUp":null,"ScaleDown":{"StabilizationWindowSeconds":null,"SelectPolicy":"Max","Policies":null,"Tolerance":null}}'
+    )
+    assert to_v2(to_v1(before))["spec"]["metrics"] == [measured, before["spec"]["metrics"][0]]
 
 
 def test_nothing_is_lost_on_the_way_there_and_back() -> None:
     before = stored()
     back = to_v2(to_v1(before))
     back["status"].pop("currentReplicas")
+    back["spec"]["metrics"].reverse()  # the CPU target comes last
+    assert back["status"]["currentMetrics"][0]["resource"]["current"].pop("averageValue") == "0"
     assert back == before == stored()
 
 
