@@ -66,6 +66,10 @@ class Attributes:
     obj: Object | None = None
     old: Mapping[str, Any] | None = None
     subresource: str = ""
+    form: Kind | None = None
+    """The kind of `obj` and `old` where a subresource has one of its own (Binding, Scale, PodExecOptions)."""
+    whole: Mapping[str, Any] | None = None
+    """The object such a subresource belongs to, as far as it was looked up."""
     requested: Kind | None = None
     """The kind of the request, where a webhook or a policy is shown the objects in another version."""
 

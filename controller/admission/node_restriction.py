@@ -38,6 +38,8 @@ _REVIEWS = {"authentication.k8s.io", "authorization.k8s.io"}
 
 def restrict_node(attributes: Attributes) -> None:
     """Refuses what this node's agent may not write. Raises Forbidden."""
+    if attributes.operation is Operation.CONNECT:
+        return
     node = attributes.request.user.node
     resource = attributes.kind.resource
     if resource == ("", "pods"):
@@ -55,7 +57,7 @@ def restrict_node(attributes: Attributes) -> None:
 def _restrict_pod(attributes: Attributes, node: str) -> None:
     if attributes.operation is Operation.CREATE and not attributes.subresource:
         raise attributes.forbidden(f'node "{node}" is not allowed to create pods')
-    old = attributes.old or {}
+    old = attributes.old or attributes.whole or {}
     if (old.get("spec") or {}).get("nodeName") != node:
         what = {Operation.DELETE: "delete pods", Operation.UPDATE: "update pod status for pods"}
         deed = what.get(attributes.operation, "evict pods")

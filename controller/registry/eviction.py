@@ -13,19 +13,20 @@ from dataclasses import replace
 from typing import Any
 
 from api.errors import BadRequest, Conflict, Forbidden, TooManyRequests, Unexplained, conflict
-from api.kinds import by_resource
+from api.kinds import Kind, by_resource
 from api.objects import Object, condition_of, is_deleting, is_ready, labels_of, name_of, namespace_of, uid_of
 from api.selectors import LabelSelector, from_object
-from controller.admission.attributes import Operation
 from controller.admission.types import Request
 from controller.registry.deletion import delete
-from controller.registry.ground import RACES, Ground, attributes_of
+from controller.registry.ground import RACES, Ground, part_of
+from controller.registry.intake import settle_namespace
 from controller.registry.system_fields import timestamp
 from controller.registry.types import DeleteOptions, Deletion, Target
 from controller.registry.update import change
 from controller.store import Query
 
 PODS = by_resource("", "pods")
+EVICTION = Kind("policy", "v1", "Eviction", "evictions", verbs=())
 BUDGETS = by_resource("policy", "poddisruptionbudgets")
 ALLOWED, SYNC_FAILED = "DisruptionAllowed", "SyncFailed"
 _MOST_DISRUPTED = 2000
@@ -41,11 +42,16 @@ def eviction_options(name: str, obj: Mapping[str, Any]) -> DeleteOptions:
     return DeleteOptions.from_object(obj.get("deleteOptions") or {})
 
 
-async def evict(ground: Ground, request: Request, namespace: str, name: str, options: DeleteOptions) -> Deletion:
-    """Deletes a pod if its budget allows it. Raises NotFound, Conflict (preconditions), Forbidden, TooManyRequests."""
-    target = Target(PODS, namespace, name, "eviction")
+async def evict(ground: Ground, request: Request, target: Target, obj: Object) -> Deletion:
+    """Deletes a pod (`target`) if its budget allows it, as an Eviction asks. Raises BadRequest, NotFound, Conflict
+    (preconditions), Forbidden, TooManyRequests."""
+    name = target.name
+    settle_namespace(target, obj)
     pod = (await ground.newest(target)).parse()
-    await ground.admit(attributes_of(request, Operation.CREATE, target, None, pod))
+    attributes = part_of(request, target, EVICTION, obj, whole=pod)
+    await ground.admit(attributes)
+    options = eviction_options(name, obj)
+    await ground.approve(attributes)
     for _ in range(RACES):
         budget = None if _is_no_disruption(pod) else _budget_of(ground, pod)
         free = budget is not None and _is_free(budget, pod)
@@ -182,7 +188,7 @@ async def _tell_and_delete(ground: Ground, request: Request, pod: Object, option
     record = await change(ground, request, replace(target, subresource="status"), told)
     if record is not None and options.resource_version and not request.dry_run:
         options = replace(options, resource_version=str(record.version))
-    return await delete(ground, request, target, options)
+    return await delete(ground, request, target, options, admitted=True)
 
 
 def _disrupted(pod: Object, moment: str) -> Object:

@@ -5,11 +5,12 @@ Called by the verb modules. Invariant: an answer "not there" or "not that versio
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
 from api.errors import not_found
+from api.kinds import Kind
 from api.objects import Object
 from controller.admission.attributes import Attributes, Operation
 from controller.admission.chain import Chain
@@ -89,6 +90,14 @@ def attributes_of(
         old=old,
         subresource=target.subresource,
     )
+
+
+def part_of(
+    request: Request, target: Target, form: Kind, obj: Object, *, whole: Object | None = None, connects: bool = False
+) -> Attributes:
+    """What is posted to a subresource (or opens it) as an object of a kind of its own; `whole`: what it is part of."""
+    operation = Operation.CONNECT if connects else Operation.CREATE
+    return replace(attributes_of(request, operation, target, obj), form=form, whole=whole)
 
 
 def unstored(target: Target, obj: Object, version: int = 0) -> Record:

@@ -10,17 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from api.errors import BadRequest, Conflict, conflict, invalid_object, not_supported, required
-from api.kinds import by_resource
+from api.kinds import Kind, by_resource
 from api.objects import Object
-from controller.admission.attributes import Operation
 from controller.admission.types import Request
 from controller.registry.faults import api_error
-from controller.registry.ground import RACES, Ground, attributes_of, unstored
+from controller.registry.ground import RACES, Ground, part_of, unstored
+from controller.registry.intake import settle_namespace
 from controller.registry.system_fields import timestamp
 from controller.registry.types import Target
 from controller.store.types import Record, StoreError, VersionMismatch
 
 PODS = by_resource("", "pods")
+BINDING = Kind("", "v1", "Binding", "bindings", verbs=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +56,20 @@ def binding_of(name: str, obj: Object) -> Binding:
     )
 
 
-async def bind(ground: Ground, request: Request, namespace: str, name: str, binding: Binding) -> Record:
-    """Binds a pod to a node, once. Raises NotFound, Conflict (bound, deleting, another uid), Forbidden."""
-    target = Target(PODS, namespace, name, "binding")
+async def bind(ground: Ground, request: Request, target: Target, obj: Object) -> Record:
+    """Binds a pod (`target`) to a node, once, as a Binding says. Raises BadRequest, Invalid, NotFound, Conflict (bound,
+    deleting, another uid), Forbidden."""
+    name = target.name
+    settle_namespace(target, obj)
+    binding_of(name, obj)
     record = await ground.get(target)
+    attributes = part_of(request, target, BINDING, obj, whole=record.parse())
+    guards = await ground.admit(attributes)
+    binding = binding_of(name, obj)
+    await ground.approve(attributes)
     for _ in range(RACES):
-        old = record.parse()
-        guards = await ground.admit(attributes_of(request, Operation.UPDATE, target, None, old))
         try:
-            pod = bound(old, binding, timestamp(request.now()))
+            pod = bound(record.parse(), binding, timestamp(request.now()))
         except Conflict:
             newest = await ground.newest(target)
             if newest.version == record.version:

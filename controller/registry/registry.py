@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from api.kinds import Kind
 from api.objects import Object
+from controller.admission.attributes import Attributes
 from controller.admission.chain import Chain, Check
 from controller.admission.dynamic.hooks import Caller
 from controller.admission.types import Request
@@ -20,13 +21,11 @@ from controller.registry import deletion, eviction, pods, scale, update
 from controller.registry.allocation import Allocator
 from controller.registry.conversion import Converter
 from controller.registry.create import create
-from controller.registry.eviction import eviction_options
 from controller.registry.ground import Ground
 from controller.registry.intake import take_in
 from controller.registry.known_specs import KnownSpecs
 from controller.registry.ledger import Ledger
 from controller.registry.patching import patch_object
-from controller.registry.pods import Binding, binding_of
 from controller.registry.ranges import DEFAULT_RANGES, ServiceRanges
 from controller.registry.shown_events import shown_events
 from controller.registry.types import DEFAULT_DELETE, DeleteOptions, Deletion, Patch, Target
@@ -122,19 +121,26 @@ class Registry:
 
     async def bind(self, request: Request, namespace: str, name: str, node: str, uid: str = "") -> Record:
         """Binds a pod to a node. Raises Conflict when it is bound, being deleted, or another pod than `uid`."""
-        return await pods.bind(self._ground, request, namespace, name, Binding(node, uid))
+        metadata = {"name": name, "namespace": namespace, **({"uid": uid} if uid else {})}
+        target = {"kind": "Node", "name": node}
+        binding = {"kind": "Binding", "apiVersion": "v1", "metadata": metadata, "target": target}
+        return await self.bind_as(request, namespace, name, binding)
 
     async def bind_as(self, request: Request, namespace: str, name: str, binding: Object) -> Record:
         """POST pods/NAME/binding (or /bindings) with a core/v1 Binding; Kubernetes answers a Success Status, 201."""
-        return await pods.bind(self._ground, request, namespace, name, binding_of(name, binding))
-
-    async def evict(self, request: Request, namespace: str, name: str, options: DeleteOptions) -> Deletion:
-        """Deletes a pod by the eviction API (policy/v1)."""
-        return await eviction.evict(self._ground, request, namespace, name, options)
+        return await pods.bind(self._ground, request, Target(pods.PODS, namespace, name, "binding"), binding)
 
     async def evict_as(self, request: Request, namespace: str, name: str, obj: Object) -> Deletion:
         """POST pods/NAME/eviction with a policy/v1 Eviction; Kubernetes answers a Success Status, 201."""
-        return await self.evict(request, namespace, name, eviction_options(name, obj))
+        return await eviction.evict(self._ground, request, Target(pods.PODS, namespace, name, "eviction"), obj)
+
+    async def admit(self, attributes: Attributes) -> None:
+        """Shows admission what is no write of a stored object: a token request, a connection. Raises ApiError."""
+        await self._ground.admit(attributes)
+
+    async def approve(self, attributes: Attributes) -> None:
+        """The second step: policies and validating webhooks. Raises ApiError."""
+        await self._ground.approve(attributes)
 
     async def shown(self, kind: Kind, record: Record) -> Record:
         """A record read from the store as `kind` shows it (see `views`)."""

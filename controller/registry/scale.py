@@ -21,7 +21,7 @@ from controller.registry.ground import Ground
 from controller.registry.intake import check_name, take_in
 from controller.registry.patching import patcher
 from controller.registry.types import Patch, Target
-from controller.registry.update import Make, change
+from controller.registry.update import Make, Part, change
 from controller.store.types import Record
 
 SCALE = Kind("autoscaling", "v1", "Scale", "scales")
@@ -84,10 +84,14 @@ async def _change(ground: Ground, request: Request, target: Target, make: Make) 
         version = wanted["metadata"].get("resourceVersion")
         if version and version != workload["metadata"]["resourceVersion"]:
             raise conflict(target.kind.group, target.kind.plural, target.name)
-        _put(workload, _paths_of(target.kind).replicas, _replicas(target, wanted))
+        take(workload, wanted)
         return workload
 
-    record = await change(ground, request, target, scaled)
+    def take(workload: Object, wanted: Object) -> None:
+        _put(workload, _paths_of(target.kind).replicas, _replicas(target, wanted))
+
+    part = Part(SCALE, lambda workload: scale_object(target.kind, workload), take)
+    record = await change(ground, request, target, scaled, part=part)
     assert record is not None
     return scale_record(target.kind, record)
 

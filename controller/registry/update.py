@@ -46,12 +46,23 @@ Make = Callable[[Object], Object | None]
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A subresource whose objects are of a kind of their own: how admission sees a write of it."""
+
+    kind: Kind
+    show: Callable[[Object], Object]
+    take: Callable[[Object, Object], None]
+    """Puts what admission made of the part (second) into the whole (first). Raises ApiError."""
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """One object over another. `owned`: its managedFields are final (server-side apply)."""
 
     new: Object
     old: Object
     owned: bool
+    part: Part | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +109,10 @@ def _other_uid(target: Target, asked: str, found: str) -> Exception:
 
 
 async def change(
-    ground: Ground, request: Request, target: Target, make: Make, *, tracked: bool = False
+    ground: Ground, request: Request, target: Target, make: Make, *, tracked: bool = False, part: Part | None = None
 ) -> Record | None:
-    """Runs the loop; None when `make` found nothing to do. `tracked`: `make` sets managedFields itself.
+    """Runs the loop; None when `make` found nothing to do. `tracked`: `make` sets managedFields itself; `part`: what
+    is written is shown to admission as this.
 
     Raises NotFound, Conflict, Invalid, Forbidden, and what `make` and the store add.
     """
@@ -120,7 +132,7 @@ async def change(
                 raise conflict(target.kind.group, target.kind.plural, target.name)
             record = newest
             continue
-        judged = await _judge(ground, request, target, Attempt(new, old, owned=tracked))
+        judged = await _judge(ground, request, target, Attempt(new, old, tracked, part))
         changed = attributes_of(request, Operation.UPDATE, target, judged.obj, old)
         if request.dry_run:
             if ground.ledger.covers_change(changed):
@@ -175,10 +187,14 @@ def _is_current(target: Target, new: Object, record: Record) -> bool:
 async def _judge(ground: Ground, request: Request, target: Target, attempt: Attempt) -> Judged:
     """Admission, strategy, ownership, validation: `new` as it may be written over `old`."""
     kind, subresource = target.kind, target.subresource
-    new, old = attempt.new, attempt.old
+    new, old, part = attempt.new, attempt.old, attempt.part
     carry_over(new, old)
     attributes = attributes_of(request, Operation.UPDATE, target, new, old)
+    if part is not None:
+        attributes = replace(attributes, form=part.kind, obj=part.show(new), old=part.show(old))
     guards = await ground.admit(attributes)
+    if part is not None and attributes.obj is not None:
+        part.take(new, attributes.obj)
     with ground.allocator.booking(target, old, dry_run=request.dry_run) as booking:
         if booking is not None:
             await booking.fill(new)

@@ -16,7 +16,11 @@ from aiohttp import web
 from yarl import URL
 
 from api.errors import BadRequest, error_from_status
+from api.kinds import Kind
 from api.objects import Object
+from controller.admission.types import Request
+from controller.registry.ground import part_of
+from controller.registry.types import Target as RegistryTarget
 from controller.server.agents import Backend
 from controller.server.authorization import Attributes
 from controller.server.call import Call, Services, existing, read_as_sent
@@ -37,7 +41,8 @@ _LOG_PARAMETERS = (
     "tailLines",
     "timestamps",
 )
-_STREAM_PARAMETERS = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty", "command": "command"}
+_STREAMS = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
+_OPTIONS = {"exec": "PodExecOptions", "attach": "PodAttachOptions", "portforward": "PodPortForwardOptions"}
 _UPGRADE_HEADERS = ("connection", "upgrade")
 _UPGRADE_PREFIXES = ("sec-websocket-", "x-stream-protocol-version")
 _DECLINED = (CHANNELS, PORT_FORWARD.lower())
@@ -92,15 +97,15 @@ def _check_log_options(params: Mapping[str, str]) -> None:
 
 async def stream(services: Services, call: Call) -> Answer:
     """exec, attach and port-forward: an upgrade, tunnelled to the agent."""
+    options = await admit_connection(services, call)
     pod = (await existing(services, call)).parse()
     backend = services.agents.backend_of_pod(pod)
     where = f"{quote(call.namespace)}/{quote(call.target.name)}"
-    given = parse_qsl(call.request.raw_path.partition("?")[2], keep_blank_values=True)
     if call.target.subresource == "portforward":
-        path, pairs = f"/portForward/{where}", [(key, value) for key, value in given if key in ("port", "ports")]
+        path, pairs = f"/portForward/{where}", [("port", str(port)) for port in options.get("ports") or ()]
     else:
-        container = container_of(pod, call.params.get("container", ""))
-        path, pairs = f"/{call.target.subresource}/{where}/{quote(container)}", _stream_parameters(given)
+        container = container_of(pod, str(options.get("container") or ""))
+        path, pairs = f"/{call.target.subresource}/{where}/{quote(container)}", _stream_parameters(options)
     if is_websocket(call.request) and (favourite := offered(call.request)[:1]):
         if favourite == [PORT_FORWARD] and call.target.subresource == "portforward":
             return await run_port_forward(call.request, backend, _with_query(path, pairs))
@@ -112,15 +117,41 @@ async def stream(services: Services, call: Call) -> Answer:
     return await tunnel(call.request, backend, Upgrade(call.request.method, _with_query(path, pairs), headers))
 
 
-def _stream_parameters(given: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+async def admit_connection(services: Services, call: Call) -> Object:
+    """Shows admission who connects to what; the options of the connection as it left them. Raises ApiError."""
+    subresource = call.target.subresource
+    form = Kind("", "v1", _OPTIONS.get(subresource) or f"{call.kind.kind}ProxyOptions", "", verbs=())
+    options = _options_of(call)
+    target = RegistryTarget(call.kind, call.namespace, call.target.name, subresource)
+    request = Request(call.user, warnings=call.warnings)
+    shown: Object = {"kind": form.kind, "apiVersion": "v1", **options}
+    attributes = part_of(request, target, form, shown, connects=True)
+    await services.registry.admit(attributes)
+    await services.registry.approve(attributes)
+    return shown
+
+
+def _options_of(call: Call) -> Object:
+    """The parameters of the path and the query, as Kubernetes' option kinds name them."""
+    given = parse_qsl(call.request.raw_path.partition("?")[2], keep_blank_values=True)
+    match call.target.subresource:
+        case "proxy":
+            return {"path": call.target.rest} if call.target.rest else {}
+        case "portforward":
+            ports = [value for key, value in given if key in ("port", "ports")]
+            return {"ports": [int(port) if port.isdecimal() and len(port) < 10 else port for port in ports]}
+    options: Object = {key: True for key, value in given if key in _STREAMS and value in _TRUE}
+    if container := call.params.get("container"):
+        options["container"] = container
+    if call.target.subresource == "exec":
+        options["command"] = [value for key, value in given if key == "command"]
+    return options
+
+
+def _stream_parameters(options: Mapping[str, Any]) -> list[tuple[str, str]]:
     """PodExecOptions as the kubelet reads them: input, output, error, tty, command."""
-    pairs = []
-    for key, value in given:
-        if key == "command":
-            pairs.append((key, value))
-        elif key in _STREAM_PARAMETERS and value in _TRUE:
-            pairs.append((_STREAM_PARAMETERS[key], "1"))
-    return pairs
+    pairs = [("command", str(word)) for word in options.get("command") or ()]
+    return pairs + [(name, "1") for key, name in _STREAMS.items() if options.get(key)]
 
 
 def _with_query(path: str, pairs: list[tuple[str, str]]) -> str:
@@ -164,6 +195,7 @@ def as_metrics(attributes: Attributes) -> Attributes:
 
 async def proxy(services: Services, call: Call) -> Answer:
     """nodes/NAME/proxy/... to the agent; pods and services have a module of their own."""
+    await admit_connection(services, call)
     if call.kind.plural != "nodes":
         return await proxy_into_cluster(services, call)
     query = call.request.raw_path.partition("?")[2]

@@ -16,7 +16,9 @@ from api.errors import BadRequest, FieldError, Forbidden, conflict, invalid, inv
 from api.kinds import Kind
 from api.objects import Object, format_time, name_of, uid_of
 from controller.pki.tokens import Bound, Claims
-from controller.registry.intake import take_in
+from controller.registry.ground import part_of
+from controller.registry.intake import settle_namespace, take_in
+from controller.registry.types import Target
 from controller.server.authorization import Attributes, forbidden_resource
 from controller.server.call import Call, Services, existing
 from controller.server.reply import Answer, reply_object
@@ -38,19 +40,18 @@ _BOUND_PLURALS = {"Pod": "pods", "Secret": "secrets", "Node": "nodes"}
 async def create_token(services: Services, call: Call) -> Answer:
     request = request_of(call, "CreateOptions")
     obj = take_in(request, KIND, await decoded(call, KIND, request))
+    settle_namespace(Target(call.kind, call.namespace), obj)
     account = (await existing(services, call)).parse()
-    spec: Object = obj.get("spec") or {}
-    seconds = spec.get("expirationSeconds")
-    seconds = DEFAULT_SECONDS if seconds is None else seconds
-    reference = spec.get("boundObjectRef")
-    errors = _expiration_errors(seconds)
-    if errors:
-        raise invalid_object(GROUP, "TokenRequest", "", errors)
+    target = Target(call.kind, call.namespace, call.target.name, "token")
+    attributes = part_of(request, target, KIND, obj, whole=account)
+    await services.registry.admit(attributes)
+    spec = _completed(services, obj, name_of(account))
+    seconds, audiences, reference = spec["expirationSeconds"], spec["audiences"], spec.get("boundObjectRef")
+    await services.registry.approve(attributes)
     if call.user.node:
         await _restrict_node(services, call, spec)
     bound = await _bound(services, call, reference)
     now = int(time.time())
-    audiences = list(spec.get("audiences") or []) or [services.signer.issuer]
     claims = Claims(
         namespace=call.namespace,
         service_account=Bound(name_of(account), uid_of(account)),
@@ -78,6 +79,23 @@ async def create_token(services: Services, call: Call) -> Answer:
         status=201,
         form=call.form,
     )
+
+
+def _completed(services: Services, obj: Object, account: str) -> Object:
+    """The spec of a request, with everything that may be left out. Raises Invalid."""
+    metadata = obj.setdefault("metadata", {})
+    if metadata.setdefault("name", account) != account:
+        error = invalid("metadata.name", metadata["name"], "must match the service account name if specified")
+        raise invalid_object(GROUP, "TokenRequest", account, [error])
+    spec: Object = obj.setdefault("spec", {})
+    if spec.get("expirationSeconds") is None:
+        spec["expirationSeconds"] = DEFAULT_SECONDS
+    spec["audiences"] = spec.get("audiences") or [services.signer.issuer]
+    obj.pop("status", None)
+    errors = _expiration_errors(spec["expirationSeconds"])
+    if errors:
+        raise invalid_object(GROUP, "TokenRequest", "", errors)
+    return spec
 
 
 def _expiration_errors(seconds: int) -> list[FieldError]:

@@ -17,6 +17,7 @@ from api.kinds import Kind, by_gvk
 from api.objects import Object
 from api.schema import check
 from controller.registry import DeleteOptions, Deletion, Patch, PatchType, Request
+from controller.registry.eviction import EVICTION
 from controller.registry.intake import decode, take_in, undecodable
 from controller.server import shapes
 from controller.server.call import BODY, NAMED, NAMES, Call, Services, read_body
@@ -28,7 +29,6 @@ from controller.store.types import Record
 _PATCH_TYPES = {kind.value: kind for kind in PatchType} | {"application/apply-patch+cbor": None}
 DELETE_OPTIONS = Kind("", "v1", "DeleteOptions", "deleteoptions", verbs=())
 SCALE = Kind("autoscaling", "v1", "Scale", "scales", verbs=())
-EVICTION = Kind("policy", "v1", "Eviction", "evictions", verbs=())
 CREATED: Object = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 
 

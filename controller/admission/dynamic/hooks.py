@@ -20,6 +20,7 @@ from api.kinds import Kind
 from api.objects import Object, clone
 from api.patch import json_patch
 from api.schema import check, default
+from api.schema.facts import struct_named
 from controller.admission.attributes import Attributes, Reader, Translator
 from controller.admission.dynamic.expressions import Failed, Scope, first_false
 from controller.admission.dynamic.matching import GROUP, as_kind, matching_kind
@@ -138,7 +139,7 @@ class Hooks:
             return False
         before = clone(obj)
         patched = self._patched(shown, hook, patch)
-        if shown is not attributes and self.translator is not None:
+        if shown is not attributes and self.translator is not None and attributes.form is None:
             patched = await self.translator.translate(hook.kind, attributes.kind, patched)
         obj.clear()
         obj.update(patched)
@@ -150,13 +151,16 @@ class Hooks:
             wanted = json_patch(clone(attributes.obj), patch)
         except ApiError as error:
             raise InternalError(f'Internal error occurred: webhook "{hook.name}": {error.message}') from error
-        if attributes.subresource:
+        form = attributes.form
+        known = form is not None and struct_named(form.group, form.version, form.kind) is not None
+        if attributes.subresource and not known:
             return wanted
-        checked = check(attributes.kind, wanted)
+        kind = form or attributes.kind
+        checked = check(kind, wanted)
         if checked.type_errors:
             why = f'webhook "{hook.name}" made an object that cannot be read: {checked.type_errors[0]}'
             raise InternalError(f"Internal error occurred: {why}")
-        default(attributes.kind, checked.obj)
+        default(kind, checked.obj)
         return checked.obj
 
     async def _validate(self, attributes: Attributes, hook: Hook) -> None:

@@ -53,6 +53,8 @@ async def as_kind(attributes: Attributes, kind: Kind, translator: Translator | N
     """The write with its objects as another version shows them. Raises InternalError when that cannot be had."""
     if kind is attributes.kind or translator is None:
         return attributes
+    if attributes.form is not None:
+        return replace(attributes, kind=kind, requested=attributes.kind)
 
     async def shown(obj: Mapping[str, Any] | None) -> Object | None:
         return None if obj is None else await translator.translate(attributes.kind, kind, obj)

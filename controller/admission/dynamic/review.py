@@ -35,8 +35,8 @@ class Malformed(ValueError):
 def request_of(attributes: Attributes) -> Object:
     """The `request` of a review, and the variable of that name in CEL."""
     kind, request = attributes.kind, attributes.request
-    gvk, gvr = _names_of(kind)
-    asked_gvk, asked_gvr = _names_of(attributes.requested or kind)
+    gvk, gvr = _names_of(kind, attributes.form)
+    asked_gvk, asked_gvr = _names_of(attributes.requested or kind, attributes.form)
     shown: Object = {
         "uid": str(uuid.uuid4()),
         "kind": gvk,
@@ -60,9 +60,10 @@ def request_of(attributes: Attributes) -> Object:
     return shown
 
 
-def _names_of(kind: Kind) -> tuple[Object, Object]:
-    version = {"group": kind.group, "version": kind.version}
-    return {**version, "kind": kind.kind}, {**version, "resource": kind.plural}
+def _names_of(kind: Kind, form: Kind | None) -> tuple[Object, Object]:
+    shown = form or kind
+    gvk = {"group": shown.group, "version": shown.version, "kind": shown.kind}
+    return gvk, {"group": kind.group, "version": kind.version, "resource": kind.plural}
 
 
 def user_info(user: User) -> Object:

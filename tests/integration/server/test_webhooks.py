@@ -202,3 +202,142 @@ async def test_an_expression_that_does_not_compile_is_refused_where_it_stands(cl
     refused = await cluster.admin.post(f"{CONFIGS}/validatingadmissionpolicies", broken)
     assert refused.status == 422
     assert refused.json["details"]["causes"][0]["field"] == "spec.validations[0].expression"
+
+
+PART_OF_DEFAULT = "/api/v1/namespaces/default"
+PARTS: list[tuple[str, str, Any, tuple[str, str, str, str]]] = [
+    (
+        "POST",
+        f"{PART_OF_DEFAULT}/serviceaccounts/default/token",
+        {"spec": {"audiences": ["a"]}},
+        ("CREATE", "TokenRequest", "serviceaccounts", "token"),
+    ),
+    (
+        "POST",
+        f"{PART_OF_DEFAULT}/pods/p/binding",
+        {"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}},
+        ("CREATE", "Binding", "pods", "binding"),
+    ),
+    (
+        "PATCH",
+        "/apis/apps/v1/namespaces/default/replicasets/r/scale",
+        {"spec": {"replicas": 3}},
+        ("UPDATE", "Scale", "replicasets", "scale"),
+    ),
+    (
+        "GET",
+        f"{PART_OF_DEFAULT}/pods/p/exec?command=a&command=b&stdin=1",
+        None,
+        ("CONNECT", "PodExecOptions", "pods", "exec"),
+    ),
+    ("GET", f"{PART_OF_DEFAULT}/pods/p/attach?container=c", None, ("CONNECT", "PodAttachOptions", "pods", "attach")),
+    (
+        "POST",
+        f"{PART_OF_DEFAULT}/pods/p/portforward?ports=80",
+        None,
+        ("CONNECT", "PodPortForwardOptions", "pods", "portforward"),
+    ),
+    ("GET", f"{PART_OF_DEFAULT}/pods/p/proxy/x/y", None, ("CONNECT", "PodProxyOptions", "pods", "proxy")),
+    ("GET", "/api/v1/nodes/n1/proxy/metrics", None, ("CONNECT", "NodeProxyOptions", "nodes", "proxy")),
+    (
+        "POST",
+        f"{PART_OF_DEFAULT}/pods/p/eviction",
+        {"metadata": {"name": "p"}},
+        ("CREATE", "Eviction", "pods", "eviction"),
+    ),
+]
+SHOWN: dict[str, dict[str, Any]] = {
+    "token": {"spec": {"audiences": ["a"], "expirationSeconds": 3600, "boundObjectRef": None}},
+    "binding": {"target": {"kind": "Node", "name": "n1"}},
+    "scale": {"spec": {"replicas": 3}},
+    "exec": {"apiVersion": "v1", "command": ["a", "b"], "stdin": True},
+    "attach": {"container": "c"},
+    "portforward": {"ports": [80]},
+}
+
+
+async def scene_of_parts(cluster: Cluster) -> None:
+    await cluster.pod("default", "p")
+    await cluster.admin.post("/api/v1/nodes", {"metadata": {"name": "n1"}})
+    await cluster.admin.post(f"{PART_OF_DEFAULT}/serviceaccounts", {"metadata": {"name": "default"}})
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "busybox:1"}]}}
+    spec = {"replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "template": template}
+    made = await cluster.admin.post(
+        "/apis/apps/v1/namespaces/default/replicasets", {"metadata": {"name": "r"}, "spec": spec}
+    )
+    assert made.status == 201, made.body
+
+
+async def test_subresources_are_shown_as_the_kinds_they_are_asked_in(cluster: Cluster, hook: Webhook) -> None:
+    await scene_of_parts(cluster)
+    rule = {"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*", "pods"]}
+    for kind in ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"):
+        await configure(cluster, hook.configuration(kind, rules=[rule]))
+    namespace = (await cluster.admin.get("/api/v1/namespaces/default")).json
+    finalized = ("UPDATE", "Namespace", "namespaces", "finalize")
+    for method, path, body, expected in (*PARTS, ("PUT", "/api/v1/namespaces/default/finalize", namespace, finalized)):
+        hook.seen.clear()
+        headers = {"Content-Type": "application/merge-patch+json"} if method == "PATCH" else {}
+        answer = await cluster.admin.ask(method, path, body, headers=headers)
+        subresource = expected[3]
+        assert answer.status < 500 or expected[0] == "CONNECT", answer.body
+        seen = [each for each in hook.seen if each.get("subResource") == subresource]
+        assert len(seen) == 2, (path, answer.body[90:])
+        for each in seen:
+            shown = each["operation"], each["kind"]["kind"], each["resource"]["resource"], each["subResource"]
+            assert shown == expected and each["requestKind"] == each["kind"], path
+            assert (each["oldObject"] is None) is (expected[0] != "UPDATE")
+        assert seen[-1]["object"] == seen[-1]["object"] | SHOWN.get(subresource, {})
+        if subresource == "eviction":
+            assert {each["operation"] for each in hook.seen} & {"DELETE"} == set(), (
+                "its deletion is not asked about again"
+            )
+
+
+async def test_what_webhooks_make_of_subresources_holds(cluster: Cluster, hook: Webhook) -> None:
+    await scene_of_parts(cluster)
+    rule = {"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*"]}
+    await configure(cluster, hook.configuration("MutatingWebhookConfiguration", rules=[rule]))
+    paths = {"scale": ("/spec/replicas", 5), "token": ("/spec/audiences/-1", "z"), "binding": ("/target/name", "n1")}
+
+    def changed(request: dict[str, Any]) -> Response:
+        path, value = paths[request["subResource"]]
+        patch = base64.b64encode(json.dumps([{"op": "replace", "path": path, "value": value}]).encode()).decode()
+        return {"allowed": True, "patchType": "JSONPatch", "patch": patch}
+
+    hook.answer = changed
+    by_part = {expected[3]: (method, path, body) for method, path, body, expected in PARTS}
+    method, path, body = by_part["scale"]
+    scaled = await cluster.admin.ask(method, path, body, headers={"Content-Type": "application/merge-patch+json"})
+    assert scaled.json["spec"] == {"replicas": 5}
+    token = await cluster.admin.ask(*by_part["token"])
+    assert token.json["spec"]["audiences"] == ["z"], token.body
+    method, path, body = by_part["binding"]
+    bound = await cluster.admin.ask(method, path, {**body, "target": {"name": "elsewhere"}})
+    assert bound.status == 201, bound.body
+    assert (await cluster.admin.get(f"{PART_OF_DEFAULT}/pods/p")).json["spec"]["nodeName"] == "n1"
+
+
+async def test_policies_judge_token_requests_and_connections(cluster: Cluster) -> None:
+    await cluster.namespace("default")
+    await scene_of_parts(cluster)
+    rules = [
+        {"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["serviceaccounts/token"]},
+        {"operations": ["CONNECT"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods/exec"]},
+    ]
+    expression = "request.operation == 'CONNECT' ? object.command[0] != 'sh' : object.spec.expirationSeconds <= 3600"
+    policy = {
+        "matchConstraints": {"resourceRules": rules},
+        "validations": [{"expression": expression, "message": "no"}],
+    }
+    binding = {"policyName": "p", "validationActions": ["Deny"]}
+    for plural, spec in (("validatingadmissionpolicies", policy), ("validatingadmissionpolicybindings", binding)):
+        made = await cluster.admin.post(f"{CONFIGS}/{plural}", {"metadata": {"name": "p"}, "spec": spec})
+        assert made.status == 201, made.body
+    token = f"{PART_OF_DEFAULT}/serviceaccounts/default/token"
+    assert (await cluster.admin.post(token, {"spec": {"expirationSeconds": 3600}})).status == 201
+    long = await cluster.admin.post(token, {"spec": {"expirationSeconds": 7200}})
+    assert (long.status, long.message.endswith("denied request: no")) == (422, True), long.body
+    refused = await cluster.admin.get(f"{PART_OF_DEFAULT}/pods/p/exec?command=sh")
+    assert (refused.status, refused.message.endswith("denied request: no")) == (422, True), refused.body
+    assert (await cluster.admin.get(f"{PART_OF_DEFAULT}/pods/p/exec?command=id")).status != 422

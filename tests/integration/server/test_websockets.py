@@ -108,7 +108,7 @@ async def test_what_cannot_be_served_is_refused_before_the_upgrade(
     ("path", "protocol", "asked"),
     [
         ("exec?command=refused&stdout=1", V5, b"POST /exec/default/p/c?command=refused&output=1 HTTP/1.1\r\n"),
-        ("portforward?ports=80&command=refused", TUNNELLED, b"POST /portForward/default/p?ports=80 HTTP/1.1\r\n"),
+        ("portforward?ports=80&command=refused", TUNNELLED, b"POST /portForward/default/p?port=80 HTTP/1.1\r\n"),
     ],
 )
 async def test_the_agent_is_asked_for_spdy_and_its_refusal_is_the_answer(
