@@ -15,6 +15,8 @@ from datetime import date, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from api.names import is_dns_subdomain
+
 _DURATION = re.compile(r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h|d|w))+|[-+]?0")
 _HOSTNAME = re.compile(r"(?=.{1,253}$)(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.?)+")
 _EMAIL = re.compile(r"[^@\s<>\"(),:;\[\]\\]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
@@ -29,6 +31,8 @@ _UUIDS = {
 _HEX_COLOR = re.compile(r"#?(?:[0-9A-Fa-f]{3}|[0-9A-Fa-f]{6})")
 _LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _INTEGERS = {"int32": 31, "int64": 63}
+_NUMBERS = {"integer": ("int32", "int64"), "number": ("float", "double")}
+_UNCHECKED = frozenset({"password", "bsonobjectid", "isbn", "isbn10", "isbn13", "creditcard", "ssn", "rgbcolor"})
 
 
 def matches_format(name: str, value: Any) -> bool:
@@ -40,6 +44,14 @@ def matches_format(name: str, value: Any) -> bool:
         bound = 1 << _INTEGERS[name]
         return -bound <= value < bound
     return True
+
+
+def is_format(name: str, kind: str) -> bool:
+    """Whether the format means something for values of a type."""
+    if kind == "string":
+        plain = name.replace("-", "")
+        return plain in _STRINGS or plain in _UNCHECKED
+    return name in _NUMBERS.get(kind, ())
 
 
 def _parses(read: Callable[[str], object]) -> Callable[[str], bool]:
@@ -82,5 +94,6 @@ _STRINGS: dict[str, Callable[[str], bool]] = {
     "byte": _parses(lambda value: base64.b64decode(value, validate=True)),
     "hexcolor": _fits(_HEX_COLOR),
     "k8sshortname": _fits(_LABEL),
+    "k8slongname": lambda value: not is_dns_subdomain(value),
     **{name: _fits(pattern) for name, pattern in _UUIDS.items()},
 }

@@ -13,6 +13,7 @@ from api.names import is_dns_label
 from api.objects import annotations_of
 from api.quantity import canonical, is_whole, parse_quantity
 from controller.registry.validation.rules import Value, parse_address, parse_network
+from controller.registry.validation.schemas import unrecognized_formats
 from controller.registry.validation.service import TOPOLOGY_HINTS
 
 _TOPOLOGY = "deprecated since v1.17; use"
@@ -68,8 +69,18 @@ def advice(kind: Kind, obj: Value, old: Value | None) -> list[str]:
     if kind.kind == "ServiceAccount" and _MOUNTABLE in _new_annotations(obj, old):
         why = "deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets"
         return [f"metadata.annotations[{_MOUNTABLE}]: {why}"]
+    if kind.kind == "CustomResourceDefinition":
+        known = set(_odd_formats(old) if old else ())
+        return [f'unrecognized format "{name}"' for name in _odd_formats(obj) if name not in known]
     told = _ADVICE.get(kind.kind)
     return list(told(obj)) if told is not None and (old is None or kind.kind != "Pod") else []
+
+
+def _odd_formats(definition: Value) -> list[str]:
+    """Those that all versions share are found once, as Kubernetes keeps them once."""
+    schemas = [(version.get("schema") or {}).get("openAPIV3Schema") for version in definition["spec"]["versions"]]
+    same = all(schema == schemas[0] for schema in schemas)
+    return [name for schema in (schemas[:1] if same else schemas) for name in unrecognized_formats(schema)]
 
 
 def _new_annotations(obj: Value, old: Value | None) -> set[str]:

@@ -1,7 +1,7 @@
-"""Whether an `openAPIV3Schema` is a structural schema, and its values mean something.
+"""Whether an `openAPIV3Schema` means something: keywords, lists and maps, defaults, rules. `structure` has the rest.
 
 Called by `definitions` for every version of a CustomResourceDefinition. Source: apiextensions-apiserver's
-pkg/apis/apiextensions/validation and pkg/apiserver/schema/validation.go; rules at
+pkg/apis/apiextensions/validation and pkg/apiserver/schema/defaulting; rules at
 https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -16,238 +17,293 @@ import orjson
 from api.errors import FieldError, forbidden, invalid, not_supported, required
 from api.objects import Object
 from api.schema.custom import rules
-from api.schema.custom.patterns import BadPattern, check_pattern
+from api.schema.custom.formats import is_format
 from api.schema.custom.shaping import prune
-from api.schema.custom.structural import EMBEDDED, INT_OR_STRING, PRESERVE, RULES, parse_structural
+from api.schema.custom.structural import EMBEDDED, PRESERVE, RULES, parse_structural
 from api.schema.custom.values import faults_in
+from controller.registry.validation.fieldpaths import BadFieldPath, schema_at
+from controller.registry.validation.internal import internal
+from controller.registry.validation.structure import structural_faults, unreadable
 
 _TYPES = frozenset({"array", "boolean", "integer", "number", "object", "string"})
 _UNSUPPORTED = ("id", "additionalItems", "patternProperties", "definitions", "dependencies", "$ref")
 _LIST_TYPES, _MAP_TYPES = ("atomic", "set", "map"), ("atomic", "granular")
-_LOGIC = ("allOf", "anyOf", "oneOf")
-_NOT_IN_LOGIC = ("title", "description", "default", "type", "nullable", "additionalProperties")
-_EXTENSIONS = (PRESERVE, EMBEDDED, INT_OR_STRING)
+_LOGIC = ("allOf", "oneOf", "anyOf")
+_REASONS = ("FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired")
+_META = ("metadata", "kind", "apiVersion")
+_KEYS, _LIST, _MAP = "x-kubernetes-list-map-keys", "x-kubernetes-list-type", "x-kubernetes-map-type"
+_AT_ROOT = (
+    *("description", "type", "format", "title", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum"),
+    *("maxLength", "minLength", "pattern", "maxItems", "minItems", "uniqueItems", "multipleOf", "required", "items"),
+    *("properties", "externalDocs", "example", PRESERVE, RULES),
+)
+_OLD_SELF = re.compile(r"\boldSelf\b")
+_LITERAL = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+
+Faults = Iterator[FieldError]
 
 
-def check_schema(schema: Object, path: str) -> list[FieldError]:
-    """Every fault of the schema at `path`."""
-    errors: list[FieldError] = []
-    if not schema.get("type"):
-        errors.append(required(f"{path}.type", "must not be empty at the root"))
-    elif schema["type"] != "object":
-        errors.append(invalid(f"{path}.type", schema["type"], "must be object at the root"))
+@dataclass(frozen=True)
+class _Place:
+    """Where in a schema we are. `no_default`: why none may stand here; `uncorrelated`: the list or map above whose
+    elements have no old selves; `judged`: whether rules are compiled here."""
+
+    path: str
+    root: bool = False
+    no_default: str = ""
+    in_meta: bool = False
+    uncorrelated: str = ""
+    judged: bool = False
+
+    def below(self, name: str, **changes: Any) -> _Place:
+        return replace(self, path=f"{self.path}.{name}", root=False, **changes)
+
+
+def check_schema(schema: Object, path: str, *, has_status: bool = False) -> list[FieldError]:
+    """Every fault of the schema at `path`. `has_status`: status can be written by itself, so it has to stand apart."""
+    errors = [*_root_faults(schema, path)] if has_status else []
     if schema.get("nullable"):
         errors.append(forbidden(f"{path}.nullable", "nullable cannot be true at the root"))
-    errors += _metadata_faults(schema, path)
-    errors += _faults(schema, path)
-    if not errors:
-        errors += _default_faults(schema, path)
+    why = unreadable(schema)
+    shape = [] if why else structural_faults(schema, path) or [*_default_faults(schema, path)]
+    errors += shape
+    faults, of_rules = _walk(schema, _Place(path, root=True, judged=not why and not shape))
+    errors += [*faults, *of_rules]
+    if why and not errors:
+        errors.append(invalid(path, "", why))
     return errors
 
 
-def _faults(schema: Object, path: str) -> Iterator[FieldError]:
-    yield from _keyword_faults(schema, path)
-    yield from _extension_faults(schema, path)
+def unrecognized_formats(schema: Any) -> Iterator[str]:
+    """The formats that say nothing to anybody, in the order Kubernetes finds them."""
+    if not isinstance(schema, dict):
+        return
+    name, kind = schema.get("format") or "", schema.get("type") or "string"
+    if name and not is_format(name, kind):
+        yield name
+    logic = [part for each in ("allOf", "anyOf", "oneOf") for part in schema.get(each) or ()]
+    below = [schema.get("not"), *(schema.get("properties") or {}).values(), schema.get("additionalProperties")]
+    for inner in (schema.get("items"), *logic, *below):
+        yield from unrecognized_formats(inner)
+
+
+def _root_faults(schema: Object, path: str) -> Faults:
+    kind = schema.get("type") or ""
+    if kind and kind != "object":
+        why = 'only "object" is allowed as the type at the root of the schema if the status subresource is enabled'
+        yield invalid(f"{path}.type", kind, why)
+    elif any(value and name not in _AT_ROOT for name, value in schema.items()):
+        names = " ".join(_go_name(name) for name in _AT_ROOT)
+        why = f"only [{names}] fields are allowed at the root of the schema if the status subresource is enabled"
+        yield invalid(path, internal("apiextensions.v1.JSONSchemaProps", schema), why)
+
+
+def _go_name(name: str) -> str:
+    return "".join(word[:1].upper() + word[1:] for word in name.replace("kubernetes-", "").split("-"))
+
+
+def _walk(schema: Object, place: _Place) -> tuple[list[FieldError], list[FieldError]]:
+    """The faults of the schema here and below, and those of its rules, which are not compiled in a faulty schema."""
+    path, of_rules = place.path, list[FieldError]()
+    faults = [*_keyword_faults(schema, place)]
+    for child, where in _children(schema, place):
+        found, also = _walk(child, where)
+        faults += found
+        of_rules += also
+    if schema.get(PRESERVE) is False:
+        faults.append(invalid(f"{path}.{PRESERVE}", False, "must be true or undefined"))
+    faults += _map_faults(schema, path)
+    faults += _list_faults(schema, path)
+    faults += _key_faults(schema, path)
+    stated = schema.get(RULES) or ()
+    for index, rule in enumerate(stated):
+        faults += _rule_faults(schema, rule, f"{path}.{RULES}[{index}]")
+    if not faults and place.judged and rules.available():
+        for index, rule in enumerate(stated):
+            of_rules += _compile_faults(rule, f"{path}.{RULES}[{index}]", place)
+    return faults, of_rules
+
+
+def _children(schema: Object, place: _Place) -> Iterator[tuple[Object, _Place]]:
+    additional, items = schema.get("additionalProperties"), schema.get("items")
+    if isinstance(additional, dict):
+        why = " inside additionalProperties applying to object metadata" if place.in_meta else place.no_default
+        yield additional, place.below("additionalProperties", no_default=why)
+    for name, child in (schema.get("properties") or {}).items():
+        inner = place.below(f"properties[{name}]")
+        if schema.get(_MAP) == "atomic":
+            inner = replace(inner, uncorrelated=place.uncorrelated or place.path)
+        if name in _META and (place.root or schema.get(EMBEDDED)):
+            why = f" in top-level {name}" if place.root else place.no_default
+            inner = replace(inner, in_meta=True, no_default=why)
+        yield child, inner
+    if isinstance(schema.get("not"), dict):
+        yield schema["not"], place.below("not", judged=False)
     for name in _LOGIC:
         for index, part in enumerate(schema.get(name) or ()):
-            yield from _logic_faults(part, schema, f"{path}.{name}[{index}]")
-    if isinstance(schema.get("not"), dict):
-        yield from _logic_faults(schema["not"], schema, f"{path}.not")
-    yield from _rule_faults(schema, path)
-    for where, child, words in _children(schema, path):
-        if not _may_be_untyped(child) and not child.get("type"):
-            yield required(f"{where}.type", f"must not be empty for specified {words}")
-        yield from _faults(child, where)
+            yield part, place.below(f"{name}[{index}]", judged=False)
+    if isinstance(items, dict):
+        apart = "" if schema.get(_LIST) == "map" else place.path
+        yield items, place.below("items", uncorrelated=place.uncorrelated or apart)
 
 
-def _children(schema: Object, path: str) -> Iterator[tuple[str, Object, str]]:
-    for name, child in (schema.get("properties") or {}).items():
-        yield f"{path}.properties[{name}]", child, "object fields"
-    if isinstance(schema.get("additionalProperties"), dict):
-        yield f"{path}.additionalProperties", schema["additionalProperties"], "object fields"
-    if isinstance(schema.get("items"), dict):
-        yield f"{path}.items", schema["items"], "array items"
-
-
-def _may_be_untyped(schema: Object) -> bool:
-    return bool(schema.get(INT_OR_STRING) or schema.get(PRESERVE))
-
-
-def _keyword_faults(schema: Object, path: str) -> Iterator[FieldError]:
-    kind = schema.get("type") or ""
+def _keyword_faults(schema: Object, place: _Place) -> Faults:
+    path, kind = place.path, schema.get("type") or ""
+    if kind and kind not in _TYPES:
+        yield not_supported(f"{path}.type", kind, _TYPES)
+    if schema.get("default") is not None and place.no_default:
+        yield forbidden(f"{path}.default", f"must not be set{place.no_default}")
+    for name in _UNSUPPORTED:
+        if schema.get(name) or (name == "additionalItems" and name in schema):
+            yield forbidden(f"{path}.{name}", f"{name} is not supported")
     if kind == "null":
         yield forbidden(f"{path}.type", "type cannot be set to null, use nullable as an alternative")
-    elif kind and kind not in _TYPES:
-        yield not_supported(f"{path}.type", kind, _TYPES)
-    for name in _UNSUPPORTED:
-        if schema.get(name):
-            yield forbidden(f"{path}.{name}", f"{name} is not supported")
     if isinstance(schema.get("items"), list):
         yield forbidden(f"{path}.items", "items must be a schema object and not an array")
+    if place.in_meta and schema.get(EMBEDDED):
+        yield forbidden(f"{path}.{EMBEDDED}", "must not be used inside of resource meta")
     if schema.get("uniqueItems"):
         why = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic"
         yield forbidden(f"{path}.uniqueItems", why)
-    if schema.get("additionalProperties") is False:
-        yield forbidden(f"{path}.additionalProperties", "additionalProperties cannot be set to false")
-    elif schema.get("additionalProperties") is not None and schema.get("properties"):
+    if schema.get("properties") and schema.get("additionalProperties") not in (None, True):
         why = "additionalProperties and properties are mutual exclusive"
         yield forbidden(f"{path}.additionalProperties", why)
-    yield from _pattern_faults(schema, path)
 
 
-def _pattern_faults(schema: Object, path: str) -> Iterator[FieldError]:
-    if pattern := schema.get("pattern"):
-        try:
-            check_pattern(pattern)
-        except BadPattern as fault:
-            yield invalid(f"{path}.pattern", pattern, f"must be a valid regular expression, but isn't: {fault}")
+def _wrong_type(path: str, kind: str, detail: str) -> FieldError:
+    return invalid(f"{path}.type", kind, detail) if kind else required(f"{path}.type", detail)
 
 
-def _extension_faults(schema: Object, path: str) -> Iterator[FieldError]:
-    kind = schema.get("type") or ""
-    if schema.get(INT_OR_STRING) and kind:
-        why = "must be empty if x-kubernetes-int-or-string is true"
-        yield invalid(f"{path}.type", kind, why)
-    if schema.get(PRESERVE) is False:
-        yield invalid(f"{path}.{PRESERVE}", False, "must be true or undefined")
-    if schema.get(EMBEDDED):
-        if kind != "object":
-            why = "must be object if x-kubernetes-embedded-resource is true"
-            yield invalid(f"{path}.type", kind, why) if kind else required(f"{path}.type", why)
-        if not schema.get("properties") and not schema.get(PRESERVE):
-            why = f"must not be empty if {EMBEDDED} is true without {PRESERVE}"
-            yield required(f"{path}.properties", why)
-    yield from _list_faults(schema, path, kind)
-    if map_type := schema.get("x-kubernetes-map-type"):
-        if kind != "object":
-            yield invalid(f"{path}.type", kind, "must be object if x-kubernetes-map-type is specified")
-        if map_type not in _MAP_TYPES:
-            yield not_supported(f"{path}.x-kubernetes-map-type", map_type, _MAP_TYPES)
+def _map_faults(schema: Object, path: str) -> Faults:
+    kind, map_type = schema.get("type") or "", schema.get(_MAP)
+    if map_type is None:
+        return
+    if kind != "object":
+        yield _wrong_type(path, kind, f"must be object if {_MAP} is specified")
+    if map_type not in _MAP_TYPES:
+        yield not_supported(f"{path}.{_MAP}", map_type, _MAP_TYPES)
 
 
-def _list_faults(schema: Object, path: str, kind: str) -> Iterator[FieldError]:
-    list_type, keys = schema.get("x-kubernetes-list-type"), schema.get("x-kubernetes-list-map-keys") or []
+def _list_faults(schema: Object, path: str) -> Faults:
+    kind, list_type, items = schema.get("type") or "", schema.get(_LIST), schema.get("items")
     if list_type is None:
-        if keys:
-            yield required(f"{path}.x-kubernetes-list-type", "must be map if x-kubernetes-list-map-keys is non-empty")
         return
     if kind != "array":
-        why = "must be array if x-kubernetes-list-type is specified"
-        yield invalid(f"{path}.type", kind, why) if kind else required(f"{path}.type", why)
+        yield _wrong_type(path, kind, f"must be array if {_LIST} is specified")
+    elif list_type == "set" and isinstance(items, dict):
+        why, found = f"must be atomic as item of a list with {_LIST}=set", items.get(_LIST)
+        if items.get("type") == "array" and found not in (None, "atomic"):
+            yield invalid(f"{path}.items.{_LIST}", found, why)
+        if items.get("type") == "object" and items.get(_MAP) != "atomic":
+            yield invalid(f"{path}.items.{_MAP}", found, why)
     if list_type not in _LIST_TYPES:
-        yield not_supported(f"{path}.x-kubernetes-list-type", list_type, _LIST_TYPES)
-    items = schema.get("items")
-    if list_type != "map":
-        if keys:
-            yield required(f"{path}.x-kubernetes-list-type", "must be map if x-kubernetes-list-map-keys is non-empty")
-        if list_type == "set" and isinstance(items, dict) and items.get("nullable"):
-            why = "cannot be nullable when x-kubernetes-list-type is set"
-            yield forbidden(f"{path}.items.nullable", why)
-        return
-    if not keys:
-        yield required(f"{path}.x-kubernetes-list-map-keys", "must not be empty if x-kubernetes-list-type is map")
-    if not isinstance(items, dict):
-        yield required(f"{path}.items", "must have a schema if x-kubernetes-list-type is map")
-        return
-    if items.get("type") != "object":
-        yield invalid(
-            f"{path}.items.type",
-            items.get("type") or "",
-            "must be object if parent array's x-kubernetes-list-type is map",
-        )
+        yield not_supported(f"{path}.{_LIST}", list_type, _LIST_TYPES)
+
+
+def _key_faults(schema: Object, path: str) -> Faults:
+    list_type, keys, items = schema.get(_LIST), schema.get(_KEYS) or [], schema.get("items")
+    if keys and list_type != "map":
+        why = f"must be map if {_KEYS} is non-empty"
+        yield required(f"{path}.{_LIST}", why) if list_type is None else invalid(f"{path}.{_LIST}", list_type, why)
+    if list_type == "map":
+        if not keys:
+            yield required(f"{path}.{_KEYS}", f"must not be empty if {_LIST} is map")
+        if items is None:
+            yield required(f"{path}.items", f"must have a schema if {_LIST} is map")
+        elif not isinstance(items, dict):
+            yield invalid(f"{path}.items", items, f"must only have a single schema if {_LIST} is map")
+        elif items.get("type") != "object":
+            why = f"must be object if parent array's {_LIST} is map"
+            yield invalid(f"{path}.items.type", items.get("type") or "", why)
+        else:
+            yield from _named_key_faults(keys, items, path)
+    if list_type in ("set", "map") and isinstance(items, dict):
+        if items.get("nullable"):
+            yield forbidden(f"{path}.items.nullable", f"cannot be nullable when {_LIST} is {list_type}")
+        if list_type == "map":
+            yield from _needed_key_faults(keys, items, path)
+
+
+def _named_key_faults(keys: list[str], items: Object, path: str) -> Faults:
     for index, key in enumerate(keys):
         found = (items.get("properties") or {}).get(key)
         if found is None:
-            why = "entries must all be names of item properties"
-            yield invalid(f"{path}.x-kubernetes-list-map-keys[{index}]", key, why)
-        elif key not in (items.get("required") or ()) and "default" not in found:
-            why = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property"
-            yield required(f"{path}.items.properties[{key}].default", why)
+            yield invalid(f"{path}.{_KEYS}", keys, "entries must all be names of item properties")
+        elif found.get("type") in ("array", "object"):
+            why = f"must be a scalar type if parent array's {_LIST} is map"
+            yield invalid(f"{path}.items.properties[{key}].type", items["type"], why)
+        if key in keys[:index]:
+            yield invalid(f"{path}.{_KEYS}", keys, "must not contain duplicate entries")
 
 
-def _logic_faults(part: Object, outer: Object, path: str) -> Iterator[FieldError]:
-    """Inside allOf, anyOf, oneOf and not only values may be judged, of fields that the schema itself names."""
-    whole = part if not _is_int_or_string_choice(part, outer) else {k: v for k, v in part.items() if k != "type"}
-    for name in _NOT_IN_LOGIC:
-        if name in whole:
-            yield forbidden(f"{path}.{name}", "must be empty to be structural")
-    for name in _EXTENSIONS:
-        if whole.get(name):
-            yield forbidden(f"{path}.{name}", "must be false to be structural")
-    yield from _pattern_faults(part, path)
-    for name, child in (part.get("properties") or {}).items():
-        known = (outer.get("properties") or {}).get(name)
-        additional = outer.get("additionalProperties")
-        below = known if known is not None else additional if isinstance(additional, dict) else None
-        if below is None:
-            yield required(
-                f"{path.split('.' + _logic_name(path))[0]}.properties[{name}]",
-                f"because it is defined in {path}.properties[{name}]",
-            )
-        else:
-            yield from _logic_faults(child, below, f"{path}.properties[{name}]")
-    if isinstance(part.get("items"), dict):
-        if not isinstance(outer.get("items"), dict):
-            yield required(f"{path}.items", f"because it is defined in {path}.items")
-        else:
-            yield from _logic_faults(part["items"], outer["items"], f"{path}.items")
-    for name in _LOGIC:
-        for index, inner in enumerate(part.get(name) or ()):
-            yield from _logic_faults(inner, outer, f"{path}.{name}[{index}]")
-    if isinstance(part.get("not"), dict):
-        yield from _logic_faults(part["not"], outer, f"{path}.not")
+def _needed_key_faults(keys: list[str], items: Object, path: str) -> Faults:
+    for key in keys:
+        found, where = (items.get("properties") or {}).get(key), f"{path}.items.properties[{key}]"
+        why = f"this property is in {_KEYS}, so it "
+        if found is not None and key not in (items.get("required") or ()) and found.get("default") is None:
+            yield required(f"{where}.default", f"{why}must have a default or be a required property")
+        if found is not None and found.get("nullable"):
+            yield forbidden(f"{where}.nullable", f"{why}cannot be nullable")
 
 
-def _logic_name(path: str) -> str:
-    found = re.search(r"\.((?:allOf|anyOf|oneOf)\[\d+\]|not)", path)
-    return found[1] if found else path
+def _rule_faults(schema: Object, rule: Object, path: str) -> Faults:
+    text, message, expression = (rule.get(name) or "" for name in ("rule", "message", "messageExpression"))
+    if not text.strip():
+        yield required(f"{path}.rule", "rule is not specified")
+    elif message and not message.strip():
+        yield invalid(f"{path}.message", message, "must be non-empty if specified")
+    elif _has_breaks(message.strip()):
+        yield invalid(f"{path}.message", message, "must not contain line breaks")
+    elif _has_breaks(text.strip()) and not message:
+        yield required(f"{path}.message", "message must be specified if rule contains line breaks")
+    if expression and not expression.strip():
+        yield required(f"{path}.messageExpression", "messageExpression must be non-empty if specified")
+    if rule.get("reason") is not None and rule["reason"] not in _REASONS:
+        yield not_supported(f"{path}.reason", rule["reason"], _REASONS)
+    if where := rule.get("fieldPath"):
+        if not where.strip():
+            yield invalid(f"{path}.fieldPath", where, "must be non-empty if specified")
+        if _has_breaks(where):
+            yield invalid(f"{path}.fieldPath", where, "must not contain line breaks")
+        try:
+            schema_at(where, schema)
+        except BadFieldPath:
+            yield invalid(f"{path}.fieldPath", where, "must be a valid path")
 
 
-def _is_int_or_string_choice(part: Object, outer: Object) -> bool:
-    return bool(outer.get(INT_OR_STRING)) and part.get("type") in ("integer", "string")
+def _has_breaks(text: str) -> bool:
+    return "\n" in text or "\r" in text
 
 
-def _metadata_faults(schema: Object, path: str) -> Iterator[FieldError]:
-    metadata = (schema.get("properties") or {}).get("metadata")
-    if not isinstance(metadata, dict):
-        return
-    where = f"{path}.properties[metadata]"
-    if metadata.get("type") not in (None, "", "object"):
-        yield invalid(f"{where}.type", metadata["type"], "must be object")
-    if set(metadata.get("properties") or ()) - {"name", "generateName"}:
-        why = "must not specify anything other than name and generateName, but metadata is implicitly specified"
-        yield forbidden(where, why)
-
-
-def _rule_faults(schema: Object, path: str) -> Iterator[FieldError]:
-    for index, rule in enumerate(schema.get(RULES) or ()):
-        where = f"{path}.{RULES}[{index}]"
-        if not (rule.get("rule") or "").strip():
-            yield required(f"{where}.rule", "rule is not specified")
-            continue
-        if "message" in rule and not rule["message"].strip():
-            yield invalid(f"{where}.message", rule["message"], "message must be non-empty if specified")
-        if not rules.available():
-            continue
-        for name in ("rule", "messageExpression"):
-            if not rule.get(name):
-                continue
-            try:
+def _compile_faults(rule: Object, path: str, place: _Place) -> Faults:
+    for name in ("rule", "messageExpression"):
+        try:
+            if rule.get(name):
                 rules.compile_rule(rule[name])
-            except rules.BadRule as fault:
-                shown = {"rule": rule["rule"], **{k: v for k, v in rule.items() if k == "message"}}
-                yield invalid(f"{where}.{name}", shown, str(fault))
+        except rules.BadRule as fault:
+            yield invalid(f"{path}.{name}", internal("apiextensions.v1.ValidationRule", rule), str(fault))
+    if _OLD_SELF.search(_LITERAL.sub("", rule["rule"])):
+        if place.uncorrelated:
+            why = f"oldSelf cannot be used on the uncorrelatable portion of the schema within {place.uncorrelated}"
+            yield invalid(f"{path}.rule", rule["rule"], why)
+    elif rule.get("optionalOldSelf") is not None:
+        why = "may not be set if oldSelf is not used in rule"
+        yield invalid(f"{path}.optionalOldSelf", rule["optionalOldSelf"], why)
 
 
-def _default_faults(schema: Object, path: str) -> Iterator[FieldError]:
-    """A default has to be a value that the schema takes as it is."""
-    for where, child, _ in _children(schema, path):
-        if "default" in child:
+def _default_faults(schema: Object, path: str) -> Faults:
+    """A default has to be a value that the schema takes as it is; a map's values may have none of their own here."""
+    items = schema.get("items")
+    below = [(f"{path}.properties[{name}]", child) for name, child in (schema.get("properties") or {}).items()]
+    if isinstance(items, dict):
+        below.insert(0, (f"{path}.items", items))
+    for where, child in below:
+        if child.get("default") is not None:
             yield from _faults_of_default(child, where)
         yield from _default_faults(child, where)
 
 
-def _faults_of_default(schema: Object, path: str) -> Iterator[FieldError]:
+def _faults_of_default(schema: Object, path: str) -> Faults:
     node = parse_structural(schema)
     value: Any = orjson.loads(orjson.dumps(schema["default"]))
     if prune(value, node):

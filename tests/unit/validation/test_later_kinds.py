@@ -12,7 +12,7 @@ from api.schema import default
 from controller.registry.validation import validate
 from controller.registry.validation.cron import schedule_fault
 
-CLUSTER_WIDE = ("PersistentVolume", "StorageClass", "PriorityClass", "IngressClass")
+CLUSTER_WIDE = ("PersistentVolume", "StorageClass", "PriorityClass", "IngressClass", "CustomResourceDefinition")
 POD_SPEC = {"containers": [{"name": "c", "image": "i"}]}
 TEMPLATE = {"metadata": {"labels": {"a": "b"}}, "spec": POD_SPEC}
 WORKLOAD = {"selector": {"matchLabels": {"a": "b"}}, "template": TEMPLATE}
@@ -317,3 +317,70 @@ def test_good_schedules(schedule: str) -> None:
 )
 def test_bad_schedules(schedule: str, fault: str) -> None:
     assert schedule_fault(schedule) == fault
+
+
+def definition(schema: Object, **version: Any) -> Object:
+    named = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}, **version}
+    names = {"plural": "xs", "kind": "X"}
+    return {"spec": {"group": "ex.io", "scope": "Namespaced", "names": names, "versions": [named]}}
+
+
+def below(**properties: Object) -> Object:
+    return {"type": "object", "properties": properties}
+
+
+A = "spec.validation.openAPIV3Schema.properties[a]"
+KEYED = {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k", "q"]}
+KEY_NEEDED = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property"
+
+
+@pytest.mark.parametrize(
+    ("made", "errors"),
+    [
+        (definition(below(a={"type": "array"})), [f"{A}.items: Required value: must be specified"]),
+        (definition(below(a={"type": "object", "additionalProperties": False})), []),
+        (definition(below(a={"anyOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": True})), []),
+        (
+            definition(below(a={"type": "string", "anyOf": [{"type": "string", "default": "x"}], "pattern": "("})),
+            [
+                f"{A}.anyOf[0].default: Forbidden: must be undefined to be structural",
+                f"{A}.anyOf[0].type: Forbidden: must be empty to be structural",
+                f'{A}.pattern: Invalid value: "(": must be a valid regular expression, but isn\'t: error parsing regexp: missing closing ): `(`',
+            ],
+        ),
+        (
+            definition(below(a={**KEYED, "items": below(k={"type": "string"})})),
+            [
+                f'{A}.x-kubernetes-list-map-keys: Invalid value: ["k","q"]: entries must all be names of item properties',
+                f"{A}.items.properties[k].default: Required value: {KEY_NEEDED}",
+            ],
+        ),
+        (
+            definition(below(metadata={"type": "object", "properties": {"labels": {"type": "string"}}}, apiVersion={"type": "string", "default": "x"})),
+            ["spec.validation.openAPIV3Schema.properties[metadata]: Forbidden: must not specify anything other than name and generateName, but metadata is implicitly specified",
+             "spec.validation.openAPIV3Schema.properties[apiVersion].default: Forbidden: must not be set in top-level apiVersion"],
+        ),
+        (
+            definition(below(a={"type": "array", "items": {"type": "string", "x-kubernetes-validations": [{"rule": "self == oldSelf"}]}})),
+            [f'{A}.items.x-kubernetes-validations[0].rule: Invalid value: "self == oldSelf": oldSelf cannot be used on the uncorrelatable portion of the schema within {A}'],
+        ),
+        (
+            definition(below(a={"type": "object", "properties": {}}), selectableFields=[{"jsonPath": ".a"}, {"jsonPath": ".b"}], additionalPrinterColumns=[{"name": "A", "type": "string", "jsonPath": "a"}]),
+            [
+                'spec.additionalPrinterColumns[0].JSONPath: Invalid value: "a": must be a simple json path starting with .',
+                'spec.selectableFields[0].jsonPath: Invalid value: ".a": must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed.',
+                'spec.selectableFields[1].jsonPath: Invalid value: ".b": is an invalid path: does not refer to a valid field',
+            ],
+        ),
+        (
+            {**definition(below()), "status": {"storedVersions": ["v0"]}},
+            [
+                'status.storedVersions: Invalid value: ["v0"]: must have the storage version v1',
+                'status.storedVersions[0]: Invalid value: "v0": missing from spec.versions; v0 was previously a storage version, and must remain in spec.versions until a storage migration ensures no data remains persisted in v0 and removes v0 from status.storedVersions',
+            ],
+        ),
+    ],
+)  # fmt: skip
+def test_definitions(made: Object, errors: list[str]) -> None:
+    found = judged("apiextensions.k8s.io/v1", "CustomResourceDefinition", made, name="xs.ex.io")
+    assert found == errors
