@@ -105,3 +105,19 @@ def test_a_resize_that_does_not_fit_now_happens_when_its_neighbour_goes(cluster:
     cluster.kubectl("delete", "pod", "first", "--wait=false", "--grace-period=1")
     eventually(partial(has, cluster, "second", "requests", "cpu", more), 30, "there is room now")
     assert waits(cluster, "second") == ("", "", "")
+
+
+def test_a_resize_asked_for_while_the_agent_is_away_happens_when_it_is_back(cluster: Cluster) -> None:
+    lab, node = cluster.lab, cluster.lab.state.nodes[1]
+    away = sized("away")
+    away["spec"] |= {"nodeName": node, "tolerations": [{"operator": "Exists"}]}  # it stays while the node is lost
+    cluster.ready(away)
+    resize(cluster, "away", limits={"memory": "80Mi"})
+    eventually(partial(has, cluster, "away", "limits", "memory", "80Mi"), 20, "the agent is there")
+    lab.kill_agent(node)
+    resize(cluster, "away", limits={"memory": "96Mi"})
+    lab.revive(node)
+    eventually(partial(has, cluster, "away", "limits", "memory", "96Mi"), 30, "the agent is back")
+    assert seen_inside(cluster, "away")[0] == 96 * MI
+    assert status(cluster, "away")["containerStatuses"][0]["restartCount"] == 0
+    lab.wait_ready([node])
