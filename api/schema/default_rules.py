@@ -165,8 +165,8 @@ def _job(job: Object) -> None:
     spec.setdefault("manualSelector", False)
     spec.setdefault("podReplacementPolicy", "Failed" if spec.get("podFailurePolicy") else "TerminatingOrFailed")
     labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
-    if labels:
-        _copy_labels(job, labels)
+    if labels and not job["metadata"].get("labels"):
+        job["metadata"]["labels"] = labels  # one map in Kubernetes, too: what is generated into it shows in both
 
 
 _DOUBLE = {"type": "Percent", "value": 100, "periodSeconds": 15}

@@ -27,10 +27,11 @@ def prepare_job(job: Object) -> None:
     own = {_UID_LABEL: metadata["uid"], _NAME_LABEL: metadata.get("name") or ""}
     own |= {_OLD_UID_LABEL: metadata["uid"], _OLD_NAME_LABEL: metadata.get("name") or ""}
     template = spec.setdefault("template", {}).setdefault("metadata", {})
+    shared = not metadata.get("labels") or metadata["labels"] is template.get("labels")
     template["labels"] = {**own, **(template.get("labels") or {})}
     selector = spec.get("selector") or {}
-    spec["selector"] = {**selector, "matchLabels": {**(selector.get("matchLabels") or {}), _UID_LABEL: own[_UID_LABEL]}}
-    if not metadata.get("labels"):
+    spec["selector"] = {**selector, "matchLabels": {_UID_LABEL: own[_UID_LABEL], **(selector.get("matchLabels") or {})}}
+    if shared:
         metadata["labels"] = dict(template["labels"])
 
 

@@ -6,11 +6,14 @@ k8s.io/kubernetes/pkg/apis/batch/validation, https://kubernetes.io/docs/concepts
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
 from zoneinfo import ZoneInfo
 
-from api.errors import FieldError, duplicate, invalid, not_supported, required
+from api.errors import FieldError, duplicate, invalid, not_supported, required, too_long
 from api.names import is_dns_label, is_dns_subdomain, is_qualified_name
 from controller.registry.validation.cron import schedule_fault
+from controller.registry.validation.indexes import count_indexes
 from controller.registry.validation.internal import internal
 from controller.registry.validation.meta import check_metadata, check_updated_metadata
 from controller.registry.validation.rules import (
@@ -18,6 +21,7 @@ from controller.registry.validation.rules import (
     Errors,
     Value,
     check_choice,
+    check_domain_prefixed_path,
     check_immutable,
     check_label_selector,
     check_name,
@@ -27,17 +31,28 @@ from controller.registry.validation.workloads import check_template, parse_selec
 
 _MODES = ("NonIndexed", "Indexed")
 _ACTIONS = frozenset({"Count", "FailIndex", "FailJob", "Ignore"})
-_MOST_PARALLEL = 100_000
+_OPERATORS = frozenset({"In", "NotIn"})
+_MOST_PARALLEL = _MOST_FAILED = _MANY = 100_000
+_MOST_OF_MANY = 10_000
+_LONGEST_MANAGER = 63
 _MOST_RULES, _MOST_CODES, _MOST_PATTERNS = 20, 255, 20
 _LONGEST_CRON_NAME = 52
 _INDEXED_ONLY = "requires indexed completion mode"
 _COUNTS = ("parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished")
-_FIXED = ("completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy")
+_FIXED = {
+    "completionMode": "",
+    "podFailurePolicy": "batch.v1.PodFailurePolicy",
+    "backoffLimitPerIndex": "",
+    "managedBy": "",
+    "successPolicy": "batch.v1.SuccessPolicy",
+}
+_GENERATED = {f"{prefix}{name}" for prefix in ("", "batch.kubernetes.io/") for name in ("controller-uid", "job-name")}
+_LONGEST_INDEXES = 64 * 1024
 
 
 def check_job(errors: Errors, job: Value) -> None:
     metadata, spec = job["metadata"], job.get("spec") or {}
-    check_metadata(errors, metadata, is_dns_subdomain, namespaced=True)
+    check_metadata(errors, _without_generated_labels(metadata), is_dns_subdomain, namespaced=True)
     _check_generated_selector(errors, metadata, spec)
     _check_job_spec(errors, spec)
     if spec.get("completionMode") == "Indexed" and spec.get("completions"):
@@ -47,6 +62,11 @@ def check_job(errors: Errors, job: Value) -> None:
             errors.append(invalid("metadata.name", metadata.get("name"), detail))
 
 
+def _without_generated_labels(metadata: Value) -> Value:
+    """Kubernetes copies a template's labels that are all generated after it judged them where they were generated."""
+    return metadata if set(metadata.get("labels") or ()) - _GENERATED else {**metadata, "labels": None}
+
+
 def check_job_update(errors: Errors, job: Value, old: Value) -> None:
     check_updated_metadata(errors, job["metadata"], old["metadata"])
     spec, before = job.get("spec") or {}, old.get("spec") or {}
@@ -54,8 +74,11 @@ def check_job_update(errors: Errors, job: Value, old: Value) -> None:
     _check_completions(errors, spec, before)
     check_immutable(errors, "spec.selector", spec.get("selector"), before.get("selector"))
     _check_same_template(errors, spec, before)
-    for field in _FIXED:
-        check_immutable(errors, f"spec.{field}", spec.get(field), before.get(field))
+    for field, struct in _FIXED.items():
+        now, was = spec.get(field), before.get(field)
+        if now != was:
+            shown = internal(struct, now) if struct and now is not None else now
+            errors.append(invalid(f"spec.{field}", shown, IMMUTABLE))
 
 
 def check_job_status(errors: Errors, job: Value, old: Value) -> None:
@@ -121,8 +144,10 @@ def _check_common(errors: Errors, path: str, spec: Value) -> None:
         check_not_negative(errors, f"{path}.{field}", spec.get(field))
     if spec.get("maxFailedIndexes") is not None and spec.get("backoffLimitPerIndex") is None:
         errors.append(required(f"{path}.backoffLimitPerIndex", "when maxFailedIndexes is specified"))
-    if spec.get("managedBy") is not None:
-        check_name(errors, f"{path}.managedBy", spec["managedBy"], is_qualified_name)
+    if (manager := spec.get("managedBy")) is not None:
+        check_domain_prefixed_path(errors, f"{path}.managedBy", manager)
+        if len(manager) > _LONGEST_MANAGER:
+            errors.append(too_long(f"{path}.managedBy", manager, _LONGEST_MANAGER))
     _check_mode(errors, path, spec)
     if (policy := spec.get("podFailurePolicy")) is not None:
         _check_failure_policy(errors, f"{path}.podFailurePolicy", policy, spec)
@@ -146,31 +171,45 @@ def _check_mode(errors: Errors, path: str, spec: Value) -> None:
             errors.append(invalid(f"{path}.parallelism", spec["parallelism"], detail))
         if completions is not None and failed is not None and failed > completions:
             errors.append(invalid(f"{path}.maxFailedIndexes", failed, "must be less than or equal to completions"))
+        if failed is not None and failed > _MOST_FAILED:
+            errors.append(invalid(f"{path}.maxFailedIndexes", failed, f"must be less than or equal to {_MOST_FAILED}"))
+        if completions is not None and completions > _MANY and spec.get("backoffLimitPerIndex") is not None:
+            _check_many(errors, path, spec)
     elif mode in (None, "NonIndexed"):
         for field in ("backoffLimitPerIndex", "maxFailedIndexes"):
             if spec.get(field) is not None:
                 errors.append(invalid(f"{path}.{field}", spec[field], _INDEXED_ONLY))
 
 
+def _check_many(errors: Errors, path: str, spec: Value) -> None:
+    """Of a Job with so many indexes that what became of each would not fit into its status."""
+    if spec.get("maxFailedIndexes") is None:
+        detail = f"must be specified when completions is above {_MANY}"
+        errors.append(required(f"{path}.maxFailedIndexes", detail))
+    for field in ("parallelism", "maxFailedIndexes"):
+        if (spec.get(field) or 0) > _MOST_OF_MANY:
+            detail = f"when completions are above {_MANY} and used with backoff limit per index"
+            detail = f"must be less than or equal to {_MOST_OF_MANY} {detail}"
+            errors.append(invalid(f"{path}.{field}", spec[field], detail))
+
+
 def _check_failure_policy(errors: Errors, path: str, policy: Value, spec: Value) -> None:
     rules = policy.get("rules") or []
-    if len(rules) > _MOST_RULES:
-        detail = f"Too many: {len(rules)}: must have at most {_MOST_RULES} items"
-        errors.append(FieldError(f"{path}.rules", "FieldValueTooMany", detail))
+    _check_count(errors, f"{path}.rules", rules, _MOST_RULES)
     pod = (spec.get("template") or {}).get("spec") or {}
     names = {c.get("name") for field in ("containers", "initContainers") for c in pod.get(field) or ()}
     for index, rule in enumerate(rules):
         here, action = f"{path}.rules[{index}]", rule.get("action") or ""
         codes, conditions = rule.get("onExitCodes"), rule.get("onPodConditions") or []
         if not action:
-            listed = " ".join(f'"{choice}"' for choice in sorted(_ACTIONS))
-            errors.append(required(f"{here}.action", f"valid values: [{listed}]"))
+            errors.append(required(f"{here}.action", _listed(_ACTIONS)))
         elif action == "FailIndex" and spec.get("backoffLimitPerIndex") is None:
             errors.append(invalid(f"{here}.action", action, "requires the backoffLimitPerIndex to be set"))
         elif action not in _ACTIONS:
             errors.append(not_supported(f"{here}.action", action, _ACTIONS))
         if codes is not None:
             _check_exit_codes(errors, f"{here}.onExitCodes", codes, names)
+        _check_count(errors, f"{here}.onPodConditions", conditions, _MOST_PATTERNS)
         for place, condition in enumerate(conditions):
             _check_condition(errors, f"{here}.onPodConditions[{place}]", condition)
         if (codes is not None) == bool(conditions):
@@ -179,18 +218,29 @@ def _check_failure_policy(errors: Errors, path: str, policy: Value, spec: Value)
             errors.append(FieldError(here, "FieldValueInvalid", f"Invalid value: specifying {which}"))
 
 
+def _check_count(errors: Errors, path: str, items: Sequence[Any], most: int) -> None:
+    if len(items) > most:
+        errors.append(FieldError(path, "FieldValueTooMany", f"Too many: {len(items)}: must have at most {most} items"))
+
+
+def _listed(choices: frozenset[str]) -> str:
+    shown = " ".join(f'"{choice}"' for choice in sorted(choices))
+    return f"valid values: [{shown}]"
+
+
 def _check_exit_codes(errors: Errors, path: str, codes: Value, containers: set[str | None]) -> None:
     operator, values = codes.get("operator") or "", codes.get("values") or []
-    check_choice(errors, f"{path}.operator", operator, frozenset({"In", "NotIn"}))
+    if not operator:
+        errors.append(required(f"{path}.operator", _listed(_OPERATORS)))
+    else:
+        check_choice(errors, f"{path}.operator", operator, _OPERATORS)
     container = codes.get("containerName")
     if container is not None and container not in containers:
         detail = "must be one of the container or initContainer names in the pod template"
         errors.append(invalid(f"{path}.containerName", container, detail))
     if not values:
-        errors.append(invalid(f"{path}.values", values, "at least one value is required"))
-    elif len(values) > _MOST_CODES:
-        detail = f"Too many: {len(values)}: must have at most {_MOST_CODES} items"
-        errors.append(FieldError(f"{path}.values", "FieldValueTooMany", detail))
+        errors.append(invalid(f"{path}.values", codes.get("values"), "at least one value is required"))
+    _check_count(errors, f"{path}.values", values, _MOST_CODES)
     first = {value: index for index, value in reversed([*enumerate(values)])}
     for index, value in enumerate(values):
         if operator == "In" and value == 0:
@@ -212,16 +262,32 @@ def _check_success_policy(errors: Errors, path: str, policy: Value, spec: Value)
         errors.append(invalid(path, internal("batch.v1.SuccessPolicy", policy), _INDEXED_ONLY))
         return
     if not rules:
-        errors.append(required(f"{path}.rules", "at least one rules must be specified"))
+        detail = "at least one rules must be specified when the successPolicy is specified"
+        errors.append(required(f"{path}.rules", detail))
+    _check_count(errors, f"{path}.rules", rules, _MOST_RULES)
     completions = spec.get("completions") or 0
     for index, rule in enumerate(rules):
-        here, count = f"{path}.rules[{index}]", rule.get("succeededCount")
-        if count is None and rule.get("succeededIndexes") is None:
+        here, count, indexes = f"{path}.rules[{index}]", rule.get("succeededCount"), rule.get("succeededIndexes")
+        if count is None and indexes is None:
             detail = "at least one of succeededCount or succeededIndexes must be specified"
             errors.append(required(here, detail))
+        total = 0
+        if indexes is not None:
+            if len(indexes) > _LONGEST_INDEXES:
+                errors.append(too_long(f"{here}.succeededIndexes", indexes, _LONGEST_INDEXES))
+            try:
+                total = count_indexes(indexes, completions)
+            except ValueError as fault:
+                detail = f"error parsing succeededIndexes: {fault}"
+                errors.append(invalid(f"{here}.succeededIndexes", indexes, detail))
         check_not_negative(errors, f"{here}.succeededCount", count)
         if count is not None and count > completions:
             detail = f"must be less than or equal to {completions} (the number of specified completions)"
+            errors.append(invalid(f"{here}.succeededCount", count, detail))
+        if count is not None and indexes is not None and count > total:
+            detail = (
+                f"must be less than or equal to {total} (the number of indexes in the specified succeededIndexes field)"
+            )
             errors.append(invalid(f"{here}.succeededCount", count, detail))
 
 
@@ -257,19 +323,21 @@ def _check_completions(errors: Errors, spec: Value, before: Value) -> None:
 
 def _check_same_template(errors: Errors, spec: Value, before: Value) -> None:
     """The pods' template stays; while suspended and never started, where they run may still be changed."""
-    now, was = spec.get("template") or {}, before.get("template") or {}
+    template, was = spec.get("template") or {}, before.get("template") or {}
+    now = template
     if before.get("suspend"):
         now, was = _unplaced(now), _unplaced(was)
     if now.get("spec") != was.get("spec"):
-        errors.append(invalid("spec.template.spec", internal("core.v1.PodSpec", now.get("spec")), IMMUTABLE))
+        errors.append(invalid("spec.template.spec", internal("core.v1.PodSpec", template.get("spec")), IMMUTABLE))
     elif now != was:
-        errors.append(invalid("spec.template", internal("core.v1.PodTemplateSpec", now), IMMUTABLE))
+        errors.append(invalid("spec.template", internal("core.v1.PodTemplateSpec", template), IMMUTABLE))
 
 
 def _unplaced(template: Value) -> Value:
     placing = ("nodeSelector", "affinity", "tolerations", "schedulingGates")
     spec = {key: value for key, value in (template.get("spec") or {}).items() if key not in placing}
-    return {"spec": spec}
+    affinity = (template.get("spec") or {}).get("affinity") or {}
+    return {"spec": spec | {key: value for key, value in affinity.items() if key != "nodeAffinity"}}
 
 
 def _check_cron_spec(errors: Errors, spec: Value) -> None:

@@ -5,8 +5,6 @@ Called by dispatch. Source: k8s.io/kubernetes/pkg/apis/networking/validation.
 
 from __future__ import annotations
 
-import re
-
 from api.errors import forbidden, invalid, not_supported, required, too_long
 from api.ingress import LEGACY_ANNOTATION
 from api.names import is_dns_label, is_dns_subdomain, is_path_segment, is_port_number, is_wildcard_subdomain
@@ -16,6 +14,7 @@ from controller.registry.validation.rules import (
     Errors,
     Value,
     check_cidr,
+    check_domain_prefixed_path,
     check_ip,
     check_label_selector,
     check_name,
@@ -31,7 +30,6 @@ _BAD_PARTS, _BAD_ENDS = ("//", "/./", "/../", "%2f", "%2F"), ("/..", "/.")
 _PROTOCOLS = ("TCP", "UDP", "SCTP")
 _SCOPES = frozenset({"Cluster", "Namespace"})
 _LONGEST_CONTROLLER = 250
-_HTTP_PATH = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+"
 _POLICY_TYPES = ("Ingress", "Egress")
 
 
@@ -85,19 +83,9 @@ def check_ingress_class(errors: Errors, ingress_class: Value) -> None:
     check_metadata(errors, ingress_class["metadata"], is_dns_subdomain, namespaced=False)
     spec = ingress_class.get("spec") or {}
     controller = spec.get("controller") or ""
-    domain, _, path = controller.partition("/")
     if len(controller) > _LONGEST_CONTROLLER:
         errors.append(too_long("spec.controller", controller, _LONGEST_CONTROLLER))
-    if not controller:
-        errors.append(required("spec.controller"))
-    elif not domain or not path:
-        detail = 'must be a domain-prefixed path (such as "acme.io/foo")'
-        errors.append(invalid("spec.controller", controller, detail))
-    else:
-        check_subdomain(errors, "spec.controller", domain)
-        if not re.fullmatch(_HTTP_PATH, path):
-            detail = f"Invalid path (regex used for validation is '{_HTTP_PATH}')"
-            errors.append(invalid("spec.controller", path, detail))
+    check_domain_prefixed_path(errors, "spec.controller", controller)
     if spec.get("parameters") is not None:
         _check_class_parameters(errors, "spec.parameters", spec["parameters"])
 

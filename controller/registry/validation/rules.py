@@ -34,6 +34,7 @@ _GOOD_LABELS_KEPT = 10_000
 
 _DOTTED = re.compile(r"\d{1,3}(\.\d{1,3}){3}", re.ASCII)
 
+HTTP_PATH = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+"
 IMMUTABLE = "field is immutable"
 NEGATIVE = "must be greater than or equal to 0"
 NOT_POSITIVE = "must be greater than zero"
@@ -234,6 +235,19 @@ def check_descending_path(errors: Errors, path: str, value: str) -> None:
     if value.startswith("/"):
         errors.append(invalid(path, value, "must be a relative path"))
     check_no_backsteps(errors, path, value)
+
+
+def check_domain_prefixed_path(errors: Errors, path: str, value: str) -> None:
+    """A name that belongs to somebody: `acme.io/foo`."""
+    domain, _, rest = value.partition("/")
+    if not value:
+        errors.append(required(path))
+    elif not domain or not rest:
+        errors.append(invalid(path, value, 'must be a domain-prefixed path (such as "acme.io/foo")'))
+    else:
+        check_subdomain(errors, path, domain)
+        if not re.fullmatch(HTTP_PATH, rest):
+            errors.append(invalid(path, rest, f"Invalid path (regex used for validation is '{HTTP_PATH}')"))
 
 
 def check_unreserved_path(errors: Errors, path: str, value: str) -> None:

@@ -108,6 +108,45 @@ def ingress(**path: Any) -> Object:
         ),
         (
             "batch/v1",
+            "Job",
+            {
+                "spec": {
+                    **JOB,
+                    "completionMode": "Indexed",
+                    "completions": 5,
+                    "managedBy": "me",
+                    "successPolicy": {
+                        "rules": [{"succeededIndexes": "0-2", "succeededCount": 4}, {"succeededIndexes": "3,1-5"}]
+                    },
+                }
+            },
+            [
+                'spec.managedBy: Invalid value: "me": must be a domain-prefixed path (such as "acme.io/foo")',
+                "spec.successPolicy.rules[0].succeededCount: Invalid value: 4: must be less than or equal to 3 (the number of indexes in the specified succeededIndexes field)",
+                'spec.successPolicy.rules[1].succeededIndexes: Invalid value: "3,1-5": error parsing succeededIndexes: too large index: "5"',
+            ],
+        ),
+        (
+            "autoscaling/v2",
+            "HorizontalPodAutoscaler",
+            {
+                "spec": {
+                    "maxReplicas": 3,
+                    "scaleTargetRef": {"apiVersion": "v1", "kind": "Pod", "name": "x"},
+                    "metrics": [{"type": "Resource", "pods": {"metric": {}, "target": {}}}],
+                }
+            },
+            [
+                'spec.scaleTargetRef.apiVersion: Invalid value: "v1": apiVersion must specify API group',
+                "spec.metrics[0].pods.metric.name: Required value: must specify a metric name",
+                "spec.metrics[0].pods.target.type: Required value: must specify a metric target type",
+                'spec.metrics[0].pods.target.type: Invalid value: "": must be either Utilization, Value, or AverageValue',
+                "spec.metrics[0].pods.target.averageValue: Required value: must specify a positive target averageValue",
+                "spec.metrics[0].resource: Required value: must populate information for the given metric source",
+            ],
+        ),
+        (
+            "batch/v1",
             "CronJob",
             {"spec": {"schedule": "*/5 * * * mon-fri", "jobTemplate": {"spec": {"template": JOB["template"]}}}},
             [],
