@@ -28,6 +28,7 @@ from api.patch.fields import (
     is_associative,
     is_granular,
     paths,
+    refitted,
     union,
     unowned,
 )
@@ -63,7 +64,7 @@ class Versions(Protocol):
         ...
 
     def schema(self, api_version: str) -> Node | None:
-        """The root node of that version."""
+        """The root node of that version; None when there is no such version."""
         ...
 
 
@@ -118,7 +119,7 @@ def track_update(
         if fields:
             metadata["managedFields"] = [_owned(writer, "Update", fields).wire()]
         return
-    entries = _stored_or_given(old, given, writer)
+    entries = _refitted(_stored_or_given(old, given, writer), writer, schema, versions)
     if old is not None and not entries:
         metadata.pop("managedFields", None)
         return
@@ -149,6 +150,7 @@ def apply(
     _refuse_unowned(applied, schema)
     before: Object = clone(live) if live is not None else {}
     entries = _decoded((before.get("metadata") or {}).pop("managedFields", None)) or []
+    entries = _refitted(entries, writer, schema, versions)
     if live is not None and not entries:
         entries = [_before_first_apply(before, applied, writer, schema)]
     own = next((entry for entry in entries if entry.same_owner(writer, "Apply")), None)
@@ -177,6 +179,22 @@ def apply(
 
 
 # ---- versions ----
+
+
+def _refitted(entries: list[_Entry], writer: Writer, schema: Node | None, versions: Versions | None) -> list[_Entry]:
+    """The entries as the schema of today lets them own: who owned parts of what is atomic now, owns it as a whole.
+
+    What became granular needs nothing: its owner keeps the field itself. Only custom schemas change.
+    """
+    if schema is None or schema.custom is None:
+        return entries
+    found = []
+    for entry in entries:
+        same = versions is None or entry.api_version == writer.api_version
+        node = schema if versions is None or same else versions.schema(entry.api_version)
+        fields = refitted(entry.fields, node)
+        found.append(entry if fields is entry.fields else replace(entry, fields=fields))
+    return found
 
 
 def _elsewhere(

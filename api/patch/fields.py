@@ -197,6 +197,22 @@ def tracked(obj: Object) -> Object:
     return kept
 
 
+def refitted(fields: FieldSet, node: Node | None) -> FieldSet:
+    """The set under another schema: what is owned inside of an atomic list or map becomes the whole of it."""
+    if node is None or not fields:
+        return fields
+    parts = [key for key in fields if key != _SELF]
+    whole = not is_granular(node) if node.type != "array" else not is_associative(node)
+    if parts and whole:
+        return {}
+    changed = {key: inner for key in parts if (inner := refitted(fields[key], _node_of(node, key))) is not fields[key]}
+    return {**fields, **changed} if changed else fields
+
+
+def _node_of(node: Node, key: str) -> Node | None:
+    return node.field(key[2:]) if key[:2] == "f:" else node.element
+
+
 # ---- from objects ----
 
 

@@ -86,7 +86,7 @@ class FieldVersions:
         return found
 
     def schema(self, api_version: str) -> Node | None:
-        return merge_schema(in_version(self.kind, api_version))
+        return merge_schema(in_version(self.kind, api_version)) if api_version in self.family.types else None
 
     async def learn(self, converter: Converter, missing: Unconverted) -> None:
         """Converts what was missing. Raises ApiError."""

@@ -42,14 +42,14 @@ async def create_token(services: Services, call: Call) -> Answer:
     obj = take_in(request, KIND, await decoded(call, KIND, request))
     settle_namespace(Target(call.kind, call.namespace), obj)
     account = (await existing(services, call)).parse()
+    if call.user.node:
+        await _restrict_node(services, call, obj.get("spec") or {})
     target = Target(call.kind, call.namespace, call.target.name, "token")
     attributes = part_of(request, target, KIND, obj, whole=account)
     await services.registry.admit(attributes)
     spec = _completed(services, obj, name_of(account))
     seconds, audiences, reference = spec["expirationSeconds"], spec["audiences"], spec.get("boundObjectRef")
     await services.registry.approve(attributes)
-    if call.user.node:
-        await _restrict_node(services, call, spec)
     bound = await _bound(services, call, reference)
     now = int(time.time())
     claims = Claims(

@@ -366,7 +366,7 @@ class Renamed:
         return {(wanted if name in "ab" else name): value for name, value in obj.items()} | {"apiVersion": api_version}
 
     def schema(self, api_version: str) -> Node | None:
-        return NODES[api_version]
+        return NODES.get(api_version)
 
 
 def thing(version: str, **content: str) -> Object:
@@ -444,3 +444,52 @@ def test_an_update_takes_fields_in_every_version() -> None:
     del gone["b"]
     track_update(shown, gone, writer("two", "t2", NEW), NODES[NEW], Renamed())
     assert entries(gone) == [entry("one", "Apply", {"f:c": {}}, "t1", OLD)]
+
+
+# ---- a schema that changes ----
+
+GRANULAR = {"type": "object", "additionalProperties": {"type": "string"}}
+ATOMIC = {**GRANULAR, "x-kubernetes-map-type": "atomic"}
+ITEM = {"type": "object", "properties": {"k": {"type": "string"}, "v": {"type": "string"}}, "required": ["k"]}
+BY_KEY = {"type": "array", "items": ITEM, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"]}
+WHOLE_LIST = {"type": "array", "items": ITEM}
+
+
+def shaped(part: Any) -> Object:
+    return {"apiVersion": "example.test/v1", "kind": "Thing", "metadata": {"name": "t"}, "part": part}
+
+
+def thing_writer(manager: str) -> Writer:
+    return writer(manager, version="example.test/v1")
+
+
+PARTS = [(GRANULAR, ATOMIC, {"a": "1"}, {"b": "1"}), (BY_KEY, WHOLE_LIST, [{"k": "a"}], [{"k": "b"}])]
+
+
+@pytest.mark.parametrize(("before", "after", "one", "other"), PARTS, ids=["map", "list"])
+def test_who_owned_parts_of_what_is_atomic_now_owns_the_whole(
+    before: Object, after: Object, one: Any, other: Any
+) -> None:
+    old, new = custom(part=before), custom(part=after)
+    stored = apply(None, shaped(one), thing_writer("one"), old)
+    stored = apply(stored, shaped(other), thing_writer("other"), old)
+    both = stored["part"]
+    with pytest.raises(Conflict) as raised:
+        apply(stored, shaped(other), thing_writer("other"), new)
+    assert [cause["field"] for cause in raised.value.details["causes"]] == [".part"]
+    shared = apply(stored, shaped(both), thing_writer("other"), new)
+    assert [each["fieldsV1"] for each in entries(shared)] == [{"f:part": {}}, {"f:part": {}}]
+    forced = apply(stored, shaped(other), thing_writer("other"), new, force=True)
+    assert forced["part"] == other and [each["manager"] for each in entries(forced)] == ["other"]
+    touched = clone(stored)
+    touched["metadata"]["labels"] = {"l": "1"}
+    track_update(stored, touched, thing_writer("third"), new)
+    assert [each["fieldsV1"] for each in entries(touched)[:2]] == [{"f:part": {}}, {"f:part": {}}]
+
+
+@pytest.mark.parametrize(("after", "before", "one", "other"), PARTS, ids=["map", "list"])
+def test_who_owned_what_is_granular_now_owns_it_as_before(before: Object, after: Object, one: Any, other: Any) -> None:
+    stored = apply(None, shaped(one), thing_writer("one"), custom(part=before))
+    joined = apply(stored, shaped(other), thing_writer("other"), custom(part=after))
+    assert entries(joined)[0]["fieldsV1"] == {"f:part": {}}
+    assert len(joined["part"]) == 2
