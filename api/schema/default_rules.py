@@ -1,12 +1,13 @@
 """Kubernetes' conditional defaults: what one field is when it is absent depends on another.
 
 Read by `defaults` only. A rule is a function of one struct's dict, called before the struct's constants are set and
-its children visited; it only adds. `ROOT_RULES` run on the whole object, so they may cross structs. Sources: the API
+its children visited; it only adds (but see `_secret`). `ROOT_RULES` run on the whole object, so they may cross structs. Sources: the API
 reference of each kind, https://kubernetes.io/docs/reference/kubernetes-api/, and observed replies.
 """
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from typing import Any
 
@@ -163,7 +164,9 @@ def _job(job: Object) -> None:
     spec.setdefault("completionMode", "NonIndexed")
     spec.setdefault("suspend", False)
     spec.setdefault("manualSelector", False)
-    spec.setdefault("podReplacementPolicy", "Failed" if spec.get("podFailurePolicy") else "TerminatingOrFailed")
+    spec.setdefault(
+        "podReplacementPolicy", "Failed" if spec.get("podFailurePolicy") is not None else "TerminatingOrFailed"
+    )
     labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
     if labels and not job["metadata"].get("labels"):
         job["metadata"]["labels"] = labels  # one map in Kubernetes, too: what is generated into it shows in both
@@ -226,7 +229,16 @@ RULES: dict[str, Rule] = {
     "rbac.v1.Subject": _subject,
 }
 
+def _secret(secret: Object) -> None:
+    """stringData is for writing only: it is merged into data, and nobody owns or sees it (but who applies it)."""
+    plain = secret.pop("stringData", None)
+    if plain:
+        encoded = {key: base64.b64encode(text.encode()).decode() for key, text in plain.items()}
+        secret["data"] = {**(secret.get("data") or {}), **encoded}
+
+
 ROOT_RULES: dict[str, Rule] = {
+    "core.v1.Secret": _secret,
     "core.v1.Pod": _pod,
     "core.v1.Namespace": _namespace,
     "core.v1.ReplicationController": _replication_controller,

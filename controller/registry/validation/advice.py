@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from api.kinds import Kind
-from api.names import is_dns_label
+from api.names import is_dns_label, is_qualified_name
 from api.objects import annotations_of
 from api.quantity import canonical, is_whole, parse_quantity
+from controller.registry.validation.advice_pods import CONTAINERS, pod_notes
+from controller.registry.validation.meta import STANDARD_FINALIZERS
 from controller.registry.validation.rules import Value, parse_address, parse_network
 from controller.registry.validation.schemas import unrecognized_formats
 from controller.registry.validation.service import TOPOLOGY_HINTS
@@ -38,6 +40,7 @@ _OLD_VOLUMES = {
 _MOUNTABLE = "kubernetes.io/enforce-mountable-secrets"
 _CLASS = "volume.beta.kubernetes.io/storage-class"
 _INGRESS_CLASS = "kubernetes.io/ingress.class"
+_MOST_COMPLETIONS, _MOST_PARALLEL = 100_000, 10_000
 _MATCHES_NONE = "a null labelSelector results in matching no pod"
 _SURPRISING = "which can result in surprising behavior; a DNS label is recommended"
 _HEADLESS = "is ignored for headless services"
@@ -63,7 +66,7 @@ _NAMED = _TEMPLATES.keys() - {"DaemonSet", "PodTemplate"}
 def advice(kind: Kind, obj: Value, old: Value | None) -> list[str]:
     """The warnings about a valid object, in Kubernetes' order."""
     if kind.custom is not None:
-        return []
+        return list(_odd_finalizers(obj["metadata"], old["metadata"] if old else {}))
     if (path := _TEMPLATES.get(kind.kind)) is not None:
         return list(_workload(kind.kind, path, obj, old))
     if kind.kind == "ServiceAccount" and _MOUNTABLE in _new_annotations(obj, old):
@@ -74,6 +77,18 @@ def advice(kind: Kind, obj: Value, old: Value | None) -> list[str]:
         return [f'unrecognized format "{name}"' for name in _odd_formats(obj) if name not in known]
     told = _ADVICE.get(kind.kind)
     return list(told(obj)) if told is not None and (old is None or kind.kind != "Pod") else []
+
+
+def _odd_finalizers(metadata: Value, before: Value) -> Advice:
+    """Those of custom objects need no domain, but others may take the same name."""
+    why = "prefer a domain-qualified finalizer name"
+    clash = "to avoid accidental conflicts with other finalizer writers"
+    for name in sorted(set(metadata.get("finalizers") or ()) - set(before.get("finalizers") or ())):
+        for fault in is_qualified_name(name):
+            yield f'metadata.finalizers: "{name}": {fault}'
+        if "/" not in name and name not in STANDARD_FINALIZERS:
+            path = " including a path (/)" if "." in name else ""
+            yield f'metadata.finalizers: "{name}": {why}{path} {clash}'
 
 
 def _odd_formats(definition: Value) -> list[str]:
@@ -96,6 +111,9 @@ def _workload(kind: str, path: str, obj: Value, old: Value | None) -> Advice:
     template = obj
     for field in path.split("."):
         template = template.get(field) or {}
+    if kind == "Job":
+        yield from _many_indexes(obj.get("spec") or {})
+    yield from pod_notes(f"{path}.", template.get("metadata") or {}, template.get("spec") or {})
     yield from _pod_spec(f"{path}.spec", template.get("spec") or {})
     for index, claim in enumerate((obj.get("spec") or {}).get("volumeClaimTemplates") or ()):
         yield from _claim_spec(f"spec.volumeClaimTemplates[{index}].spec", claim.get("spec") or {})
@@ -104,7 +122,16 @@ def _workload(kind: str, path: str, obj: Value, old: Value | None) -> Advice:
 def _pod(pod: Value) -> Advice:
     if faults := is_dns_label(pod["metadata"].get("name") or ""):
         yield f"metadata.name: this is used in the Pod's hostname, {_SURPRISING}: [{' '.join(faults)}]"
+    yield from pod_notes("", pod["metadata"], pod.get("spec") or {})
     yield from _pod_spec("spec", pod.get("spec") or {})
+
+
+def _many_indexes(spec: Value) -> Advice:
+    many = (spec.get("completions") or 0) > _MOST_COMPLETIONS and (spec.get("parallelism") or 0) > _MOST_PARALLEL
+    if many and spec.get("completionMode") == "Indexed":
+        large = "In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4"
+        lost = "Kubernetes might not be able to track completedIndexes when a big number of indexes fail"
+        yield f"spec: {large}, {lost}"
 
 
 def _pod_spec(path: str, spec: Value) -> Advice:
@@ -127,9 +154,11 @@ def _pod_spec(path: str, spec: Value) -> Advice:
             yield f'{path}.imagePullSecrets[{index}].name: invalid empty name ""'
     containers = [
         (f"{path}.{field}[{index}]", container)
-        for field in ("initContainers", "containers", "ephemeralContainers")
+        for field in CONTAINERS
         for index, container in enumerate(spec.get(field) or ())
     ]
+    for resource in ("memory", "ephemeral-storage"):
+        yield from _fraction(f"{path}.overhead", spec.get("overhead"), resource)
     for here, container in containers:
         yield from _container(here, container)
     yield from _ports(containers)

@@ -48,6 +48,35 @@ def service(**spec: Any) -> Object:
             ],
         ),
         (
+            pod_with(ports=[{"containerPort": 80, "protocol": "UDP", "hostIP": "10.0.0.1"}]),
+            [
+                "spec.containers[0].ports[0]: hostIP set without hostPort: "
+                "{Name: HostPort:0 ContainerPort:80 Protocol:UDP HostIP:10.0.0.1}"
+            ],
+        ),
+        (
+            pod(
+                volumes=[
+                    {"name": "v", "secret": {"secretName": "s", "items": [{"path": "a"}, {"path": "a/b/"}]}},
+                    {
+                        "name": "w",
+                        "projected": {
+                            "sources": [
+                                {},
+                                {"serviceAccountToken": {"path": "t"}},
+                                {"configMap": {"name": "c", "items": [{"path": "t"}, {"path": "t2"}]}},
+                            ]
+                        },
+                    },
+                ]
+            ),
+            [
+                'volume "v" (Secret "s"): overlapping paths: "a/b" with "a"',
+                'volume "w" (Projected) has no sources provided',
+                'volume "w" (Projected ConfigMap "c"): overlapping paths: "t" with "t"',
+            ],
+        ),
+        (
             pod(nodeSelector={"beta.kubernetes.io/os": "linux"}),
             ['spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use "kubernetes.io/os" instead'],
         ),
@@ -79,3 +108,15 @@ def test_a_name_that_is_no_dns_label_surprises_in_pods() -> None:
     obj = deployment()
     obj["metadata"]["name"] = "a.b"
     assert told(obj)[0].startswith("metadata.name: this is used in Pod names and hostnames")
+
+
+def test_annotations_that_became_fields_are_told_unless_the_field_is_there_too() -> None:
+    obj = pod_with(securityContext={"seccompProfile": {"type": "RuntimeDefault"}})
+    name = obj["spec"]["containers"][0]["name"]
+    notes = ("seccomp.security.alpha.kubernetes.io/pod", f"container.seccomp.security.alpha.kubernetes.io/{name}")
+    apparmor = f"container.apparmor.security.beta.kubernetes.io/{name}"
+    obj["metadata"]["annotations"] = dict.fromkeys((*notes, apparmor), "unconfined")
+    assert told(obj) == [
+        f'metadata.annotations[{notes[0]}]: non-functional in v1.27+; use the "seccompProfile" field instead',
+        f'metadata.annotations[{apparmor}]: deprecated since v1.30; use the "appArmorProfile" field instead',
+    ]
