@@ -85,7 +85,7 @@ def touched_fields(type: PatchType, document: Any) -> frozenset[str] | None:
         names = [path.split("/")[1] if isinstance(path, str) and path.startswith("/") else None for path in paths]
     else:
         names = list(document) if isinstance(document, dict) else [None]
-    if any(name is None or name.startswith("$") or "~" in name for name in names):
+    if any(name in (None, "stringData") or name.startswith("$") or "~" in name for name in names):
         return None
     return frozenset(name for name in names if name is not None)
 

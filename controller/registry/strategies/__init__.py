@@ -28,7 +28,6 @@ _STRATEGIES: dict[tuple[str, str], Strategy] = {
     ("", "namespaces"): core.NAMESPACE,
     ("", "nodes"): core.NODE,
     ("", "pods"): pods.STRATEGY,
-    ("", "secrets"): core.SECRET,
     ("", "serviceaccounts"): core.SERVICE_ACCOUNT,
     ("", "services"): services.SERVICE,
     ("", "endpoints"): Strategy(create_on_update=True),

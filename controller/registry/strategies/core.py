@@ -1,11 +1,10 @@
 """The plain kinds of the core group: Namespace, Node, Secret, ServiceAccount, Event.
 
-Rules from k8s.io/kubernetes/pkg/registry/core/*/strategy.go and the page "Secrets" (stringData).
+Rules from k8s.io/kubernetes/pkg/registry/core/*/strategy.go.
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,19 +60,6 @@ def prepare_node_status(new: Object, old: Mapping[str, Any]) -> None:
     keep(new, old, "spec")
 
 
-def prepare_secret(secret: Object) -> None:
-    """stringData is write-only: it is merged into data and not kept."""
-    plain = secret.pop("stringData", None)
-    if plain:
-        encoded = {key: base64.b64encode(text.encode()).decode() for key, text in plain.items()}
-        secret["data"] = {**(secret.get("data") or {}), **encoded}
-
-
-def prepare_secret_update(new: Object, old: Mapping[str, Any]) -> None:
-    del old
-    prepare_secret(new)
-
-
 def prepare_service_account(account: Object) -> None:
     """Of the secrets only the names count."""
     if account.get("secrets"):
@@ -92,7 +78,6 @@ NAMESPACE = Strategy(
     returns_deleted=True,
 )
 NODE = Strategy(prepare_update=prepare_node_update, prepare_status=prepare_node_status)
-SECRET = Strategy(prepare_create=prepare_secret, prepare_update=prepare_secret_update)
 SERVICE_ACCOUNT = Strategy(
     prepare_create=prepare_service_account, prepare_update=prepare_service_account_update, returns_deleted=True
 )

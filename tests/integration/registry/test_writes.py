@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from api.errors import AlreadyExists, ApiError, BadRequest, Conflict, Forbidden, Invalid, NotFound, ServiceUnavailable
+from api.kinds import by_resource
 from api.objects import Object, clone
 from controller.registry import DeleteOptions, Patch, PatchType, Registry, Request, User
 from controller.registry.create import NAME_ATTEMPTS
@@ -379,3 +380,27 @@ async def test_a_lost_leadership_writes_nothing(registry: Registry) -> None:
     with pytest.raises(ServiceUnavailable):
         await registry.delete(ghost, MAPS, "shop", "x")
     assert registry.store.get(stored.key) == stored
+
+
+SECRETS = by_resource("", "secrets")
+
+
+async def test_string_data_is_owned_as_data_unless_it_is_applied(registry: Registry) -> None:
+    def owned(record: Record) -> list[Any]:
+        return [each["fieldsV1"] for each in meta(record)["managedFields"]]
+
+    def secret(name: str, **plain: str) -> Object:
+        return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": plain}
+
+    made = await registry.create(admin(), SECRETS, "shop", secret("s", a="1"))
+    assert owned(made) == [{"f:data": {".": {}, "f:a": {}}, "f:type": {}}]
+    by_path = [{"op": "add", "path": "/stringData", "value": {"c": "3"}}]
+    for patch in (merge({"stringData": {"b": "2"}}), Patch(PatchType.JSON, orjson.dumps(by_path))):
+        made, _ = await registry.patch(admin(), SECRETS, "shop", "s", patch)
+    assert sorted(orjson.loads(made.raw)["data"]) == ["a", "b", "c"]
+    assert owned(made) == [{"f:data": {".": {}, "f:a": {}, "f:b": {}, "f:c": {}}, "f:type": {}}]
+    applier = Request(admin().user, field_manager="applier")
+    await registry.patch(applier, SECRETS, "shop", "t", applied(secret("t", a="1", b="2")))
+    made, _ = await registry.patch(applier, SECRETS, "shop", "t", applied(secret("t", a="1")))
+    assert owned(made) == [{"f:stringData": {"f:a": {}}}]
+    assert sorted(orjson.loads(made.raw)["data"]) == ["a", "b"], "as in Kubernetes, nobody takes what became data away"

@@ -14,7 +14,6 @@ from controller.registry.strategies.pods import grace_seconds, qos_class
 PODS = kinds.by_resource("", "pods")
 DEPLOYMENTS = kinds.by_resource("apps", "deployments")
 NAMESPACES = kinds.by_resource("", "namespaces")
-SECRETS = kinds.by_resource("", "secrets")
 
 
 def an_object(**parts: Any) -> Object:
@@ -175,13 +174,6 @@ def test_finalize_writes_the_namespace_finalizers_and_nothing_else() -> None:
     assert new["spec"] == {}
     assert new["metadata"]["labels"] == {"a": "b"}
     assert new["status"] == {"phase": "T"}
-
-
-def test_string_data_of_a_secret_is_merged_over_data_and_not_kept() -> None:
-    secret = an_object(data={"a": "b2xk", "b": "Yg=="}, stringData={"a": "new"})
-    strategy_of(SECRETS).prepare_create(secret)
-    assert secret["data"] == {"a": "bmV3", "b": "Yg=="}
-    assert "stringData" not in secret
 
 
 def fresh(group: str, plural: str, **parts: Any) -> Object:

@@ -314,3 +314,8 @@ def test_extensions() -> None:
 def test_requests_for_tokens() -> None:
     found = defaulted("authentication.k8s.io", "TokenRequest", spec={"audiences": ["a"]})
     assert found["spec"] == {"audiences": ["a"], "expirationSeconds": 3600, "boundObjectRef": None}
+
+
+def test_string_data_of_a_secret_is_merged_over_data_and_not_kept() -> None:
+    secret = defaulted("", "Secret", data={"a": "b2xk", "b": "Yg=="}, stringData={"a": "new"})
+    assert secret["data"] == {"a": "bmV3", "b": "Yg=="} and "stringData" not in secret
