@@ -11,7 +11,7 @@ from typing import Any
 
 from api.codec.faults import cannot_be_handled, not_registered, unknown_format, unrecognized
 from api.codec.json_text import Unparsable, parse_json
-from api.errors import BadRequest
+from api.errors import BadRequest, invalid, invalid_object
 from api.kinds import Kind
 from api.objects import Object
 from api.quick import quick_dataclass
@@ -91,11 +91,33 @@ def _identified(value: Any, kind: Kind | None, body: bytes) -> Object:
             raise unrecognized(kind, body, f"couldn't get version/kind; json parse error: {why}")
     if kind is None:
         return obj
+    if kind.custom is not None:
+        _check_custom(obj, kind, body)
     api_version, name = obj.get("apiVersion") or kind.api_version, obj.get("kind") or kind.kind
     if (api_version != kind.api_version or name != kind.kind) and not _is_delete_options(kind, name):
         raise _mismatch(kind, api_version, name)
     obj["apiVersion"], obj["kind"] = api_version, name
     return obj
+
+
+def _check_custom(obj: Object, kind: Kind, body: bytes) -> None:
+    """Custom objects have to say what they are."""
+    name, api_version = obj.get("kind") or "", obj.get("apiVersion") or ""
+    if not name:
+        raise unrecognized(kind, body, f"Object 'Kind' is missing in '{body.decode('utf-8', 'replace')}'")
+    if api_version != kind.api_version:
+        raise _other_version(kind, api_version)
+    if name != kind.kind:
+        metadata = obj.get("metadata")
+        named = metadata.get("name") if isinstance(metadata, dict) else ""
+        fault = invalid("kind", name, f"must be {kind.kind}")
+        raise invalid_object(kind.group, name, named if isinstance(named, str) else "", [fault])
+
+
+def _other_version(kind: Kind, given: str) -> BadRequest:
+    return BadRequest(
+        f"the API version in the data ({given}) does not match the expected API version ({kind.api_version})"
+    )
 
 
 def _is_delete_options(kind: Kind, name: str) -> bool:
@@ -107,9 +129,7 @@ def _mismatch(kind: Kind, api_version: str, name: str) -> BadRequest:
     if struct_named(group, version, name) is None:
         return not_registered(kind, api_version, name)
     if name == kind.kind:
-        return BadRequest(
-            f"the API version in the data ({api_version}) does not match the expected API version ({kind.api_version})"
-        )
+        return _other_version(kind, api_version)
     why = f"converting (v1.{name}) to ({kind.group.partition('.')[0] or 'core'}.{kind.kind}): unknown conversion"
     return cannot_be_handled(kind, why, given_kind=name, given_version=api_version)
 

@@ -17,10 +17,10 @@ from datetime import datetime, timedelta
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
-from api.errors import FieldError
+from api.errors import FieldError, duplicate, invalid
 from api.schema.custom.patterns import find_all
 from api.schema.custom.structural import Structural
-from api.schema.custom.values import NEW, below, children
+from api.schema.custom.values import NEW, WHOLE, below, children
 
 BLOCKED = (
     "some validation rules were not checked because the object was invalid; "
@@ -35,10 +35,10 @@ _BLOCKING = frozenset(
 _VARIABLES = ("self", "oldSelf", "object", "oldObject", "request", "params", "namespaceObject", "variables")
 """What expressions see: the first two in rules of custom resources, the others in admission."""
 _OLD = re.compile(r"\boldSelf\b")
+_MISSING_KEY = re.compile(r'^NOT_FOUND: Key not found in map : "(.*)"$')
 _REASONS = {
     "FieldValueForbidden": "Forbidden",
     "FieldValueRequired": "Required value",
-    "FieldValueDuplicate": "Duplicate value",
 }
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _RESERVED = frozenset(
@@ -187,13 +187,18 @@ def _judged(rule: Mapping[str, Any], value: Any, old: Any, node: Structural, at:
     message = (rule.get("message") or "").strip() or f"failed rule: {text.strip()}"
     outcome = at.budget.evaluate(text, data, where, message)
     if outcome.type().name() == "ERROR":
-        yield FieldError(
-            where, "FieldValueInvalid", f"Invalid value: {outcome.plain_value()} evaluating rule: {message}"
-        )
+        why = _MISSING_KEY.sub(r"no such key: \1", str(outcome.plain_value()))
+        yield invalid(at.path or WHOLE, node.type, f"{why} evaluating rule: {message}")
     elif outcome.plain_value() is not True:
         reason = rule.get("reason") or "FieldValueInvalid"
         told = _told(rule.get("messageExpression") or "", data) or message
-        yield FieldError(where, reason, f"{_REASONS.get(reason, 'Invalid value')}: {told}")
+        composed = node.type in ("object", "array")  # whose values are not shown
+        if reason == "FieldValueDuplicate":
+            yield FieldError(where, reason, "Duplicate value") if composed else duplicate(where, value)
+        elif reason in _REASONS or composed:
+            yield FieldError(where, reason, f"{_REASONS.get(reason, 'Invalid value')}: {told}")
+        else:
+            yield invalid(where, value, told)
 
 
 def _told(expression: str, data: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from api.errors import FieldError, duplicate, invalid, not_supported, required, too_long, too_many
+from api.names import is_dns_1035_label
 from api.objects import Object
 from api.schema.custom.formats import matches_format
 from api.schema.custom.patterns import matches
@@ -114,7 +115,7 @@ def _keyword_faults(value: Any, node: Structural, path: str) -> Faults:
         yield from _size_faults(value, words, path)
     if "enum" in words and value not in words["enum"]:
         yield not_supported(path, value, [_enum_text(each) for each in words["enum"]])
-    if "format" in words and not matches_format(words["format"], value):
+    if "format" in words and isinstance(value, str) and not matches_format(words["format"], value):
         shown = orjson.dumps(value).decode()
         body = f"{path} in body must be of type {words['format']}: {shown}"
         yield FieldError(path, "FieldValueTypeInvalid", f"Invalid value: {shown}: {body}")
@@ -139,6 +140,8 @@ def _string_faults(value: str, words: Any, path: str) -> Faults:
 
 
 def _number_faults(value: float, words: Any, path: str) -> Faults:
+    if "format" in words and not matches_format(words["format"], value):
+        yield invalid(WHOLE, "", f"Checked value must be of type integer with format {words['format']} in {path}")
     if "multipleOf" in words and not _is_multiple(value, words["multipleOf"]):
         yield _said(path, value, f"should be a multiple of {_number(words['multipleOf'])}")
     if (limit := words.get("maximum")) is not None:
@@ -250,8 +253,17 @@ def embedded_faults(value: Any, node: Structural, path: str) -> Faults:
     """What makes an embedded resource none: apiVersion or kind missing."""
     if isinstance(value, dict) and node.embedded:
         for name in ("apiVersion", "kind"):
-            if not value.get(name):
-                yield required(f"{path}.{name}", "must not be empty")
+            given = value.get(name)
+            if name not in value:
+                yield required(f"{path}.{name}")
+            elif not isinstance(given, str) or not given:
+                why = "must not be empty" if given == "" else "must be a string"
+                yield invalid(f"{path}.{name}", given, why)
+            elif name == "apiVersion" and given.count("/") > 1:
+                yield invalid(f"{path}.{name}", given, f"unexpected GroupVersion string: {given}")
+            elif name == "kind" and (faults := is_dns_1035_label(given.lower())):
+                why = f"may have mixed case, but should otherwise match: {','.join(faults)}"
+                yield invalid(f"{path}.{name}", given, why)
     for name, item, child, _ in children(value, NEW, node):
         yield from embedded_faults(item, child, below(path, name))
 

@@ -42,13 +42,13 @@ def check_definition(errors: Errors, obj: Value) -> None:
     def rule(name: str) -> list[str]:
         return [*is_dns_subdomain(name), *([] if name == wanted else ['must be spec.names.plural+"."+spec.group'])]
 
-    check_metadata(errors, obj["metadata"], rule, namespaced=False)
+    check_metadata(errors, obj["metadata"], rule, namespaced=False, finalizers=False)
     _check_spec(errors, spec)
     _check_rest(errors, obj, None)
 
 
 def check_definition_update(errors: Errors, obj: Value, old: Value) -> None:
-    check_updated_metadata(errors, obj["metadata"], old["metadata"])
+    check_updated_metadata(errors, obj["metadata"], old["metadata"], finalizers=False)
     spec, before = obj.get("spec") or {}, old.get("spec") or {}
     _check_spec(errors, spec, old)
     names, names_before = spec.get("names") or {}, before.get("names") or {}
@@ -61,7 +61,7 @@ def check_definition_update(errors: Errors, obj: Value, old: Value) -> None:
 
 
 def check_definition_status(errors: Errors, obj: Value, old: Value) -> None:
-    check_updated_metadata(errors, obj["metadata"], old["metadata"])
+    check_updated_metadata(errors, obj["metadata"], old["metadata"], finalizers=False)
     _check_names(errors, "status.acceptedNames", (obj.get("status") or {}).get("acceptedNames") or {})
 
 

@@ -201,7 +201,7 @@ def _custom(kind: Kind, obj: Object, old: Object | None) -> Errors:
     """The metadata of a custom resource."""
     errors: Errors = []
     if old is None:
-        check_metadata(errors, obj["metadata"], is_dns_subdomain, namespaced=kind.namespaced)
+        check_metadata(errors, obj["metadata"], is_dns_subdomain, namespaced=kind.namespaced, finalizers=False)
     else:
-        check_updated_metadata(errors, obj["metadata"], old["metadata"])
+        check_updated_metadata(errors, obj["metadata"], old["metadata"], finalizers=False)
     return errors

@@ -22,7 +22,7 @@ from controller.registry.validation.rules import (
 
 _PATH = "metadata"
 _LARGEST_ANNOTATIONS = 256 * 1024
-_STANDARD_FINALIZERS = frozenset({"kubernetes", "orphan", "foregroundDeletion"})
+STANDARD_FINALIZERS = frozenset({"kubernetes", "orphan", "foregroundDeletion"})
 _LONGEST_MANAGER = 128
 _LONGEST_SUBRESOURCE = 256
 _MOST_TOLD = 16
@@ -159,7 +159,7 @@ def _check_finalizer_names(errors: Errors, finalizers: list[str]) -> None:
 
 def check_kube_finalizer(errors: Errors, path: str, finalizer: str) -> None:
     """A finalizer without a domain must be one of Kubernetes' own."""
-    if "/" not in finalizer and finalizer not in _STANDARD_FINALIZERS:
+    if "/" not in finalizer and finalizer not in STANDARD_FINALIZERS:
         errors.append(invalid(path, finalizer, "name is neither a standard finalizer name nor is it fully qualified"))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 
-from api.errors import forbidden, invalid, not_supported, required, too_long
+from api.errors import duplicate, forbidden, invalid, not_supported, required, too_long
 from api.names import byte_length, is_dns_subdomain, is_qualified_name
 from api.quantity import canonical, parse_quantity
 from controller.registry.validation.claims import VOLUME_MODES, check_access_modes
@@ -23,6 +23,8 @@ from controller.registry.validation.rules import (
     check_label_selector,
     check_name,
     check_optional_choice,
+    check_qualified,
+    check_unique,
 )
 from controller.registry.validation.scheduling import check_node_selector
 from controller.registry.validation.volume_sources import check_only_one, check_volume_source
@@ -91,6 +93,27 @@ def check_storage_class(errors: Errors, storage_class: Value) -> None:
         errors.append(required("volumeBindingMode"))
     else:
         check_optional_choice(errors, "volumeBindingMode", mode, _BINDING_MODES)
+    _check_topologies(errors, storage_class.get("allowedTopologies") or [])
+
+
+def _check_topologies(errors: Errors, terms: list[Value]) -> None:
+    """No two alike. Kubernetes takes an empty term for a repetition of each that could be."""
+    seen: list[dict[str, set[str]]] = [{} for _ in terms]
+    for index, term in enumerate(terms):
+        path, chosen = f"allowedTopologies[{index}].matchLabelExpressions", dict[str, set[str]]()
+        for place, expression in enumerate(term.get("matchLabelExpressions") or ()):
+            here, key, values = f"{path}[{place}]", expression.get("key") or "", expression.get("values") or []
+            known: set[str] = set()
+            if not values:
+                errors.append(required(f"{here}.values"))
+            for position, value in enumerate(values):
+                check_unique(errors, f"{here}.values[{position}]", value, known)
+            check_qualified(errors, f"{here}.key", key)
+            if key in chosen:
+                errors.append(duplicate(f"{here}.key", key))
+            chosen[key] = known
+        errors += [duplicate(path, "") for other in seen if other == chosen]
+        seen.append(chosen)
 
 
 def _check_parameters(errors: Errors, parameters: Value) -> None:
