@@ -59,8 +59,9 @@ class FieldError:
 
 
 def _shown(value: Any) -> str:
-    """A value as Kubernetes prints it in field errors: strings quoted, the rest as JSON, labels sorted."""
-    if isinstance(value, dict) and all(isinstance(each, str) for each in value.values()):
+    """A value as Kubernetes prints it in field errors: strings quoted, the rest as JSON, labels sorted, structs not."""
+    labels = isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
+    if labels and not all(name[:1].isupper() for name in value):  # a struct's Go names
         value = dict(sorted(value.items()))
     return orjson.dumps(value).decode()
 

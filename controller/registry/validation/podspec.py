@@ -35,7 +35,7 @@ from controller.registry.validation.rules import (
     check_subdomain,
 )
 from controller.registry.validation.scheduling import check_affinity, check_gates, check_spread, check_tolerations
-from controller.registry.validation.security import check_host_users, check_pod_security
+from controller.registry.validation.security import check_host_users, check_os_fields, check_pod_security
 from controller.registry.validation.volumes import check_volumes
 
 RESTART_POLICIES = ("Always", "OnFailure", "Never")
@@ -143,14 +143,16 @@ def _check_placement(errors: Errors, path: str, spec: Value) -> None:
     if (overhead := spec.get("overhead")) is not None:
         check_container_resources(errors, f"{path}.overhead", {"limits": overhead})
     if (system := spec.get("os")) is not None:
-        _check_os(errors, path, system.get("name") or "")
+        _check_os(errors, path, system.get("name") or "", spec)
 
 
-def _check_os(errors: Errors, path: str, name: str) -> None:
+def _check_os(errors: Errors, path: str, name: str, spec: Value) -> None:
     if not name:
         errors.append(required(f"{path}.os.name", "cannot be empty"))
     elif name not in ("linux", "windows"):
         errors.append(not_supported(f"{path}.os", name, frozenset({"linux", "windows"})))
+    else:
+        check_os_fields(errors, path, spec)
 
 
 def _check_claims(errors: Errors, path: str, claims: list[Value]) -> None:

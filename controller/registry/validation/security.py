@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from api.errors import duplicate, forbidden, invalid, not_supported, required, too_long
+from controller.registry.validation.internal import internal
 from controller.registry.validation.rules import (
     Errors,
     Value,
@@ -16,7 +17,6 @@ from controller.registry.validation.rules import (
     check_group,
     check_optional_choice,
     check_user,
-    go_form,
 )
 
 _PROFILE_TYPES = ("Localhost", "RuntimeDefault", "Unconfined")
@@ -25,20 +25,6 @@ _SYSCTL_PATTERN = r"^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[
 _match_sysctl = re.compile(_SYSCTL_PATTERN).fullmatch
 _LONGEST_SYSCTL = 253
 _SYSCTLS_OF_IPC = ("kernel.sem", "kernel.shm", "kernel.msg", "fs.mqueue.")
-_CONTAINER_FIELDS = (
-    "capabilities",
-    "privileged",
-    "seLinuxOptions=SELinuxOptions",
-    "windowsOptions",
-    "runAsUser",
-    "runAsGroup",
-    "runAsNonRoot",
-    "readOnlyRootFilesystem",
-    "allowPrivilegeEscalation",
-    "procMount",
-    "seccompProfile",
-    "appArmorProfile",
-)
 
 
 def check_container_security(errors: Errors, path: str, context: Value, *, host_users: bool) -> None:
@@ -81,7 +67,7 @@ def check_pod_security(errors: Errors, path: str, spec: Value) -> None:
 
 
 def _check_no_escalation(errors: Errors, path: str, context: Value) -> None:
-    shown = go_form(context, _CONTAINER_FIELDS)
+    shown = internal("core.v1.SecurityContext", context)
     if context.get("privileged"):
         detail = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"
         errors.append(invalid(path, shown, detail))
@@ -101,7 +87,7 @@ def _check_seccomp(errors: Errors, path: str, profile: Value | None) -> None:
         errors.append(not_supported(f"{path}.type", kind, _PROFILE_TYPES))
     if kind != "Localhost":
         if local is not None:
-            shown = go_form(profile, ("type", "localhostProfile"))
+            shown = internal("core.v1.SeccompProfile", profile)
             errors.append(invalid(f"{path}.localhostProfile", shown, "can only be set when seccomp type is Localhost"))
     elif local is None:
         errors.append(required(f"{path}.localhostProfile", "must be set when seccomp type is Localhost"))
@@ -156,3 +142,37 @@ def check_host_users(errors: Errors, path: str, spec: Value) -> None:
     for field, shown in (("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")):
         if spec.get(field):
             errors.append(forbidden(f"{path}.{shown}", "when `pod.Spec.HostUsers` is false"))
+
+
+_LINUX_OF_POD = (
+    *("appArmorProfile", "seLinuxOptions", "hostUsers", "hostPID", "hostIPC", "seccompProfile", "fsGroup"),
+    *("fsGroupChangePolicy", "sysctls", "shareProcessNamespace", "runAsUser", "runAsGroup", "supplementalGroups"),
+    "supplementalGroupsPolicy",
+)
+_LINUX_OF_CONTAINER = (
+    *("appArmorProfile", "seLinuxOptions", "seccompProfile", "capabilities", "readOnlyRootFilesystem", "privileged"),
+    *("allowPrivilegeEscalation", "procMount", "runAsUser", "runAsGroup"),
+)
+
+
+def check_os_fields(errors: Errors, path: str, spec: Value) -> None:
+    """A pod that names its system sets nothing that only the other one knows."""
+    windows = spec["os"]["name"] == "windows"
+    context = spec.get("securityContext") or {}
+    if windows:
+        for field in _LINUX_OF_POD:
+            beside = field in ("hostUsers", "hostPID", "hostIPC", "shareProcessNamespace")
+            value = (spec if beside else context).get(field)
+            if value or (value is not None and field not in ("hostPID", "hostIPC", "sysctls")):
+                where = f"{path}.{field}" if beside else f"{path}.securityContext.{field}"
+                errors.append(forbidden(where, "cannot be set for a windows pod"))
+    elif context.get("windowsOptions") is not None:
+        detail = "windows options cannot be set for a linux pod"
+        errors.append(forbidden(f"{path}.securityContext.windowsOptions", detail))
+    foreign = _LINUX_OF_CONTAINER if windows else ("windowsOptions",)
+    for kind in ("initContainers", "containers", "ephemeralContainers"):
+        for index, container in enumerate(spec.get(kind) or ()):
+            for field in foreign:
+                if (container.get("securityContext") or {}).get(field) is not None:
+                    detail = f"cannot be set for a {spec['os']['name']} pod"
+                    errors.append(forbidden(f"{path}.{kind}[{index}].securityContext.{field}", detail))

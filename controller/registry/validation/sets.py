@@ -17,10 +17,10 @@ from controller.registry.validation.rules import (
     Errors,
     Value,
     check_count_or_percent,
+    check_dns_label,
     check_immutable,
     check_label_selector,
     check_not_negative,
-    go_form,
     percent_of,
 )
 from controller.registry.validation.workloads import (
@@ -31,6 +31,7 @@ from controller.registry.validation.workloads import (
     check_selector,
     check_template,
     parse_selector,
+    shown_strategy,
 )
 
 _CHANGEABLE = (
@@ -53,12 +54,14 @@ _DAEMON_COUNTS = (
     "updatedNumberScheduled",
     "numberAvailable",
     "numberUnavailable",
+    "collisionCount",
 )
 
 
 def check_stateful_set(errors: Errors, stateful_set: Value) -> None:
     check_metadata(errors, stateful_set["metadata"], is_dns_label, namespaced=True)
-    _check_stateful_spec(errors, stateful_set.get("spec") or {})
+    spec = stateful_set.get("spec") or {}
+    _check_stateful_spec(errors, spec, service=spec.get("serviceName") or "")
 
 
 def check_stateful_set_update(errors: Errors, stateful_set: Value, old: Value) -> None:
@@ -79,10 +82,10 @@ def check_stateful_set_status(errors: Errors, stateful_set: Value, old: Value) -
         check_not_negative(errors, f"status.{field}", status.get(field))
     for field in _SET_COUNTS:
         if (status.get(field) or 0) > (status.get("replicas") or 0):
-            errors.append(invalid(f"status.{field}", status[field], "cannot be greater than status.replicas"))
+            errors.append(invalid(f"status.{field}", status.get(field) or 0, "cannot be greater than status.replicas"))
     if (status.get("availableReplicas") or 0) > (status.get("readyReplicas") or 0):
         detail = "cannot be greater than status.readyReplicas"
-        errors.append(invalid("status.availableReplicas", status["availableReplicas"], detail))
+        errors.append(invalid("status.availableReplicas", status.get("availableReplicas") or 0, detail))
     check_not_decremented(errors, status, before)
 
 
@@ -116,7 +119,8 @@ def check_replication_controller_update(errors: Errors, controller: Value, old: 
     _check_controller_spec(errors, controller.get("spec") or {})
 
 
-def _check_stateful_spec(errors: Errors, spec: Value) -> None:
+def _check_stateful_spec(errors: Errors, spec: Value, *, service: str = "") -> None:
+    """`service` is judged when the set is new: older sets may name any."""
     policy = spec.get("podManagementPolicy") or ""
     if policy not in ("OrderedReady", "Parallel"):
         detail = "must be 'OrderedReady' or 'Parallel'"
@@ -132,6 +136,8 @@ def _check_stateful_spec(errors: Errors, spec: Value) -> None:
     check_not_negative(errors, "spec.replicas", spec.get("replicas"))
     check_not_negative(errors, "spec.minReadySeconds", spec.get("minReadySeconds"))
     check_not_negative(errors, "spec.ordinals.start", (spec.get("ordinals") or {}).get("start"))
+    if service:
+        check_dns_label(errors, "spec.serviceName", service)
     empty = "empty selector is invalid for statefulset"
     selector = check_selector(errors, "spec.selector", spec.get("selector"), empty=empty)
     template = spec.get("template") or {}
@@ -164,7 +170,7 @@ def _check_stateful_strategy(errors: Errors, path: str, strategy: Value) -> None
             shown = internal("apps.v1.RollingUpdateStatefulSetStrategy", rolling)
             errors.append(invalid(f"{path}.rollingUpdate", shown, detail))
     elif kind != "RollingUpdate":
-        shown = go_form(strategy, ("type", "rollingUpdate"))
+        shown = internal("apps.v1.StatefulSetUpdateStrategy", strategy)
         errors.append(invalid(path, shown, "must be 'RollingUpdate' or 'OnDelete'"))
     elif rolling is not None:
         check_not_negative(errors, f"{path}.rollingUpdate.partition", rolling.get("partition"))
@@ -199,8 +205,7 @@ def _check_daemon_strategy(errors: Errors, path: str, strategy: Value) -> None:
     if kind == "OnDelete":
         return
     if kind != "RollingUpdate":
-        shown = go_form(strategy, ("type", "rollingUpdate"))
-        errors.append(not_supported(path, shown, ("RollingUpdate", "OnDelete")))
+        errors.append(not_supported(path, shown_strategy(strategy), ("RollingUpdate", "OnDelete")))
         return
     if rolling is None:
         errors.append(required(f"{path}.rollingUpdate"))

@@ -22,7 +22,6 @@ from controller.registry.validation.rules import (
     check_label_selector,
     check_labels,
     check_not_negative,
-    go_form,
     percent_of,
 )
 
@@ -146,6 +145,14 @@ def check_not_decremented(errors: Errors, status: Value, before: Value) -> None:
         errors.append(invalid("status.collisionCount", count or 0, "cannot be decremented"))
 
 
+def shown_strategy(strategy: Value) -> Value:
+    """A strategy of a Deployment or DaemonSet as Kubernetes shows it: what is not set is 0 there."""
+    rolling = strategy.get("rollingUpdate")
+    if rolling is not None:
+        rolling = {"MaxUnavailable": rolling.get("maxUnavailable", 0), "MaxSurge": rolling.get("maxSurge", 0)}
+    return {"Type": strategy.get("type") or "", "RollingUpdate": rolling}
+
+
 def _check_deployment_spec(errors: Errors, spec: Value) -> None:
     check_not_negative(errors, "spec.replicas", spec.get("replicas"))
     empty = "empty selector is invalid for deployment"
@@ -183,8 +190,7 @@ def _check_strategy(errors: Errors, path: str, strategy: Value) -> None:
             detail = "may not be specified when strategy `type` is 'Recreate'"
             errors.append(forbidden(f"{path}.rollingUpdate", detail))
     elif kind != "RollingUpdate":
-        shown = go_form(strategy, ("type", "rollingUpdate"))
-        errors.append(not_supported(path, shown, ("Recreate", "RollingUpdate")))
+        errors.append(not_supported(path, shown_strategy(strategy), ("Recreate", "RollingUpdate")))
     elif rolling is None:
         errors.append(required(f"{path}.rollingUpdate", "this should be defaulted and never be nil"))
     else:

@@ -79,6 +79,12 @@ def ingress(**path: Any) -> Object:
             {"spec": {**WORKLOAD, "podManagementPolicy": "Foo"}},
             ["spec.podManagementPolicy: Invalid value: \"Foo\": must be 'OrderedReady' or 'Parallel'"],
         ),
+        (
+            "apps/v1",
+            "StatefulSet",
+            {"spec": {"serviceName": "a.b", **WORKLOAD}},
+            ['spec.serviceName: Invalid value: "a.b": must not contain dots'],
+        ),
         ("apps/v1", "DaemonSet", {"spec": WORKLOAD}, []),
         (
             "apps/v1",

@@ -53,6 +53,17 @@ def test_good_pods_pass(good: Object) -> None:
         ),
         (pod_with(ports=[{}]), f"{C}.ports[0].containerPort: Required value"),
         (
+            {
+                **pod_with(securityContext={"runAsUser": 1}),
+                "spec": pod_with(securityContext={"runAsUser": 1})["spec"] | {"os": {"name": "windows"}},
+            },
+            f"{C}.securityContext.runAsUser: Forbidden: cannot be set for a windows pod",
+        ),
+        (
+            pod_with(securityContext={"seccompProfile": {"type": "Unconfined", "localhostProfile": "x"}}),
+            f'{C}.securityContext.seccompProfile.localhostProfile: Invalid value: {{"Type":"Unconfined","LocalhostProfile":"x"}}: can only be set when seccomp type is Localhost',
+        ),
+        (
             pod(hostPID=True, shareProcessNamespace=True),
             "spec.securityContext.shareProcessNamespace: Invalid value: true: ShareProcessNamespace and HostPID cannot both be enabled",
         ),
