@@ -42,7 +42,7 @@ def prepare_status(new: Object, old: Mapping[str, Any]) -> None:
     keep(new, old, "spec")
     keep_metadata(new, old, "ownerReferences")
     qos = (old.get("status") or {}).get("qosClass")
-    if qos:
+    if qos and not (new.get("status") or {}).get("qosClass"):  # another one is refused
         new.setdefault("status", {})["qosClass"] = qos
 
 

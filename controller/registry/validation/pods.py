@@ -18,6 +18,7 @@ from controller.registry.validation.podspec import check_pod_spec
 from controller.registry.validation.rules import (
     Errors,
     Value,
+    check_descending_path,
     check_immutable,
     check_ip,
     check_qualified,
@@ -26,6 +27,9 @@ from controller.registry.validation.rules import (
 from controller.registry.validation.scheduling import check_tolerations
 
 MIRROR = "kubernetes.io/config.mirror"
+_APP_ARMOR = "container.apparmor.security.beta.kubernetes.io/"
+_SECCOMP = "seccomp.security.alpha.kubernetes.io/pod"
+_SECCOMP_PROFILES = ("runtime/default", "docker/default", "unconfined")
 _DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 _MOST_SECONDS = 2**31 - 1
 _SYSTEM_CONDITIONS = frozenset({"PodScheduled", "Ready", "Initialized"})
@@ -140,9 +144,27 @@ def check_pod_annotations(errors: Errors, path: str, annotations: Value | None, 
     if MIRROR in annotations and not spec.get("nodeName"):
         detail = "must set spec.nodeName if mirror pod annotation is set"
         errors.append(invalid(f"{path}[{MIRROR}]", annotations[MIRROR], detail))
+    for name in sorted(annotations):
+        _check_profile(errors, path, name, annotations[name], spec)
     cost = annotations.get(_DELETION_COST)
     if cost is not None and not (_match_cost(cost) and -(2**31) <= int(cost) < 2**31):
         errors.append(invalid(f"{path}[{_DELETION_COST}]", cost, "must be a 32bit integer"))
+
+
+def _check_profile(errors: Errors, path: str, name: str, profile: str, spec: Value) -> None:
+    """The annotations of a time when profiles had no fields."""
+    if name == _SECCOMP or name.startswith(f"container.{_SECCOMP.removesuffix('pod')}"):
+        if profile.startswith("localhost/"):
+            check_descending_path(errors, f"{path}.{name}", profile.removeprefix("localhost/"))
+        elif profile not in _SECCOMP_PROFILES:
+            errors.append(invalid(f"{path}.{name}", profile, "must be a valid seccomp profile"))
+    elif name.startswith(_APP_ARMOR):
+        container = name.removeprefix(_APP_ARMOR)
+        kinds = ("initContainers", "containers", "ephemeralContainers")
+        if not any(each.get("name") == container for kind in kinds for each in spec.get(kind) or ()):
+            errors.append(invalid(f"{path}[{name}]", container, "container not found"))
+        if profile not in ("", "runtime/default", "unconfined") and not profile.startswith("localhost/"):
+            errors.append(invalid(f"{path}[{name}]", profile, f'invalid AppArmor profile name: "{profile}"'))
 
 
 def check_pod_metadata(errors: Errors, pod: Value) -> None:
@@ -178,6 +200,10 @@ def _check_annotation_updates(errors: Errors, pod: Value, old: Value) -> None:
     if now.get(MIRROR) != before.get(MIRROR):
         verb = "remove or update" if MIRROR in before else "add"
         errors.append(forbidden(f"metadata.annotations[{MIRROR}]", f"may not {verb} mirror pod annotation"))
+    for name in sorted({**before, **now}):
+        if name.startswith(_APP_ARMOR) and now.get(name) != before.get(name):
+            verb = "remove or update" if name in before else "add"
+            errors.append(forbidden(f"metadata.annotations[{name}]", f"may not {verb} AppArmor annotations"))
     check_pod_annotations(errors, "metadata.annotations", now, pod.get("spec") or {})
 
 

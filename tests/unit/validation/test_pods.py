@@ -292,3 +292,24 @@ def test_a_binding_needs_a_node() -> None:
         'target.kind: Unsupported value: "Pod": supported values: "Node", "<empty>"',
         "target.name: Required value",
     ]
+
+
+def test_profiles_in_annotations_are_judged_and_stay() -> None:
+    old = stored(pod())
+    name, seccomp = "container.apparmor.security.beta.kubernetes.io/", "seccomp.security.alpha.kubernetes.io/pod"
+    new = clone(old)
+    new["metadata"]["annotations"] = {f"{name}none": "foo", seccomp: "foo"}
+    assert judged(new) == [
+        f'metadata.annotations[{name}none]: Invalid value: "none": container not found',
+        f'metadata.annotations[{name}none]: Invalid value: "foo": invalid AppArmor profile name: "foo"',
+        f'metadata.annotations.{seccomp}: Invalid value: "foo": must be a valid seccomp profile',
+    ]
+    assert f"metadata.annotations[{name}none]: Forbidden: may not add AppArmor annotations" in judged(new, old)
+
+
+def test_the_qos_class_is_for_ever() -> None:
+    old = stored({**pod(), "status": {"qosClass": "BestEffort"}})
+    new = {**old, "status": {"qosClass": "Guaranteed"}}
+    assert judged(new, old, subresource="status") == [
+        'status.qosClass: Invalid value: "Guaranteed": field is immutable'
+    ]
