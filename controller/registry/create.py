@@ -22,7 +22,7 @@ from controller.registry.intake import judge, refuse, settle_namespace, take_in,
 from controller.registry.known_specs import Known
 from controller.registry.ownership import own_new
 from controller.registry.strategies import strategy_of
-from controller.registry.system_fields import name_it, stamp_new
+from controller.registry.system_fields import merge_owners, name_it, stamp_new
 from controller.registry.types import Target
 from controller.registry.validation.pods import check_pod_metadata
 from controller.registry.views import inward, judged_kind, outward, outward_judged, stored_object
@@ -81,12 +81,14 @@ async def create_taken(ground: Ground, request: Request, target: Target, taken: 
     stamp_new(metadata, request.now())
     view = target.kind
     if not taken.owned:
+        merge_owners(request, obj)
         own_new(request, view, obj)
     obj = inward(view, obj)
     taken = replace(taken, obj=obj)
     target = Target(judged_kind(view), target.namespace, metadata.get("name") or "")
     attributes = attributes_of(request, Operation.CREATE, target, obj)
     guards = await ground.admit(attributes)
+    merge_owners(request, obj, admitted=True)
     with ground.allocator.booking(target, None, dry_run=request.dry_run) as booking:
         if booking is not None:
             await booking.fill(obj)

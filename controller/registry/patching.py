@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from api.codec.json_text import Unparsable, parse_json
-from api.errors import BadRequest, Conflict, Invalid, invalid, invalid_object, not_found, required
+from api.errors import BadRequest, Invalid, conflict, invalid, invalid_object, not_found, required
 from api.kinds import Kind
 from api.objects import Object
 from api.patch import apply, json_patch, merge_patch, strategic_merge, untyped
@@ -148,7 +148,6 @@ async def _apply(ground: Ground, request: Request, target: Target, body: bytes) 
     schema, versions = merge_schema(target.kind), versions_of(target.kind)
 
     def merged(current: Object) -> Object:
-        _same_uid(target, applied, current)
         wanted = apply(current, applied, writer, schema, force=request.force, versions=versions)
         default(target.kind, wanted)
         return wanted
@@ -171,7 +170,7 @@ async def _applied(request: Request, target: Target, body: bytes) -> Object:
         raise untyped(decoded.obj, f"{target.kind.group}/{target.kind.version}, Kind={target.kind.kind}", faults)
     found = strict_findings(decoded.duplicates, ())
     if found and request.field_validation == "Strict":
-        raise BadRequest(f"error decoding YAML: {', '.join(found)}")
+        raise BadRequest(f"error strict decoding patch: {', '.join(found)}")
     warn(request, found)
     applied: Object = checked.obj
     metadata = applied.setdefault("metadata", {})
@@ -183,19 +182,10 @@ async def _applied(request: Request, target: Target, body: bytes) -> Object:
 async def _apply_new(ground: Ground, request: Request, target: Target, applied: Object) -> Record:
     if target.subresource:
         raise not_found(target.kind.group, target.kind.plural, target.name)
-    if applied["metadata"].get("uid"):
-        raise Conflict(
-            f'uid mismatch: the provided object specified uid, and no existing object "{target.name}" was found'
-        )
+    if uid := applied["metadata"].get("uid"):
+        why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+        raise conflict(target.kind.group, target.kind.plural, target.name, why)
     writer = writer_of(request, target.kind)
     created = apply(None, applied, writer, merge_schema(target.kind), force=request.force)
     default(target.kind, created)
     return await create_taken(ground, request, target, Taken(created, owned=True))
-
-
-def _same_uid(target: Target, applied: Object, current: Object) -> None:
-    uid = applied["metadata"].get("uid")
-    if uid and uid != current["metadata"]["uid"]:
-        raise Conflict(
-            f'uid mismatch: the provided object specified uid {uid}, the existing "{target.name}" has another'
-        )

@@ -15,6 +15,7 @@ from typing import Any
 
 from api.names import generate_name
 from api.objects import Object, format_time, parse_time
+from controller.admission.types import Request
 
 _OWN_ON_CREATE = ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink")
 _KEPT_ON_UPDATE = ("creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds")
@@ -54,6 +55,30 @@ def stamp_new(metadata: Object, moment: datetime) -> None:
         metadata.pop(field, None)
     metadata["uid"] = new_uid()
     metadata["creationTimestamp"] = timestamp(moment)
+
+
+def merge_owners(request: Request, obj: Object, *, admitted: bool = False) -> None:
+    """Drops owner references that are there already, and says so. `admitted`: webhooks had their turn."""
+    metadata = obj["metadata"]
+    owners = metadata.get("ownerReferences") or []
+    kept: list[Object] = []
+    for owner in owners:
+        if owner not in kept:
+            kept.append(owner)
+    if len(kept) == len(owners):
+        return
+    metadata["ownerReferences"] = kept
+    rest = [*owners]
+    for owner in kept:
+        rest.remove(owner)
+    again = ", ".join(owner.get("uid") or "" for owner in rest)
+    request.warnings.append(_REPEATED.format(" after mutating admission happens" if admitted else "", again))
+
+
+_REPEATED = (
+    ".metadata.ownerReferences contains duplicate entries{}; API server dedups owner references in 1.20+, and may "
+    "reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}"
+)
 
 
 def carry_over(new: Object, old: Mapping[str, Any]) -> None:

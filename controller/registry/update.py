@@ -28,7 +28,7 @@ from controller.registry.ground import RACES, Ground, attributes_of, unstored
 from controller.registry.intake import check_name, judge, take_in
 from controller.registry.ownership import own_update, settled
 from controller.registry.strategies import prepare_update_of, strategy_of
-from controller.registry.system_fields import carry_over
+from controller.registry.system_fields import carry_over, merge_owners
 from controller.registry.types import Target
 from controller.registry.views import (
     inward,
@@ -79,6 +79,7 @@ async def replace_object(ground: Ground, request: Request, target: Target, obj: 
     """PUT; (record, created). Raises BadRequest, NotFound, Conflict, Invalid, Forbidden, and what the store adds."""
     obj = take_in(request, target.kind, obj)
     check_name(target, obj)
+    merge_owners(request, obj)
     if await ground.find(target) is None:
         return await _create_instead(ground, request, target, obj), True
     uid = obj["metadata"].get("uid") or ""
@@ -195,6 +196,7 @@ async def _judge(ground: Ground, request: Request, target: Target, attempt: Atte
     guards = await ground.admit(attributes)
     if part is not None and attributes.obj is not None:
         part.take(new, attributes.obj)
+    merge_owners(request, new, admitted=True)
     with ground.allocator.booking(target, old, dry_run=request.dry_run) as booking:
         if booking is not None:
             await booking.fill(new)

@@ -6,6 +6,7 @@ Invariant: an option that is not understood is refused, never ignored; selectors
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -187,13 +188,14 @@ def write_options(params: Params, options_kind: str, *, apply: bool = False) -> 
         if not apply and force is not None:
             errors.append(forbidden("force", "may not be specified for non-apply patch"))
     manager = params.get("fieldManager", "")
-    if len(manager) > FIELD_MANAGER_MAX:
+    if len(manager.encode("utf-8", "surrogatepass")) > FIELD_MANAGER_MAX:
         errors.append(too_long("fieldManager", manager, FIELD_MANAGER_MAX))
     for position, character in enumerate(manager):
         if not character.isprintable():
-            detail = f"invalid character U+{ord(character):04X} (at position {position})"
+            place = len(manager[:position].encode("utf-8", "surrogatepass"))
+            detail = f"invalid character U+{ord(character):04X} (at position {place})"
             errors.append(invalid("fieldManager", manager, detail))
-    errors += _dry_run_errors(params)
+    errors += _dry_run_errors([params["dryRun"]] if "dryRun" in params else [])
     validation = params.get("fieldValidation", "")
     if validation not in ("", "Ignore", "Warn", "Strict"):
         errors.append(_unsupported("fieldValidation", f'"{validation}"', ("", "Ignore", "Strict", "Warn")))
@@ -202,7 +204,7 @@ def write_options(params: Params, options_kind: str, *, apply: bool = False) -> 
     return WriteOptions(bool(params.get("dryRun")), manager, validation or "Warn", force)
 
 
-def delete_errors(propagation: str | None, orphan: bool | None, params: Params) -> Invalid | None:
+def delete_errors(propagation: str | None, orphan: bool | None, dry_run: list[str]) -> Invalid | None:
     """What is wrong with delete options, or None."""
     errors = []
     if orphan is not None and propagation is not None:
@@ -211,15 +213,14 @@ def delete_errors(propagation: str | None, orphan: bool | None, params: Params) 
     if propagation is not None and propagation not in ("Foreground", "Background", "Orphan"):
         supported = ("Foreground", "Background", "Orphan", "nil")
         errors.append(_unsupported("propagationPolicy", f'"{propagation}"', supported))
-    errors += _dry_run_errors(params)
+    errors += _dry_run_errors(dry_run)
     return invalid_object(META, "DeleteOptions", "", errors) if errors else None
 
 
-def _dry_run_errors(params: Params) -> list[FieldError]:
-    value = params.get("dryRun")
-    if value in (None, "All"):
+def _dry_run_errors(values: list[str]) -> list[FieldError]:
+    if not set(values) - {"All"}:
         return []
-    return [_unsupported("dryRun", f'["{value}"]', ("All",))]
+    return [_unsupported("dryRun", json.dumps(values, ensure_ascii=False, separators=(",", ":")), ("All",))]
 
 
 def _unsupported(field: str, shown: str, supported: tuple[str, ...]) -> FieldError:

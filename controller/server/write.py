@@ -111,14 +111,16 @@ def _written(call: Call, record: Record, created: bool, request: Request) -> Rep
 async def delete_object(services: Services, call: Call) -> Answer:
     request, options = await _delete_options(call)
     deletion = await services.registry.delete(request, call.kind, call.namespace, call.target.name, options)
-    return _deleted(call, deletion, request)
+    accepted = not deletion.gone and options.orphan_dependents is False
+    return _deleted(call, deletion, request, 202 if accepted else 200)
 
 
-def _deleted(call: Call, deletion: Deletion, request: Request) -> Answer:
+def _deleted(call: Call, deletion: Deletion, request: Request, status: int) -> Answer:
+    """202 only for those who asked in the oldest way to wait for dependents, as in Kubernetes."""
     headers = warning_headers(request.warnings)
     if deletion.status is not None:
-        return Reply(200, encode(deletion.status, call.form), call.form.content_type, headers)
-    return shapes.reply_record(call, deletion.record, headers=headers)
+        return Reply(status, encode(deletion.status, call.form), call.form.content_type, headers)
+    return shapes.reply_record(call, deletion.record, status=status, headers=headers)
 
 
 async def delete_collection(services: Services, call: Call) -> Answer:
@@ -144,9 +146,8 @@ async def _delete_options(call: Call) -> tuple[Request, DeleteOptions]:
             raise undecodable(DELETE_OPTIONS, problems[0])
     else:
         wire = _delete_options_of_query(call)
-    dry_run = wire.get("dryRun") or ([call.params["dryRun"]] if call.params.get("dryRun") else [])
-    params = {"dryRun": dry_run[0]} if dry_run else {}
-    error = delete_errors(wire.get("propagationPolicy"), wire.get("orphanDependents"), params)
+    dry_run = wire.get("dryRun") or ([call.params["dryRun"]] if "dryRun" in call.params else [])
+    error = delete_errors(wire.get("propagationPolicy"), wire.get("orphanDependents"), dry_run)
     if error is not None:
         raise error
     agent = call.request.headers.get("User-Agent", "")

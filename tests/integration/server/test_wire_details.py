@@ -170,3 +170,74 @@ async def test_one_priority_class_is_the_default(cluster: Cluster) -> None:
         "PriorityClass first is already marked as default. Only one default can exist",
     )
     assert (await cluster.admin.ask("PUT", f"{path}/first", first.json)).status == 200
+
+
+async def test_owners_named_twice_are_named_once(cluster: Cluster) -> None:
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": "1"}
+    told = "contains duplicate entries{}; API server dedups owner references in 1.20+"
+    owners = [owner, {**owner, "controller": True}, owner, owner]
+    made = await cluster.admin.post(MAPS, {"metadata": {"name": "m", "ownerReferences": owners}})
+    assert made.json["metadata"]["ownerReferences"] == owners[:2]
+    assert told.format("") in made.headers["Warning"] and "observed: 1, 1" in made.headers["Warning"]
+    put = await cluster.admin.ask(
+        "PUT", f"{MAPS}/m", made.json | {"metadata": made.json["metadata"] | {"ownerReferences": owners}}
+    )
+    assert put.json["metadata"] == made.json["metadata"] and told.format("") in put.headers["Warning"]
+    headers = {"Content-Type": "application/merge-patch+json"}
+    patched = await cluster.admin.ask("PATCH", f"{MAPS}/m", {"metadata": {"ownerReferences": owners}}, headers=headers)
+    assert patched.json["metadata"]["ownerReferences"] == owners[:2]
+    assert told.format(" after mutating admission happens") in patched.headers["Warning"]
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "told"),
+    [
+        ("?dryRun=", None, 'dryRun: Unsupported value: [""]: supported values: "All"'),
+        ("", {"dryRun": ["All", "x"]}, 'dryRun: Unsupported value: ["All","x"]: supported values: "All"'),
+        ("?propagationPolicy=x", None, 'propagationPolicy: Unsupported value: "x": supported values: "Foreground"'),
+    ],
+)
+async def test_delete_options_are_judged_on_one_object_and_on_all(
+    cluster: Cluster, query: str, body: Any, told: str
+) -> None:
+    await cluster.admin.post(MAPS, {"metadata": {"name": "kept"}})
+    for path in (MAPS, f"{MAPS}/kept"):
+        answer = await cluster.admin.ask("DELETE", path + query, body)
+        assert (answer.status, answer.json["details"]["kind"]) == (422, "DeleteOptions"), answer.body
+        assert told in answer.message
+    assert (await cluster.admin.get(f"{MAPS}/kept")).status == 200
+
+
+async def test_who_asks_to_wait_for_dependents_in_the_old_way_is_told_accepted(cluster: Cluster) -> None:
+    for name, query, status in (
+        ("a", "?orphanDependents=false", 202),
+        ("b", "", 200),
+        ("c", "?orphanDependents=true", 200),
+    ):
+        await cluster.admin.post(MAPS, {"metadata": {"name": name, "finalizers": ["example.test/hold"]}})
+        assert (await cluster.admin.ask("DELETE", f"{MAPS}/{name}{query}")).status == status
+    await cluster.admin.post(MAPS, {"metadata": {"name": "d"}})
+    assert (await cluster.admin.ask("DELETE", f"{MAPS}/d?orphanDependents=false")).status == 200
+
+
+async def test_a_field_manager_is_measured_in_bytes(cluster: Cluster) -> None:
+    made = await cluster.admin.post(f"{MAPS}?fieldManager={'%C3%A9' * 64}", {"metadata": {"name": "short"}})
+    assert made.status == 201
+    long = await cluster.admin.post(f"{MAPS}?fieldManager={'%C3%A9' * 65}", {"metadata": {"name": "long"}})
+    assert (long.status, "may not be more than 128 bytes" in long.message) == (422, True), long.body
+    odd = await cluster.admin.post(f"{MAPS}?fieldManager=%C3%A9%07", {"metadata": {"name": "odd"}})
+    assert "invalid character U+0007 (at position 2)" in odd.message
+
+
+async def test_applying_to_another_uid_is_refused_as_kubernetes_does(cluster: Cluster) -> None:
+    await cluster.admin.post(MAPS, {"metadata": {"name": "there"}})
+    headers = {"Content-Type": "application/apply-patch+yaml"}
+
+    async def apply(name: str) -> Answer:
+        config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "uid": "abc"}}
+        return await cluster.admin.ask("PATCH", f"{MAPS}/{name}?fieldManager=m", config, headers=headers)
+
+    missing, other = await apply("missing"), await apply("there")
+    why = "uid mismatch: the provided object specified uid abc, and no existing object was found"
+    assert (missing.status, missing.message) == (409, f'Operation cannot be fulfilled on configmaps "missing": {why}')
+    assert (other.status, 'metadata.uid: Invalid value: "abc": field is immutable' in other.message) == (422, True)
