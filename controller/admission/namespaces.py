@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from api.errors import Cause, not_found
 from controller.admission.attributes import Attributes, Operation, Reader
+from controller.admission.pods import SYSTEM_PRIORITIES
 from controller.store.types import Guard, Key, Record
 
 IMMORTAL = frozenset({"default", "kube-system", "kube-public"})
@@ -19,9 +20,11 @@ def namespace_key(name: str) -> Key:
 
 
 def admit_namespace_deletion(attributes: Attributes) -> None:
-    """Refuses to delete the namespaces a cluster cannot live without. Raises Forbidden."""
+    """Refuses to delete the namespaces and priorities a cluster cannot live without. Raises Forbidden."""
     if attributes.kind.resource == ("", "namespaces") and attributes.name in IMMORTAL:
         raise attributes.forbidden("this namespace may not be deleted")
+    if attributes.kind.resource == ("scheduling.k8s.io", "priorityclasses") and attributes.name in SYSTEM_PRIORITIES:
+        raise attributes.forbidden("this is a system priority class and cannot be deleted")
 
 
 async def admit_into_namespace(attributes: Attributes, reader: Reader) -> tuple[Guard, ...]:

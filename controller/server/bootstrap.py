@@ -17,6 +17,7 @@ from api.ingress import CLASS_NAME, CONTROLLER
 from api.kinds import Kind, by_resource
 from api.network_facts import NAME, NAMESPACE
 from api.objects import Object, annotations_of, clone, name_of, uid_of
+from controller.admission.pods import SYSTEM_PRIORITIES
 from controller.admission.types import MASTERS_GROUP, Request, User
 from controller.registry import DeleteOptions, Registry
 from controller.server.default_roles import AUTOUPDATE, GROUP, cluster_role_bindings, cluster_roles
@@ -32,6 +33,19 @@ _INGRESS_CLASS: Object = {
     "spec": {"controller": CONTROLLER},
 }
 """Not marked as default: an Ingress without a class is served all the same, and keeps having none."""
+_PRIORITY_CLASSES: list[Object] = [
+    {
+        "apiVersion": "scheduling.k8s.io/v1",
+        "kind": "PriorityClass",
+        "metadata": {"name": name},
+        "value": SYSTEM_PRIORITIES[name],
+        "description": f"Used for system critical pods that must {where}.",
+    }
+    for name, where in (
+        ("system-node-critical", "not be moved from their current node"),
+        ("system-cluster-critical", "run in the cluster, but can be moved to another node if necessary"),
+    )
+]
 _SYSTEM = User("system:apiserver", groups=(MASTERS_GROUP,))
 
 
@@ -40,6 +54,7 @@ async def ensure_defaults(registry: Registry) -> None:
     wanted: list[tuple[Kind, Object]] = []
     await ensure_namespaces(registry)
     wanted.append((by_resource("networking.k8s.io", "ingressclasses"), clone(_INGRESS_CLASS)))
+    wanted += [(by_resource("scheduling.k8s.io", "priorityclasses"), clone(each)) for each in _PRIORITY_CLASSES]
     wanted += [(by_resource(GROUP, "clusterroles"), role) for role in cluster_roles()]
     wanted += [(by_resource(GROUP, "clusterrolebindings"), binding) for binding in cluster_role_bindings()]
     results = await asyncio.gather(*(_ensure(registry, *entry) for entry in wanted), return_exceptions=True)

@@ -112,15 +112,21 @@ def _field_selector(params: Params, kind: Kind) -> FieldSelector | None:
     except ValueError as error:
         raise BadRequest(str(error)) from error
     for field in selector.fields:
-        if field not in _COMMON_FIELDS and field not in kind.selectable_fields:
+        if not (field in kind.selectable_fields or _is_common(kind, field)):
             raise BadRequest(_unknown_field(kind, field))
     return selector
+
+
+def _is_common(kind: Kind, field: str) -> bool:
+    """Kinds without namespaces know the namespace's field only where they have no fields of their own."""
+    special = kind.custom is not None or bool(kind.selectable_fields)
+    return field in _COMMON_FIELDS and (kind.namespaced or not special or field != "metadata.namespace")
 
 
 def _unknown_field(kind: Kind, field: str) -> str:
     if kind.kind == "Job":
         return f'field label "{field}" not supported for Job'
-    if kind.selectable_fields:
+    if kind.selectable_fields or kind.custom is not None:
         return f"field label not supported: {field}"
     return f'"{field}" is not a known field selector: only "metadata.name", "metadata.namespace"'
 

@@ -123,7 +123,10 @@ def check_ingress_class_update(errors: Errors, ingress_class: Value, old: Value)
 
 def check_network_policy(errors: Errors, policy: Value) -> None:
     check_metadata(errors, policy["metadata"], is_dns_subdomain, namespaced=True)
-    spec = policy.get("spec") or {}
+    _check_policy_spec(errors, policy.get("spec") or {})
+
+
+def _check_policy_spec(errors: Errors, spec: Value) -> None:
     check_label_selector(errors, "spec.podSelector", spec.get("podSelector"))
     for field, peers in (("ingress", "from"), ("egress", "to")):
         for index, rule in enumerate(spec.get(field) or ()):
@@ -143,7 +146,7 @@ def check_network_policy(errors: Errors, policy: Value) -> None:
 
 def check_network_policy_update(errors: Errors, policy: Value, old: Value) -> None:
     check_updated_metadata(errors, policy["metadata"], old["metadata"])
-    check_network_policy(errors, policy)
+    _check_policy_spec(errors, policy.get("spec") or {})
 
 
 def _check_rule(errors: Errors, path: str, rule: Value) -> None:

@@ -27,7 +27,8 @@ def check_role(errors: Errors, role: Value) -> None:
 
 
 def check_role_update(errors: Errors, role: Value, old: Value) -> None:
-    check_role(errors, role)
+    for _ in range(2):  # as Kubernetes does
+        check_role(errors, role)
     check_updated_metadata(errors, role["metadata"], old["metadata"])
 
 
@@ -46,7 +47,8 @@ def check_cluster_role(errors: Errors, role: Value) -> None:
 
 
 def check_cluster_role_update(errors: Errors, role: Value, old: Value) -> None:
-    check_cluster_role(errors, role)
+    for _ in range(2):  # as Kubernetes does
+        check_cluster_role(errors, role)
     check_updated_metadata(errors, role["metadata"], old["metadata"])
 
 
@@ -55,7 +57,8 @@ def check_role_binding(errors: Errors, binding: Value) -> None:
 
 
 def check_role_binding_update(errors: Errors, binding: Value, old: Value) -> None:
-    _check_binding(errors, binding, namespaced=True)
+    for _ in range(2):
+        _check_binding(errors, binding, namespaced=True)
     _check_same_role(errors, binding, old)
 
 
@@ -64,7 +67,8 @@ def check_cluster_role_binding(errors: Errors, binding: Value) -> None:
 
 
 def check_cluster_role_binding_update(errors: Errors, binding: Value, old: Value) -> None:
-    _check_binding(errors, binding, namespaced=False)
+    for _ in range(2):
+        _check_binding(errors, binding, namespaced=False)
     _check_same_role(errors, binding, old)
 
 

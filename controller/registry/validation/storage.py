@@ -47,8 +47,8 @@ def check_volume(errors: Errors, volume: Value) -> None:
 
 
 def check_volume_update(errors: Errors, volume: Value, old: Value) -> None:
-    check_volume(errors, volume)
-    check_volume(errors, volume)
+    for _ in range(2):  # as Kubernetes does
+        check_volume(errors, volume)
     spec, before = volume.get("spec") or {}, old.get("spec") or {}
     was, now = ({kind: each[kind] for kind in _ORDER if each.get(kind) is not None} for each in (before, spec))
     secret = "controllerExpandSecretRef"
