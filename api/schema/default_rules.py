@@ -1,8 +1,9 @@
 """Kubernetes' conditional defaults: what one field is when it is absent depends on another.
 
 Read by `defaults` only. A rule is a function of one struct's dict, called before the struct's constants are set and
-its children visited; it only adds (but see `_secret`). `ROOT_RULES` run on the whole object, so they may cross structs. Sources: the API
-reference of each kind, https://kubernetes.io/docs/reference/kubernetes-api/, and observed replies.
+its children visited; it only adds (but see `_secret`). `ROOT_RULES` run on the whole object, so they may cross
+structs. Sources: the API reference of each kind, https://kubernetes.io/docs/reference/kubernetes-api/, and observed
+replies.
 """
 
 from __future__ import annotations
@@ -181,7 +182,7 @@ def _scaling_behavior(behavior: Object) -> None:
     up.setdefault("stabilizationWindowSeconds", 0)
     for scaling, policies in ((up, (_FOUR_PODS, _DOUBLE)), (behavior.setdefault("scaleDown", {}), (_DOUBLE,))):
         scaling.setdefault("selectPolicy", "Max")
-        if not scaling.get("policies"):
+        if scaling.get("policies") is None:
             scaling["policies"] = copied(policies)
 
 
@@ -228,6 +229,7 @@ RULES: dict[str, Rule] = {
     "networking.v1.NetworkPolicySpec": _network_policy_spec,
     "rbac.v1.Subject": _subject,
 }
+
 
 def _secret(secret: Object) -> None:
     """stringData is for writing only: it is merged into data, and nobody owns or sees it (but who applies it)."""

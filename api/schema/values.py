@@ -22,11 +22,11 @@ class Fault(ValueError):
 
 
 class Unreadable(Exception):
-    """A value of the wrong JSON type; `go` is the Go type that was wanted."""
+    """A value of the wrong JSON type; `go` is the Go type that was wanted, `found` more than the value's JSON type."""
 
-    def __init__(self, go: str) -> None:
+    def __init__(self, go: str, found: str = "") -> None:
         super().__init__(go)
-        self.go = go
+        self.go, self.found = go, found
 
 
 def read_special(shape: str, value: Any) -> Any:
@@ -137,7 +137,7 @@ def _read_int_or_string(value: Any) -> int | str:
     if isinstance(value, (bool, dict, list)):
         raise Unreadable("int32")
     if isinstance(value, float) or not -(1 << 31) <= value < (1 << 31):
-        raise Fault(f"json: cannot unmarshal number {value} into Go value of type int32")
+        raise Unreadable("int32", f"number {value}")
     return int(value)
 
 

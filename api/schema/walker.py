@@ -215,7 +215,7 @@ class _Walk:
         try:
             return read_special(kind.shape, value)
         except Unreadable as unreadable:
-            return self._mismatch(json_kind(value), unreadable.go, place)
+            return self._mismatch(unreadable.found or json_kind(value), unreadable.go, place)
         except Fault as fault:
             self.type_errors.append(str(fault))
             return _ABSENT

@@ -109,7 +109,8 @@ def check_ephemeral_containers(
         if target and target not in lasting:
             errors.append(not_found_value(f"{here}.targetContainerName", target))
         for field in _EPHEMERAL_MAY_NOT:
-            if container.get(field):
+            given = container.get(field)
+            if given or (given == {} and field != "resources"):
                 errors.append(forbidden(f"{here}.{field}", _NOT_EPHEMERAL))
         for place, mount in enumerate(container.get("volumeMounts") or ()):
             for field in ("subPath", "subPathExpr"):

@@ -66,6 +66,10 @@ FIELD = "json: cannot unmarshal {} into Go struct field {} of type {}"
             FIELD.format("number", "Volume.spec.volumes.hostPath", "v1.HostPathVolumeSource"),
         ),
         (
+            {"containers": [{"livenessProbe": {"tcpSocket": {"port": 1.5}}}]},
+            FIELD.format("number 1.5", "TCPSocketAction.spec.containers.livenessProbe.tcpSocket.port", "int32"),
+        ),
+        (
             {"overhead": {"cpu": "1 Gi"}},
             "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
         ),

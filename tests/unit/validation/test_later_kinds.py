@@ -139,6 +139,7 @@ def ingress(**path: Any) -> Object:
                 "spec": {
                     "maxReplicas": 3,
                     "scaleTargetRef": {"apiVersion": "v1", "kind": "Pod", "name": "x"},
+                    "behavior": {"scaleUp": {"policies": [], "tolerance": "-1"}},
                     "metrics": [{"type": "Resource", "pods": {"metric": {}, "target": {}}}],
                 }
             },
@@ -149,6 +150,8 @@ def ingress(**path: Any) -> Object:
                 'spec.metrics[0].pods.target.type: Invalid value: "": must be either Utilization, Value, or AverageValue',
                 "spec.metrics[0].pods.target.averageValue: Required value: must specify a positive target averageValue",
                 "spec.metrics[0].resource: Required value: must populate information for the given metric source",
+                "spec.behavior.scaleUp.policies: Required value: must specify at least one Policy",
+                'spec.behavior.scaleUp.tolerance: Invalid value: "-1": must be greater than or equal to 0',
             ],
         ),
         (
