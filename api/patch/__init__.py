@@ -7,9 +7,19 @@ refusals are api.errors in the words of the Kubernetes API server.
 
 from __future__ import annotations
 
-from api.patch.apply import Versions, Writer, apply, track_update, untyped
+from api.patch.apply import Versions, Writer, apply, are_readable, track_update, untyped
 from api.patch.json import json_patch
 from api.patch.merge import merge_patch
 from api.patch.strategic import strategic_merge
 
-__all__ = ["Versions", "Writer", "apply", "json_patch", "merge_patch", "strategic_merge", "track_update", "untyped"]
+__all__ = [
+    "Versions",
+    "Writer",
+    "apply",
+    "are_readable",
+    "json_patch",
+    "merge_patch",
+    "strategic_merge",
+    "track_update",
+    "untyped",
+]

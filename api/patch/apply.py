@@ -27,6 +27,7 @@ from api.patch.fields import (
     intersection,
     is_associative,
     is_granular,
+    is_readable,
     paths,
     refitted,
     union,
@@ -271,11 +272,20 @@ def _decoded(wire: Any) -> list[_Entry] | None:
 def _stored_or_given(old: Object | None, given: Any, writer: Writer) -> list[_Entry]:
     """Whose word counts on managedFields: the request's, unless it has none or goes through a subresource."""
     stored = (old or {}).get("metadata", {}).get("managedFields")
-    if given is None or writer.subresource:
+    if given is None or writer.subresource or (given != stored and not are_readable(given)):
         return _decoded(stored) or []
     if given in ([], [{}]):
         return []
     return _decoded(given) or _decoded(stored) or []
+
+
+def are_readable(wire: Any) -> bool:
+    """Whether these are managedFields; [] and [{}], which drop them, are."""
+    if wire in ([], [{}]):
+        return True
+    return _decoded(wire) is not None and all(
+        entry.get("fieldsType") == "FieldsV1" and is_readable(entry.get("fieldsV1") or {}) for entry in wire
+    )
 
 
 def _listed(entries: Iterable[_Entry]) -> list[Object]:

@@ -134,6 +134,24 @@ def _step(key: str) -> str:
     return f"[={rest}]" if kind == "v" else f"[{rest}]"
 
 
+def is_readable(fields: Any) -> bool:
+    """Whether a client's value is a set at all."""
+    if not isinstance(fields, dict):
+        return False
+    return all(not node if key == _SELF else _is_step(key) and is_readable(node) for key, node in fields.items())
+
+
+def _is_step(key: str) -> bool:
+    kind, colon, rest = key.partition(":")
+    if kind == "f" or not colon:
+        return bool(colon)
+    try:
+        value = orjson.loads(rest)
+    except orjson.JSONDecodeError:
+        return False
+    return kind == "v" or (kind == "k" and isinstance(value, dict)) or (kind == "i" and type(value) is int)
+
+
 # ---- list elements ----
 
 

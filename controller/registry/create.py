@@ -20,7 +20,7 @@ from controller.registry.faults import api_error, translated
 from controller.registry.ground import Ground, attributes_of, unstored
 from controller.registry.intake import judge, refuse, settle_namespace, take_in, take_in_known, tell_idle
 from controller.registry.known_specs import Known
-from controller.registry.ownership import own_new
+from controller.registry.ownership import keep_ownership, own_new
 from controller.registry.strategies import strategy_of
 from controller.registry.system_fields import merge_owners, name_it, stamp_new
 from controller.registry.types import Target
@@ -87,7 +87,9 @@ async def create_taken(ground: Ground, request: Request, target: Target, taken: 
     taken = replace(taken, obj=obj)
     target = Target(judged_kind(view), target.namespace, metadata.get("name") or "")
     attributes = attributes_of(request, Operation.CREATE, target, obj)
+    owned = obj["metadata"].get("managedFields")
     guards = await ground.admit(attributes)
+    keep_ownership(request, obj, owned)
     merge_owners(request, obj, admitted=True)
     with ground.allocator.booking(target, None, dry_run=request.dry_run) as booking:
         if booking is not None:

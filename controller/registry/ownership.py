@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
 from api.kinds import Kind
 from api.objects import Object, clone
-from api.patch import Writer, track_update
+from api.patch import Writer, are_readable, track_update
 from api.schema import merge_schema
 from api.schema.custom.type import Family, custom_of
 from api.schema.nodes import Node
@@ -116,6 +116,25 @@ async def settled(converter: Converter, make: Callable[[], Result]) -> Result:
 def own_new(request: Request, kind: Kind, obj: Object) -> None:
     """The creator owns all it wrote; what admission and strategy add later belongs to nobody."""
     track_update(None, obj, writer_of(request, kind), merge_schema(kind))
+
+
+def keep_ownership(request: Request, obj: Object, before: Any) -> None:
+    """Takes back what webhooks made of managedFields (`before` them) if it cannot be read."""
+    metadata = obj["metadata"]
+    found = metadata.get("managedFields")
+    if found is None or found == before or are_readable(found):
+        return
+    request.warnings.append(_UNREADABLE)
+    if before is None:
+        del metadata["managedFields"]
+    else:
+        metadata["managedFields"] = before
+
+
+_UNREADABLE = (
+    ".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated mutating "
+    "admission controller; please fix your requests: the entries cannot be decoded"
+)
 
 
 async def own_update(converter: Converter, request: Request, target: Target, new: Object, old: Object) -> None:

@@ -26,7 +26,7 @@ from controller.registry.deletion_plan import is_released
 from controller.registry.faults import api_error
 from controller.registry.ground import RACES, Ground, attributes_of, unstored
 from controller.registry.intake import check_name, judge, take_in
-from controller.registry.ownership import own_update, settled
+from controller.registry.ownership import keep_ownership, own_update, settled
 from controller.registry.strategies import prepare_update_of, strategy_of
 from controller.registry.system_fields import carry_over, merge_owners
 from controller.registry.types import Target
@@ -193,7 +193,9 @@ async def _judge(ground: Ground, request: Request, target: Target, attempt: Atte
     attributes = attributes_of(request, Operation.UPDATE, target, new, old)
     if part is not None:
         attributes = replace(attributes, form=part.kind, obj=part.show(new), old=part.show(old))
+    owned = new["metadata"].get("managedFields")
     guards = await ground.admit(attributes)
+    keep_ownership(request, new, owned)
     if part is not None and attributes.obj is not None:
         part.take(new, attributes.obj)
     merge_owners(request, new, admitted=True)

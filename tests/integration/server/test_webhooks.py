@@ -341,3 +341,21 @@ async def test_policies_judge_token_requests_and_connections(cluster: Cluster) -
     refused = await cluster.admin.get(f"{PART_OF_DEFAULT}/pods/p/exec?command=sh")
     assert (refused.status, refused.message.endswith("denied request: no")) == (422, True), refused.body
     assert (await cluster.admin.get(f"{PART_OF_DEFAULT}/pods/p/exec?command=id")).status != 422
+
+
+async def test_a_webhook_cannot_break_managed_fields(cluster: Cluster, hook: Webhook) -> None:
+    rule = {"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}
+    await configure(cluster, hook.configuration("MutatingWebhookConfiguration", rules=[rule]))
+    broken = [{"manager": "m", "operation": "Update", "fieldsType": "FieldsV1", "fieldsV1": {"f:data": "x"}}]
+    patch = [{"op": "add", "path": "/metadata/managedFields", "value": broken}]
+    packed = base64.b64encode(json.dumps(patch).encode()).decode()
+    hook.answer = lambda request: {"allowed": True, "patchType": "JSONPatch", "patch": packed}
+    made = await make(cluster, "m")
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"c": "d"}}
+    headers = {"Content-Type": "application/apply-patch+yaml"}
+    applied = await cluster.admin.ask("PATCH", f"{MAPS}/m?fieldManager=a", config, headers=headers)
+    put = await cluster.admin.ask("PUT", f"{MAPS}/m", {**config, "data": {"e": "f"}})
+    for answer in (made, applied, put):
+        assert answer.status < 300, answer.body
+        assert ".metadata.managedFields was in an invalid state after admission" in answer.headers["Warning"]
+        assert all(each["fieldsV1"] != {"f:data": "x"} for each in answer.json["metadata"]["managedFields"])

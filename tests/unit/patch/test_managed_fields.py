@@ -493,3 +493,28 @@ def test_who_owned_what_is_granular_now_owns_it_as_before(before: Object, after:
     joined = apply(stored, shaped(other), thing_writer("other"), custom(part=after))
     assert entries(joined)[0]["fieldsV1"] == {"f:part": {}}
     assert len(joined["part"]) == 2
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"fieldsV1": {"f:data": "x"}},
+        {"fieldsV1": {"q": {}}},
+        {"fieldsV1": {"k:zzz": {}}},
+        {"fieldsV1": {"k:1": {}}},
+        {"fieldsV1": {"i:x": {}}},
+        {"fieldsV1": {".": {"f:data": {}}}},
+        {"fieldsType": "FieldsV2"},
+        {"fieldsType": ""},
+    ],
+)
+def test_entries_that_cannot_be_read_leave_the_stored_ones(odd: Any) -> None:
+    old = made(k="1")
+    new = clone(old)
+    new["metadata"]["managedFields"] = [entry("odd", "Update", data("k")) | odd]
+    track_update(old, new, writer("third"), CONFIG_MAP)
+    assert entries(new) == entries(old)
+    fresh = config(k="1") | {"metadata": {"name": "c", "managedFields": new["metadata"]["managedFields"]}}
+    fresh["metadata"]["managedFields"] = [entry("odd", "Update", data("k")) | odd]
+    track_update(None, fresh, writer("maker"), CONFIG_MAP)
+    assert [each["manager"] for each in entries(fresh)] == ["maker"]
