@@ -25,8 +25,21 @@ def prepare_volume(volume: Object) -> None:
     volume["status"] = {"phase": "Pending", "lastPhaseTransitionTime": since}
 
 
+def prepare_slice(slice_: Object) -> None:
+    """Topology of old cannot be written any more."""
+    slice_["metadata"]["generation"] = 1
+    _drop_topology(slice_)
+
+
+def _drop_topology(slice_: Object) -> None:
+    for endpoint in slice_.get("endpoints") or ():
+        endpoint.pop("deprecatedTopology", None)
+
+
 def count_slice(new: Object, old: Mapping[str, Any]) -> None:
     """A slice has neither spec nor status: all of it counts, of its metadata the labels only."""
+    if new.get("endpoints") != old.get("endpoints"):
+        _drop_topology(new)
     changed = {**new, "metadata": None} != {**old, "metadata": None}
     relabelled = (new["metadata"].get("labels") or {}) != (old["metadata"].get("labels") or {})
     bump_generation_if(changed or relabelled, new, old)
@@ -60,5 +73,5 @@ DISRUPTION_BUDGET = replace(
     unconditional_update=False,
 )
 PRIORITY_CLASS = Strategy(prepare_create=start(None))
-ENDPOINT_SLICE = Strategy(prepare_create=start(None), prepare_update=count_slice)
+ENDPOINT_SLICE = Strategy(prepare_create=prepare_slice, prepare_update=count_slice)
 PERSISTENT_VOLUME = replace(spec_and_status({}, counted=()), prepare_create=prepare_volume, returns_deleted=True)

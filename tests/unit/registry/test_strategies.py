@@ -242,3 +242,12 @@ def test_a_slice_counts_its_content_and_its_labels() -> None:
         new["metadata"] |= change
         prepare_update_of(slices, "")(new, old)
         assert new["metadata"]["generation"] == generation
+
+
+def test_topology_of_old_and_more_than_names_of_secrets_are_not_kept() -> None:
+    found = an_object(endpoints=[{"addresses": ["10.0.0.1"], "deprecatedTopology": {"a": "b"}}])
+    strategy_of(kinds.by_resource("discovery.k8s.io", "endpointslices")).prepare_create(found)
+    assert found["endpoints"] == [{"addresses": ["10.0.0.1"]}]
+    account = an_object(secrets=[{"name": "a", "kind": "Secret"}])
+    strategy_of(kinds.by_resource("", "serviceaccounts")).prepare_create(account)
+    assert account["secrets"] == [{"name": "a"}]

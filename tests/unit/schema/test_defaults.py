@@ -319,3 +319,18 @@ def test_requests_for_tokens() -> None:
 def test_string_data_of_a_secret_is_merged_over_data_and_not_kept() -> None:
     secret = defaulted("", "Secret", data={"a": "b2xk", "b": "Yg=="}, stringData={"a": "new"})
     assert secret["data"] == {"a": "bmV3", "b": "Yg=="} and "stringData" not in secret
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ({"podCIDR": "10.1.0.0/24"}, {"podCIDR": "10.1.0.0/24", "podCIDRs": ["10.1.0.0/24"]}),
+        ({"podCIDRs": ["10.1.0.0/24"]}, {"podCIDR": "10.1.0.0/24", "podCIDRs": ["10.1.0.0/24"]}),
+        (
+            {"podCIDR": "10.2.0.0/24", "podCIDRs": ["10.1.0.0/24"]},
+            {"podCIDR": "10.2.0.0/24", "podCIDRs": ["10.2.0.0/24"]},
+        ),
+    ],
+)
+def test_the_old_field_of_a_nodes_range_counts(given: Object, shown: Object) -> None:
+    assert defaulted("", "Node", spec=given)["spec"] == shown
