@@ -20,7 +20,7 @@ GENERATED = "agent/runtime/pb"
 FILE_LINES = 500
 FUNCTION_LINES = 60
 PARAMETERS = 5
-ROOM_LINES = {"api": 7_100, "controller": 28_100, "agent": 15_500, "cli": 2_400}
+ROOM_LINES = {"api": 7_120, "controller": 28_100, "agent": 15_500, "cli": 2_400}
 _FREE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
 
 
