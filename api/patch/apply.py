@@ -412,7 +412,7 @@ def _conflict(conflicts: list[tuple[_Entry, str]]) -> ApiError:
 def _renew_last_applied(merged: Object, applied: Mapping[str, Any], writer: Writer) -> None:
     """Keeps a client-side `kubectl apply` working after a server-side one."""
     annotations = merged["metadata"].get("annotations") or {}
-    if writer.manager == "kubectl" and annotations.get(_LAST_APPLIED):
+    if writer.manager == "kubectl" and writer.subresource != "scale" and annotations.get(_LAST_APPLIED):
         annotations[_LAST_APPLIED] = orjson.dumps(applied, option=orjson.OPT_APPEND_NEWLINE).decode()
 
 

@@ -25,7 +25,7 @@ from controller.registry.ground import Ground
 from controller.registry.intake import check_name, decode, strict_findings, warn
 from controller.registry.ownership import versions_of, writer_of
 from controller.registry.types import Patch, PatchType, Target
-from controller.registry.update import Make, change
+from controller.registry.update import Make, Part, change
 from controller.store.types import Record
 
 _YAML = "application/yaml"
@@ -140,10 +140,17 @@ async def _apply(ground: Ground, request: Request, target: Target, body: bytes) 
     if not request.field_manager:
         error = required("fieldManager", "is required for apply patch")
         raise invalid_object("meta.k8s.io", "PatchOptions", "", [error])
-    applied = await _applied(request, target, body)
+    applied = await configuration(request, target, body)
     record = await ground.find(target)
     if record is None:
         return await _apply_new(ground, request, target, applied), True
+    return await apply_to(ground, request, target, applied), False
+
+
+async def apply_to(
+    ground: Ground, request: Request, target: Target, applied: Object, part: Part | None = None
+) -> Record:
+    """Server-side apply onto what is there; `part`: see `change`. Raises NotFound, Conflict, and as `change`."""
     writer = writer_of(request, target.kind, target.subresource)
     schema, versions = merge_schema(target.kind), versions_of(target.kind)
 
@@ -152,12 +159,12 @@ async def _apply(ground: Ground, request: Request, target: Target, body: bytes) 
         default(target.kind, wanted)
         return wanted
 
-    changed = await change(ground, request, target, merged, tracked=True)
+    changed = await change(ground, request, target, merged, tracked=True, part=part)
     assert changed is not None
-    return changed, False
+    return changed
 
 
-async def _applied(request: Request, target: Target, body: bytes) -> Object:
+async def configuration(request: Request, target: Target, body: bytes) -> Object:
     """The applied configuration: checked like a PUT's body, but never defaulted; what it leaves out it does not own."""
     decoded = await decode(body, _YAML, None)
     given = decoded.obj.get("apiVersion") or ""

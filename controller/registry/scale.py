@@ -19,8 +19,8 @@ from api.schema.custom.type import ScalePaths, custom_of, value_at
 from controller.admission.types import Request
 from controller.registry.ground import Ground
 from controller.registry.intake import check_name, take_in
-from controller.registry.patching import patcher
-from controller.registry.types import Patch, Target
+from controller.registry.patching import apply_to, configuration, patcher
+from controller.registry.types import Patch, PatchType, Target
 from controller.registry.update import Make, Part, change
 from controller.store.types import Record
 
@@ -74,23 +74,41 @@ async def replace_scale(ground: Ground, request: Request, target: Target, scale:
 
 async def patch_scale(ground: Ground, request: Request, target: Target, patch: Patch) -> Record:
     """PATCH .../scale. Raises as `replace_scale`."""
+    if patch.type is PatchType.APPLY:
+        return await _apply(ground, request, target, patch.body)
     return await _change(ground, request, target, patcher(request, SCALE, patch))
 
 
+async def _apply(ground: Ground, request: Request, target: Target, body: bytes) -> Record:
+    """Server-side apply of a Scale: its replicas are owned in the workload, where the workload has them."""
+    scale = await configuration(request, replace(target, kind=SCALE, subresource=""), body)
+    kind, metadata = target.kind, scale["metadata"]
+    applied: Object = {"apiVersion": kind.api_version, "kind": kind.kind}
+    applied["metadata"] = {name: metadata[name] for name in ("name", "uid", "resourceVersion") if name in metadata}
+    if "replicas" in (scale.get("spec") or {}):
+        _put(applied, _paths_of(kind).replicas, _replicas(target, scale))
+    return scale_record(kind, await apply_to(ground, request, target, applied, _part_of(target)))
+
+
+def _part_of(target: Target) -> Part:
+    def take(workload: Object, wanted: Object) -> None:
+        _put(workload, _paths_of(target.kind).replicas, _replicas(target, wanted))
+
+    return Part(SCALE, lambda workload: scale_object(target.kind, workload), take)
+
+
 async def _change(ground: Ground, request: Request, target: Target, make: Make) -> Record:
+    part = _part_of(target)
+
     def scaled(workload: Object) -> Object:
         wanted = make(scale_object(target.kind, workload))
         assert wanted is not None
         version = wanted["metadata"].get("resourceVersion")
         if version and version != workload["metadata"]["resourceVersion"]:
             raise conflict(target.kind.group, target.kind.plural, target.name)
-        take(workload, wanted)
+        part.take(workload, wanted)
         return workload
 
-    def take(workload: Object, wanted: Object) -> None:
-        _put(workload, _paths_of(target.kind).replicas, _replicas(target, wanted))
-
-    part = Part(SCALE, lambda workload: scale_object(target.kind, workload), take)
     record = await change(ground, request, target, scaled, part=part)
     assert record is not None
     return scale_record(target.kind, record)

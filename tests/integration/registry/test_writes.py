@@ -404,3 +404,35 @@ async def test_string_data_is_owned_as_data_unless_it_is_applied(registry: Regis
     made, _ = await registry.patch(applier, SECRETS, "shop", "t", applied(secret("t", a="1")))
     assert owned(made) == [{"f:stringData": {"f:a": {}}}]
     assert sorted(orjson.loads(made.raw)["data"]) == ["a", "b"], "as in Kubernetes, nobody takes what became data away"
+
+
+async def test_an_applied_scale_is_owned_and_conflicts_like_any_applied_field(registry: Registry) -> None:
+    def by(manager: str, *, force: bool = False) -> Request:
+        return Request(admin().user, field_manager=manager, force=force)
+
+    async def scaled(request: Request, replicas: int) -> Record:
+        text = f"apiVersion: autoscaling/v1\nkind: Scale\nmetadata: {{name: d}}\nspec: {{replicas: {replicas}}}\n"
+        patch = Patch(PatchType.APPLY, text.encode())
+        record, _ = await registry.patch(request, DEPLOYMENTS, "shop", "d", patch, subresource="scale")
+        return record
+
+    async def owners() -> list[tuple[str, str, str]]:
+        record = await registry.store.read(Key("apps", "deployments", "shop", "d"))
+        assert record is not None
+        named = [each for each in meta(record)["managedFields"] if "f:replicas" in each["fieldsV1"].get("f:spec", {})]
+        return [(each["manager"], each["operation"], each.get("subresource", "")) for each in named]
+
+    workload = a_deployment("d") | {"apiVersion": "apps/v1", "kind": "Deployment"}
+    workload["spec"]["replicas"] = 1
+    await registry.patch(by("one"), DEPLOYMENTS, "shop", "d", applied(workload))
+    with pytest.raises(Conflict) as raised:
+        await scaled(by("two"), 2)
+    assert raised.value.message == 'Apply failed with 1 conflict: conflict with "one": .spec.replicas'
+    await scaled(by("two"), 1)
+    assert await owners() == [("one", "Apply", ""), ("two", "Apply", "scale")]
+    taken = await scaled(by("two", force=True), 3)
+    assert (orjson.loads(taken.raw)["kind"], orjson.loads(taken.raw)["spec"]) == ("Scale", {"replicas": 3})
+    assert await owners() == [("two", "Apply", "scale")]
+    with pytest.raises(NotFound):
+        patch = Patch(PatchType.APPLY, b'{"apiVersion":"autoscaling/v1","kind":"Scale","metadata":{"name":"e"}}')
+        await registry.patch(by("two"), DEPLOYMENTS, "shop", "e", patch, subresource="scale")
