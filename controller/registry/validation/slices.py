@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from api.errors import duplicate, invalid, required, too_many
 from api.names import is_dns_label, is_dns_subdomain, is_label_value, is_port_number
-from controller.registry.validation.meta import check_metadata, check_updated_metadata
+from controller.registry.validation.meta import check_metadata
 from controller.registry.validation.rules import (
     IMMUTABLE,
     Errors,
@@ -48,7 +48,6 @@ def check_slice_update(errors: Errors, endpoint_slice: Value, old: Value) -> Non
     if (kind := endpoint_slice.get("addressType")) != old.get("addressType"):
         errors.append(invalid("addressType", kind, IMMUTABLE))
         endpoint_slice = {**endpoint_slice, "addressType": old.get("addressType")}
-    check_updated_metadata(errors, endpoint_slice["metadata"], old["metadata"])
     check_slice(errors, endpoint_slice)
 
 
