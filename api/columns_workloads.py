@@ -231,6 +231,15 @@ WORKLOAD_PRINTERS: dict[tuple[str, str], Printer] = {
     ("batch", "Job"): (_JOB_COLUMNS, _job),
     ("batch", "CronJob"): (_CRON_JOB_COLUMNS, _cron_job),
     ("autoscaling", "HorizontalPodAutoscaler"): (_AUTOSCALER_COLUMNS, _autoscaler),
+    ("autoscaling", "Scale"): (
+        (NAME, _count("Desired", "Pods there shall be."), _count("Available", "Pods there are."), AGE),
+        lambda obj, now: [
+            name_of(obj),
+            spec_of(obj).get("replicas") or 0,
+            status_of(obj).get("replicas") or 0,
+            age_of(obj, now),
+        ],
+    ),
     ("policy", "PodDisruptionBudget"): (
         (
             NAME,

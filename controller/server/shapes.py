@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -27,6 +28,7 @@ from controller.server.reply import Answer, Headers, Reply, encode
 from controller.store.types import Record
 
 _ENDED = {"Succeeded": "The pod has completed successfully.", "Failed": "The pod failed."}
+SCALE = Kind("autoscaling", "v1", "Scale", "scales", verbs=())
 TABLE_ROWS_AT_ONCE = 200
 """Rows made before other requests get their turn."""
 
@@ -143,9 +145,11 @@ async def reply_table(call: Call, records: list[Record], meta: Object) -> Answer
 def reply_record(
     call: Call, record: Record, *, status: int = 200, headers: Headers = (), derived: bool = False
 ) -> Reply:
-    """One object in the shape the client wants. `derived`: not of the path's kind (a Scale), so never a table row."""
+    """One object in the shape the client wants. `derived`: not of the path's kind but a Scale."""
     form = call.form
-    if form.shape is Shape.OBJECT or derived:
+    if derived:
+        call = replace(call, kind=SCALE)
+    if form.shape is Shape.OBJECT:
         if form.yaml or "pretty" in call.params:
             body = encode(record.parse(), form, pretty=_pretty(call))
         else:

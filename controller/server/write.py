@@ -28,7 +28,6 @@ from controller.store.types import Record
 
 _PATCH_TYPES = {kind.value: kind for kind in PatchType} | {"application/apply-patch+cbor": None}
 DELETE_OPTIONS = Kind("", "v1", "DeleteOptions", "deleteoptions", verbs=())
-SCALE = Kind("autoscaling", "v1", "Scale", "scales", verbs=())
 CREATED: Object = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 
 
@@ -78,7 +77,7 @@ async def update_object(services: Services, call: Call) -> Answer:
     """PUT of an object or of its status, scale, finalize, ephemeralcontainers or resize."""
     request = request_of(call, "UpdateOptions")
     subresource = call.target.subresource
-    obj = await decoded(call, SCALE if subresource == "scale" else call.kind, request)
+    obj = await decoded(call, shapes.SCALE if subresource == "scale" else call.kind, request)
     record, created = await services.registry.update(
         request, call.kind, call.namespace, call.target.name, obj, subresource=subresource
     )

@@ -152,6 +152,9 @@ async def test_every_verb_speaks_the_version_it_is_asked_in(drawn: Cluster, hook
     assert (status.json["status"], status.json["spec"]["size"]) == ({"ready": 2}, "5x6")
     scaled = await patch(drawn, f"{V1}/a/scale", {"spec": {"replicas": 7}})
     assert (scaled.json["spec"], scaled.json["status"]) == ({"replicas": 7}, {"replicas": 2})
+    table = (await admin.get(f"{V1}/a/scale", Accept="application/json;as=Table;v=v1;g=meta.k8s.io")).json
+    assert [column["name"] for column in table["columnDefinitions"]] == ["Name", "Desired", "Available", "Age"]
+    assert table["rows"][0]["cells"][:3] == ["a", 7, 2]
     shown = (await admin.get(f"{V2}/a")).json
     assert shown["spec"] == {"width": 5, "height": 6, "replicas": 7, "note": "n"}
     rehearsed = await admin.post(f"{V1}?dryRun=All", frame("z", "v1", size="1x2"))
