@@ -77,7 +77,12 @@ def _check_shape(patch: Any) -> None:
 
 
 def _no_patch(value: Any, into: str) -> BadRequest:
-    return BadRequest(f"error decoding patch: json: cannot unmarshal {_TYPES[type(value)]} into {into}")
+    return BadRequest(f"error decoding patch: {unmarshal_fault(value, into)}")
+
+
+def unmarshal_fault(value: Any, into: str = "Go value of type map[string]interface {}") -> str:
+    """How Go says that a JSON value does not fit."""
+    return f"json: cannot unmarshal {_TYPES[type(value)]} into {into}"
 
 
 def _carried_out(root: Any, operation: Object) -> Any:

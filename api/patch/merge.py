@@ -6,15 +6,14 @@ from typing import Any
 
 from api.errors import BadRequest
 from api.objects import Object
+from api.patch.json import unmarshal_fault
 
 
 def merge_patch(obj: Object, patch: Any) -> Object:
     """`obj` (which is changed) with the patch merged in. Raises BadRequest when the patch is no object."""
-    if not isinstance(patch, dict):
-        raise BadRequest(
-            "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}"
-        )
-    return _merged(obj, patch)
+    if patch is not None and not isinstance(patch, dict):
+        raise BadRequest(f"error decoding patch: {unmarshal_fault(patch)}")
+    return _merged(obj, patch or {})
 
 
 def _merged(target: Object, patch: Object) -> Object:

@@ -14,6 +14,7 @@ from typing import Any
 
 from api.errors import BadRequest, Unexplained, UnsupportedMediaType
 from api.objects import Object
+from api.patch.json import unmarshal_fault
 from api.schema.nodes import Node
 
 _DIRECTIVE = "$patch"
@@ -40,9 +41,9 @@ def strategic_merge(obj: Object, patch: Any, schema: Node | None) -> Object:
     """
     if schema is None or schema.custom is not None:
         raise UnsupportedMediaType(_ACCEPTED)
-    if not isinstance(patch, dict):
-        raise BadRequest("json: cannot unmarshal array into Go value of type map[string]interface {}")
-    return _merge_map(obj, patch, schema)
+    if patch is not None and not isinstance(patch, dict):
+        raise BadRequest(unmarshal_fault(patch))
+    return _merge_map(obj, patch or {}, schema)
 
 
 def _merge_map(original: Object, patch: Object, schema: Node) -> Object:

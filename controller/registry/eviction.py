@@ -37,7 +37,7 @@ _FINISHED = ("Succeeded", "Failed")
 
 def eviction_options(name: str, obj: Mapping[str, Any]) -> DeleteOptions:
     """Reads a policy/v1 Eviction. Raises BadRequest when it names another pod than the URL."""
-    if (obj.get("metadata") or {}).get("name", name) != name:
+    if ((obj.get("metadata") or {}).get("name") or "") != name:
         raise BadRequest("name in URL does not match name in Eviction object")
     return DeleteOptions.from_object(obj.get("deleteOptions") or {})
 
@@ -47,6 +47,7 @@ async def evict(ground: Ground, request: Request, target: Target, obj: Object) -
     (preconditions), Forbidden, TooManyRequests."""
     name = target.name
     settle_namespace(target, obj)
+    eviction_options(name, obj)
     pod = (await ground.newest(target)).parse()
     attributes = part_of(request, target, EVICTION, obj, whole=pod)
     await ground.admit(attributes)

@@ -38,7 +38,7 @@ class Binding:
 def binding_of(name: str, obj: Object) -> Binding:
     """Reads a core/v1 Binding. Raises BadRequest, Invalid."""
     metadata, target = obj.get("metadata") or {}, obj.get("target") or {}
-    if metadata.get("name", name) != name:
+    if (metadata.get("name") or "") != name:
         raise BadRequest("name in URL does not match name in Binding object")
     errors = []
     if target.get("kind") not in (None, "", "Node"):

@@ -116,6 +116,7 @@ def test_copies_are_counted_together() -> None:
         (json_patch, [1], "number into Go value of type handlers.jsonPatchOp"),
         (json_patch, [{"path": True}], "bool into Go struct field jsonPatchOp.path of type string"),
         (merge_patch, [], "array into Go value of type map[string]interface {}"),
+        (merge_patch, "x", "string into Go value of type map[string]interface {}"),
     ],
 )
 def test_another_shape_of_a_patch_is_told_in_kubernetes_words(apply: Any, patch: Any, into: str) -> None:
@@ -190,3 +191,7 @@ def test_what_is_missing_in_a_map_is_null() -> None:
 def test_unknown_fields_of_operations_are_named() -> None:
     patch = [{"op": "remove", "path": "/a"}, None, {"op": "add", "x": 1, "path": "/b", "Value": 2}]
     assert [*unknown_operation_fields(patch)] == ["[2].x", "[2].Value"]
+
+
+def test_a_null_merge_patch_changes_nothing() -> None:
+    assert merge_patch({"a": 1}, None) == {"a": 1}
