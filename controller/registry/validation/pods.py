@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from api.errors import forbidden, invalid, not_supported, required
+from api.errors import duplicate, forbidden, invalid, not_supported, required
 from api.names import is_dns_subdomain
 from api.objects import Object, clone
 from controller.registry.validation.containers import check_image_spaces
@@ -23,6 +23,7 @@ from controller.registry.validation.rules import (
     check_ip,
     check_qualified,
     check_subdomain,
+    parse_address,
 )
 from controller.registry.validation.scheduling import check_tolerations
 
@@ -105,6 +106,7 @@ def check_pod_status(errors: Errors, pod: Value, old: Value) -> None:
     _check_transitions(errors, "ephemeralContainerStatuses", status, before, ("Never", set()))
     for index, address in enumerate(status.get("podIPs") or ()):
         check_ip(errors, f"status.podIPs[{index}]", address.get("ip"))
+    _check_families(errors, "status.podIPs", status.get("podIPs") or [])
     _check_host_ips(errors, status)
 
 
@@ -317,6 +319,22 @@ def _check_host_ips(errors: Errors, status: Value) -> None:
         errors.append(invalid("status.hostIPs[0].ip", addresses[0].get("ip"), "must be equal to `hostIP`"))
     for index, address in enumerate(addresses):
         check_ip(errors, f"status.hostIPs[{index}]", address.get("ip"))
+    _check_families(errors, "status.hostIPs", addresses)
+
+
+def _check_families(errors: Errors, path: str, addresses: list[Value]) -> None:
+    """Several addresses are one of each family, none twice."""
+    texts = [address.get("ip") or "" for address in addresses]
+    parsed = [parse_address(text) for text in texts]
+    families = [address.version for address in parsed if address is not None]
+    if len(families) < len(texts) or len(texts) < 2:
+        return
+    if len(texts) > 2 or len(set(families)) < 2:
+        shown = [{"IP": text} for text in texts]
+        errors.append(invalid(path, shown, "may specify no more than one IP for each IP family"))
+    for index, text in enumerate(texts):
+        if text in texts[:index]:
+            errors.append(duplicate(f"{path}[{index}]", {"IP": text}))
 
 
 def normal(value: Any) -> Any:

@@ -313,3 +313,14 @@ def test_the_qos_class_is_for_ever() -> None:
     assert judged(new, old, subresource="status") == [
         'status.qosClass: Invalid value: "Guaranteed": field is immutable'
     ]
+
+
+def test_a_pod_has_one_address_of_each_family() -> None:
+    old = stored(pod())
+    both = {**old, "status": {"podIP": "1.2.3.4", "podIPs": [{"ip": "1.2.3.4"}, {"ip": "2001:db8::1"}]}}
+    assert judged(both, old, subresource="status") == []
+    both["status"]["podIPs"][1]["ip"] = "1.2.3.4"
+    assert judged(both, old, subresource="status") == [
+        'status.podIPs: Invalid value: [{"IP":"1.2.3.4"},{"IP":"1.2.3.4"}]: may specify no more than one IP for each IP family',
+        'status.podIPs[1]: Duplicate value: {"IP":"1.2.3.4"}',
+    ]
