@@ -192,7 +192,7 @@ PATCHES: list[tuple[str, bytes, tuple[int, ...], str]] = [
     (JSON_PATCH, b'[{"op": "remove", "path": "/nothing"}]', (422,), "rejected our request"),
     (JSON_PATCH, b'[{"op": "replace", "path": "/data/k/x", "value": "y"}]', (422,), "rejected our request"),
     (JSON_PATCH, b'[{"op": "test", "path": "/data/k", "value": "w"}]', (422,), "rejected our request"),
-    (JSON_PATCH, b'[{"op": "copy", "from": "/gone", "path": "/data/x"}]', (422,), "rejected our request"),
+    (JSON_PATCH, b'[{"op": "copy", "from": "/gone/x", "path": "/data/x"}]', (422,), "rejected our request"),
     (JSON_PATCH, b'[{"op": "move", "from": "/data", "path": "/data/x"}]', (422,), "rejected our request"),
     (JSON_PATCH, b'[{"op": "replace", "path": "", "value": []}]', (400, 422), ""),
     (JSON_PATCH, b'[{"op": "add", "path": "/data/x", "value": 5}]', (400, 422), "data"),
