@@ -27,7 +27,7 @@ pytest -n 2 tests/unit tests/property
 again=(--reruns 1 -rR)
 
 step "integration: real etcd, real HTTP, real containerd"
-pytest -n 2 --dist loadfile "${again[@]}" tests/integration
+pytest -n 3 --dist loadfile "${again[@]}" tests/integration
 
 step "unmodified clients and stories on real containers"
 pytest "${again[@]}" tests/compat tests/e2e

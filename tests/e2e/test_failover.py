@@ -28,11 +28,11 @@ from tests.e2e.lab_scene import Scene, lab_up, scene, wherry
 from tests.lab_guard import guarded
 
 FULL = os.environ.get("WHERRY_FULL") == "1"
-TRIALS = 20 if FULL else 3
+TRIALS = 20 if FULL else 2
 SLACK_SECONDS = 0.0 if FULL else 1.0
 """A few trials on a machine that does other things as well have no median worth the name."""
-AWAY_SECONDS = 60.0 if FULL else 15.0
-"""How long a controller is away; several times the TTL of 4 s."""
+AWAY_SECONDS = 60.0 if FULL else 9.0
+"""How long a controller is away; more than twice the TTL of 4 s."""
 LONG_SILENCE_SECONDS = 12.0
 GONE_SECONDS = 30.0
 FENCED = {"wherry/fenced": "true"}
