@@ -6,6 +6,7 @@ condition's lastTransitionTime moves only when its status does.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agent.pods.observed import Observed, is_resizing
@@ -38,9 +39,7 @@ def conditions(pod: Object, status: Object, *, sandbox_ready: bool, now: str) ->
         "ContainersReady": containers_ready,
         "PodScheduled": GOOD,
     }
-    known = {entry["type"]: entry for entry in (pod.get("status") or {}).get("conditions") or ()}
-    generation = pod["metadata"].get("generation", 0)
-    return [_wire(kind, verdict, known.get(kind), generation, now) for kind, verdict in verdicts.items()]
+    return _told(pod, verdicts, now)
 
 
 def resize_conditions(pod: Object, observed: Observed, now: str) -> list[Object]:
@@ -52,6 +51,10 @@ def resize_conditions(pod: Object, observed: Observed, now: str) -> list[Object]
         verdicts["PodResizeInProgress"] = Verdict(True, "Error", observed.resize_fault)
     elif any(is_resizing(observed, name) for name in observed.granted):
         verdicts["PodResizeInProgress"] = GOOD
+    return _told(pod, verdicts, now)
+
+
+def _told(pod: Object, verdicts: Mapping[str, Verdict], now: str) -> list[Object]:
     known = {entry["type"]: entry for entry in (pod.get("status") or {}).get("conditions") or ()}
     generation = pod["metadata"].get("generation", 0)
     return [_wire(kind, verdict, known.get(kind), generation, now) for kind, verdict in verdicts.items()]

@@ -338,7 +338,8 @@ class Performer:
             return
         memory.change(name, resources=granted)
         memory.resize_fault = ""
-        if not any(is_resizing(memory.observed(), each) for each in memory.granted):
+        observed = memory.observed()
+        if not any(is_resizing(observed, each) for each in observed.granted):
             self.tell(NORMAL, "ResizeCompleted", f"Pod resize completed: {shown_sizes(memory.pod)}")
 
     async def _check_usage(self, name: str, container_id: str, limit_bytes: int) -> None:

@@ -16,6 +16,7 @@ from api.kinds import Kind
 from api.objects import Object
 from api.quick import quick_dataclass
 from api.schema.facts import struct_named
+from api.schema.walker import json_kind
 
 JSON, YAML, PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
 _GO_TYPE_META = (
@@ -86,7 +87,7 @@ def _identified(value: Any, kind: Kind | None, body: bytes) -> Object:
     for name in ("apiVersion", "kind"):
         given = obj.get(name)
         if given is not None and type(given) is not str:
-            found = _json_kind(given)
+            found = json_kind(given)
             why = f"json: cannot unmarshal {found} into Go struct field .{name} of type string"
             raise unrecognized(kind, body, f"couldn't get version/kind; json parse error: {why}")
     if kind is None:
@@ -137,14 +138,4 @@ def _mismatch(kind: Kind, api_version: str, name: str) -> BadRequest:
 def _not_an_object(value: Any) -> str:
     if value is None:
         return "unexpected end of JSON input"
-    return f"json: cannot unmarshal {_json_kind(value)} into Go value of type {_GO_TYPE_META}"
-
-
-def _json_kind(value: Any) -> str:
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, str):
-        return "string"
-    if isinstance(value, (int, float)):
-        return "number"
-    return "array" if isinstance(value, list) else "object"
+    return f"json: cannot unmarshal {json_kind(value)} into Go value of type {_GO_TYPE_META}"

@@ -17,6 +17,7 @@ import orjson
 from api.codec.json_text import is_too_deep
 from api.errors import BadRequest, Invalid, TooLarge
 from api.objects import Object
+from api.schema.walker import json_kind
 
 _MOST_OPERATIONS = 10_000
 _MOST_COPIED_BYTES = 3 << 20
@@ -24,7 +25,6 @@ _MOST_COPIED_BYTES = 3 << 20
 _REFUSED = "the server rejected our request due to an error in our request"
 _INDEX = re.compile(r"[+-]?[0-9]{1,18}")
 _FIELDS = ("op", "path", "from", "value")
-_TYPES = {dict: "object", list: "array", str: "string", bool: "bool", int: "number", float: "number"}
 
 
 class _Unfit(Exception):
@@ -82,7 +82,7 @@ def _no_patch(value: Any, into: str) -> BadRequest:
 
 def unmarshal_fault(value: Any, into: str = "Go value of type map[string]interface {}") -> str:
     """How Go says that a JSON value does not fit."""
-    return f"json: cannot unmarshal {_TYPES[type(value)]} into {into}"
+    return f"json: cannot unmarshal {json_kind(value)} into {into}"
 
 
 def _carried_out(root: Any, operation: Object) -> Any:

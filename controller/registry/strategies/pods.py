@@ -49,10 +49,7 @@ def prepare_status(new: Object, old: Mapping[str, Any]) -> None:
 def prepare_ephemeral_containers(new: Object, old: Mapping[str, Any]) -> None:
     """pods/ephemeralcontainers writes spec.ephemeralContainers and nothing else."""
     ephemeral = (new.get("spec") or {}).get("ephemeralContainers")
-    new["spec"] = {**old["spec"], "ephemeralContainers": ephemeral} if ephemeral else dict(old["spec"])
-    keep(new, old, "status")
-    new["metadata"] = {**old["metadata"], "resourceVersion": new["metadata"].get("resourceVersion", "")}
-    bump_generation_if(new["spec"] != old["spec"], new, old)
+    _write_spec(new, old, {**old["spec"], "ephemeralContainers": ephemeral} if ephemeral else dict(old["spec"]))
 
 
 def prepare_resize(new: Object, old: Mapping[str, Any]) -> None:
@@ -65,10 +62,15 @@ def prepare_resize(new: Object, old: Mapping[str, Any]) -> None:
             return
         if before:
             resized[field] = [_resized(one, known) for one, known in zip(containers, before, strict=True)]
-    new["spec"] = {**old["spec"], **resized}
+    _write_spec(new, old, {**old["spec"], **resized})
+
+
+def _write_spec(new: Object, old: Mapping[str, Any], spec: Object) -> None:
+    """The old pod with this spec: nothing else of `new` counts."""
+    new["spec"] = spec
     keep(new, old, "status")
     new["metadata"] = {**old["metadata"], "resourceVersion": new["metadata"].get("resourceVersion", "")}
-    bump_generation_if(new["spec"] != old["spec"], new, old)
+    bump_generation_if(spec != old["spec"], new, old)
 
 
 def _resized(container: Mapping[str, Any], known: Mapping[str, Any]) -> Object:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from api.codec.json_text import parse_json
 from api.errors import forbidden, invalid, required, too_long
 from api.names import byte_length, is_config_key, is_dns_label, is_dns_subdomain, is_qualified_name
+from api.patch.json import unmarshal_fault
 from controller.registry.validation.meta import check_kube_finalizer, check_metadata, check_updated_metadata
 from controller.registry.validation.rules import Errors, Value, check_immutable, check_name
 
@@ -19,7 +20,6 @@ _LARGEST = 1024 * 1024
 _FIXED = "field is immutable when `immutable` is set"
 _REDACTED = "<secret contents redacted>"
 _ACCOUNT = "kubernetes.io/service-account.name"
-_GO_KINDS = {bool: "bool", str: "string", list: "array"}
 _SHORTEST_TOKEN, _LONGEST_TOKEN = 600, 1 << 32
 
 
@@ -149,9 +149,7 @@ def _check_json(errors: Errors, data: Mapping[str, str], key: str) -> None:
         errors.append(invalid(f"data[{key}]", _REDACTED, str(fault)))
         return
     if decoded is not None and not isinstance(decoded, dict):
-        kind = _GO_KINDS.get(type(decoded), "number")
-        detail = f"json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
-        errors.append(invalid(f"data[{key}]", _REDACTED, detail))
+        errors.append(invalid(f"data[{key}]", _REDACTED, unmarshal_fault(decoded)))
 
 
 def _decoded_size(text: str | None) -> int:
