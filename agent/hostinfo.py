@@ -64,13 +64,18 @@ def machine() -> Machine:
         cores=len(os.sched_getaffinity(0)),
         memory_bytes=memory_use().total_bytes,
         machine_id=_text("/etc/machine-id") or _text("/var/lib/dbus/machine-id"),
-        boot_id=_text("/proc/sys/kernel/random/boot_id"),
+        boot_id=boot_id(),
         system_uuid=_text("/sys/class/dmi/id/product_uuid") or _text("/etc/machine-id"),
         kernel=platform.release(),
         os_image=_os_image(),
         architecture=_ARCHITECTURES.get(platform.machine(), platform.machine()),
         hostname=socket.gethostname().lower(),
     )
+
+
+def boot_id() -> str:
+    """What the kernel drew when it started: another one at each boot."""
+    return _text("/proc/sys/kernel/random/boot_id")
 
 
 def memory_use() -> MemoryUse:

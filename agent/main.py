@@ -51,11 +51,13 @@ from agent.server import AgentServer, Office
 from agent.session import Heartbeat, keep_lease
 from agent.sources import SourceReader
 from agent.stats import Meter
+from agent.volumes.places import close_data_directory
 from agent.volumes.volumes import Volumes
 from api import errors
 from api.client import Client
 from api.logs import configure_logs
 from api.objects import labels_of
+from api.quantity import bytes_of
 from api.tls import load_pair
 
 RENEW_CHECK_SECONDS = 600.0
@@ -128,7 +130,7 @@ class Agent:
         return Workshop(
             client=self._client,
             runtime=runtime,
-            volumes=Volumes(self._paths, sources),
+            volumes=Volumes(self._paths, sources, bytes_of(self._facts.allocatable["memory"])),
             sources=sources,
             images=Images(runtime),
             prober=self._prober,
@@ -343,7 +345,8 @@ def applicant_of(config: AgentConfig) -> Applicant:
 
 async def run(config: AgentConfig) -> None:
     """Joins if need be, then runs the agent until cancelled. Raises JoinRefused, RuntimeFault."""
-    config.data_dir.mkdir(parents=True, exist_ok=True)
+    paths = Paths(config.data_dir)
+    close_data_directory(paths.root, paths.pods, paths.logs)
     applicant = applicant_of(config)
     identity = await obtain_identity(config.data_dir / "pki", applicant, config.token)
     _log.info("agent starts", node=config.name, server=config.server, address=applicant.addresses[0])

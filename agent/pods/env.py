@@ -117,17 +117,28 @@ def _key(pod: Object, kind: SourceKind, reference: Mapping[str, Any], sources: S
 
 def expand(text: str, values: Mapping[str, str]) -> str:
     """`$(NAME)` becomes its value if there is one, `$$` a dollar; everything else stays as written."""
-    made, rest = [], text
+    pieces = _pieces(text)
+    return "".join(piece if name is None else values.get(name, piece) for piece, name in pieces)
+
+
+def unset_in(text: str, values: Mapping[str, str]) -> list[str]:
+    """The names that `$(NAME)` in `text` asks for and that have no value (an empty one is none), sorted."""
+    return sorted({name for _, name in _pieces(text) if name is not None and not values.get(name)})
+
+
+def _pieces(text: str) -> Iterator[tuple[str, str | None]]:
+    """A text cut into what stands for itself (None) and the variables in it, as written and by name."""
+    rest = text
     while True:
         before, dollar, rest = rest.partition("$")
-        made.append(before)
+        yield before, None
         if not dollar:
-            return "".join(made)
+            return
         if rest.startswith("$"):
-            made.append("$")
+            yield "$", None
             rest = rest[1:]
         elif rest.startswith("(") and ")" in rest:
             name, _, rest = rest[1:].partition(")")
-            made.append(values.get(name, f"$({name})"))
+            yield f"$({name})", name
         else:
-            made.append("$")
+            yield "$", None

@@ -2,7 +2,8 @@
 
 Called by the worker in a loop: observe, decide, perform. The rules are the kubelet's (computePodActions, pod-lifecycle
 and sidecar-containers in Kubernetes' documentation). Invariants: a running container is never started again and never
-touched unless something condemned it; following the steps from any observed state ends in `Wait` or `Done`.
+touched unless something condemned it; of a pod that is held nothing starts; following the steps from any observed state
+ends in `Wait` or `Done`.
 """
 
 from __future__ import annotations
@@ -148,6 +149,8 @@ def next_step(pod: Object, observed: Observed, now: float) -> Step:
     """The one thing to do now. Never blocks, never changes its input."""
     if observed.ending is not None:
         return _ending(observed, observed.ending.grace_seconds)
+    if observed.held:
+        return Wait()
     if is_finished(pod, observed):
         return _alive_or_ready(observed, grace_seconds(pod)) or Wait()
     if now >= observed.deadline and _was_tried(observed):

@@ -38,6 +38,7 @@ class PodMemory:
         self.resize_not_before = 0.0
         self.ending: Ending | None = None
         self.confirmed = False
+        self.held = False
 
     def observed(self) -> Observed:
         views = {container["name"]: self.view(container["name"]) for container in all_containers(self.pod)}
@@ -55,6 +56,7 @@ class PodMemory:
             resize_fault=self.resize_fault,
             resize_not_before=self.resize_not_before,
             confirmed=self.confirmed,
+            held=self.held,
         )
 
     def view(self, name: str) -> ContainerView:

@@ -100,6 +100,8 @@ class Observed:
     resize_not_before: float = 0.0
     confirmed: bool = False
     """The API knows the end: final status sent and, for a deleted pod, its removal confirmed."""
+    held: bool = False
+    """It must not run twice, and only the control plane, not heard yet, knows whether it still belongs here."""
 
 
 def is_resizing(observed: Observed, name: str) -> bool:

@@ -28,6 +28,7 @@ from agent.pods.workshop import Workshop
 from agent.probing import Target
 from agent.runtime.errors import AlreadyExists, Failed, NotFound, RuntimeFault
 from agent.runtime.protocol import ImageStatus, Mount
+from agent.volumes.places import make_private
 from api import errors
 from api.objects import Object, namespace_of, uid_of
 
@@ -260,7 +261,7 @@ class Performer:
         pod, paths, mounts = self._memory.pod, self._shop.paths, []
         if "/etc/hosts" not in taken:
             text = hosts_file(pod, self.facts().pod_ips, self._shop.node.resolver.domain)
-            paths.etc_hosts(uid_of(pod)).parent.mkdir(parents=True, exist_ok=True)
+            make_private(paths.etc_hosts(uid_of(pod)).parent)
             paths.etc_hosts(uid_of(pod)).write_text(text)
             mounts.append(Mount("/etc/hosts", str(paths.etc_hosts(uid_of(pod)))))
         target = container.get("terminationMessagePath") or TERMINATION_PATH

@@ -175,10 +175,13 @@ class Roster:
             except RuntimeFault as fault:
                 _log.warning("the container runtime does not answer", error=fault.message)
                 await asyncio.sleep(RETRY_SECONDS)
-        for pod in await asyncio.to_thread(load_checkpoints, self._shop.paths):
-            worker = PodWorker(self._shop, pod, self._own, remembered=True)
-            uid = uid_of(pod)
-            worker.adopt(boxes.get(uid, ()), containers.get(uid, ()))
+        remembered = await asyncio.to_thread(load_checkpoints, self._shop.paths)
+        standing = await self._shop.volumes.standing([checkpoint.pod for checkpoint in remembered])
+        for checkpoint in remembered:
+            worker = PodWorker(self._shop, checkpoint.pod, self._own, remembered=True)
+            uid = uid_of(checkpoint.pod)
+            worker.adopt(boxes.get(uid, ()), containers.get(uid, ()), volumes_stand=uid in standing)
+            worker.hold_if_fenced(same_boot=checkpoint.same_boot)
             self._start(worker)
 
     async def _inventory(self) -> tuple[dict[str, list[SandboxStatus]], dict[str, list[ContainerStatus]]]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from agent.logs import last_lines
 from agent.runtime.protocol import ContainerStatus
+from agent.volumes.places import make_private
 
 MOST_BYTES = 4096
 MOST_LOG_BYTES = 2048
@@ -22,7 +23,7 @@ MOST_LOG_LINES = 80
 
 def write_termination_file(file: Path) -> None:
     """An empty file that a container of any user may write."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_private(file.parent)
     file.touch()
     file.chmod(0o666)
 

@@ -33,6 +33,7 @@ from agent.pods.workshop import Workshop
 from agent.runtime.errors import NotFound, RuntimeFault
 from agent.runtime.protocol import ContainerStatus, SandboxStatus
 from api import errors
+from api.fencing import is_fenced
 from api.objects import Object, is_deleting, name_of, namespace_of, uid_of
 
 FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.1, 5.0
@@ -82,6 +83,7 @@ class PodWorker:
         self._reporter.heard(pod)
         if not self._heard:
             self._heard = True
+            self.memory.held = False
             self._final_before = _phase(pod) in FINAL_PHASES
             self._recall()
         self._judge_ending()
@@ -115,17 +117,27 @@ class PodWorker:
         self.performer.tell(WARNING, rejection.reason, rejection.message)
         self.memory.ending = Ending(0, remove=False)
 
-    def adopt(self, sandboxes: Iterable[SandboxStatus], containers: Iterable[ContainerStatus]) -> None:
-        """What the runtime already has of this pod (after a restart of the agent, or of the runtime)."""
+    def adopt(
+        self, sandboxes: Iterable[SandboxStatus], containers: Iterable[ContainerStatus], *, volumes_stand: bool
+    ) -> None:
+        """What the runtime and the kernel already have of this pod (after a restart of the agent, or a boot)."""
         self.memory.take_sandboxes(sandboxes)
         self.performer.announce_sandbox()
         self.memory.take_containers(self._with_words(status) for status in containers)
         for made in self._ids():
             self._own(made)
         self._recall()
-        if self.memory.sandbox is not None and self._shop.paths.pod(uid_of(self.pod)).exists():
+        if self.memory.sandbox is not None and volumes_stand:
             self.memory.volumes = "ready"
         self._wake.set()
+
+    def hold_if_fenced(self, *, same_boot: bool) -> None:
+        """A fenced pod that is not running here any more may run elsewhere: somebody may have vouched for our end."""
+        memory = self.memory
+        alive = same_boot and memory.sandbox is not None and memory.sandbox.state == "ready"
+        memory.held = not self._heard and not alive and is_fenced(self.pod)
+        if memory.held:
+            _log.info("fenced pod waits for the control plane", pod=key_of(self.pod), same_boot=same_boot)
 
     def differs(self, sandboxes: list[SandboxStatus], containers: list[ContainerStatus]) -> bool:
         """Whether a listing says something else than what is known here (the safety net under events)."""

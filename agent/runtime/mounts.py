@@ -1,7 +1,7 @@
-"""The kernel's mount calls that Python lacks: what is mounted below a path, taking it away, trying overlayfs.
+"""The kernel's mount calls that Python lacks: what is mounted where, taking it away, trying overlayfs.
 
-Called by `containerd` (which snapshotter works here?) and `teardown`. Imports only the standard library. mount(2),
-umount2(2), proc_pid_mountinfo(5).
+Called by `containerd` (which snapshotter works here?), `teardown` and the volumes. Imports only the standard library.
+mount(2), umount2(2), proc_pid_mountinfo(5).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 _MNT_DETACH = 2
@@ -20,9 +21,20 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def mounts_under(prefix: Path) -> list[Path]:
     """Mount points at or below a path, innermost first: the order in which they can be taken away."""
     wanted = str(prefix)
-    points = [_unescaped(line.split(" ", 5)[4]) for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    points = [point for point, _ in _mounts()]
     inside = [point for point in points if point == wanted or point.startswith(wanted + "/")]
     return [Path(point) for point in reversed(inside)]
+
+
+def mounted_kinds() -> dict[str, str]:
+    """What is mounted now: mount point -> kind of file system (of the topmost, if several lie on each other)."""
+    return dict(_mounts())
+
+
+def _mounts() -> Iterator[tuple[str, str]]:
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        place, _, kind = line.partition(" - ")
+        yield _unescaped(place.split(" ", 5)[4]), kind.split(" ", 1)[0]
 
 
 def unmount_under(prefix: Path) -> None:

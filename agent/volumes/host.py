@@ -5,6 +5,8 @@ Rules and wording: kubernetes.io/docs/concepts/storage/volumes#hostpath and the 
 
 from __future__ import annotations
 
+import contextlib
+import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -23,12 +25,13 @@ _CHECKS: dict[str, tuple[Callable[[int], bool], str]] = {
 def prepare_host_path(path: Path, kind: str) -> None:
     """Creates what `type` asks for and checks what is there. Raises VolumeFault, OSError."""
     if kind == "DirectoryOrCreate" and not path.exists():
-        path.mkdir(parents=True, mode=0o755)
-        path.chmod(0o755)
+        path.mkdir(parents=True, exist_ok=True, mode=0o755)
     elif kind == "FileOrCreate" and not path.exists():
         if not path.parent.is_dir():
             raise VolumeFault(f"open {path}: no such file or directory")
-        path.touch(mode=0o644)
+        # Another pod may write here: a symlink that it puts in the way is not followed.
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))
     wanted = kind.removesuffix("OrCreate")
     if not wanted:
         return

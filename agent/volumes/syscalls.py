@@ -7,14 +7,16 @@ mount(2), umount2(2), openat2(2).
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from pathlib import Path
+from typing import NoReturn
 
 _MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC = 2, 4, 4096, 16384
 _MNT_DETACH = 2
 _SYS_OPENAT2 = 437
-_RESOLVE_BENEATH, _RESOLVE_NO_MAGICLINKS = 0x08, 0x02
-_AT_FDCWD = -100
+_RESOLVE_BENEATH, _RESOLVE_NO_SYMLINKS, _RESOLVE_NO_MAGICLINKS = 0x08, 0x04, 0x02
+_TRIES = 128
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -23,10 +25,10 @@ class _OpenHow(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
-def mount_tmpfs(target: Path, *, size_bytes: int = 0) -> None:
-    """A tmpfs with the mode that a directory of everybody has (1777), at most `size_bytes` big (0: half the memory)."""
-    options = f"size={size_bytes}" if size_bytes else ""
-    _mount("tmpfs", target, "tmpfs", 0, options)
+def mount_tmpfs(target: Path, *, mode: int, size_bytes: int = 0) -> None:
+    """A tmpfs whose root has `mode` from the start, at most `size_bytes` big (0: half the memory)."""
+    size = f",size={size_bytes}" if size_bytes else ""
+    _mount("tmpfs", target, "tmpfs", 0, f"mode={mode:o}{size}")
 
 
 def bind(source_descriptor: int, target: Path) -> None:
@@ -40,13 +42,21 @@ def unmount(target: Path) -> None:
         _raise(target)
 
 
-def open_beneath(root: int, path: str, flags: int = os.O_PATH) -> int:
-    """Opens `path` below the directory descriptor `root`; a symlink or `..` that leads out of it is an OSError."""
-    how = _OpenHow(flags | os.O_CLOEXEC, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
-    found: int = _libc.syscall(_SYS_OPENAT2, root, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
-    if found < 0:
-        _raise(path)
-    return found
+def open_beneath(root: int, path: str, flags: int = os.O_PATH, *, symlinks: bool = True) -> int:
+    """Opens `path` below the directory descriptor `root`; a symlink or `..` that leads out of it is an OSError.
+
+    With `symlinks` False every symlink on the way is one, too. The kernel judges while it walks, so nobody can swap a
+    part of the path after it was looked at; when somebody tries, it says EAGAIN, and the walk begins anew.
+    """
+    resolve = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS | (0 if symlinks else _RESOLVE_NO_SYMLINKS)
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
+    for _ in range(_TRIES):
+        found: int = _libc.syscall(_SYS_OPENAT2, root, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
+        if found >= 0:
+            return found
+        if ctypes.get_errno() != errno.EAGAIN:
+            break
+    return _raise(path)
 
 
 def _mount(source: str, target: Path, kind: str, flags: int, options: str) -> None:
@@ -55,6 +65,6 @@ def _mount(source: str, target: Path, kind: str, flags: int, options: str) -> No
         _raise(target)
 
 
-def _raise(path: Path | str) -> None:
+def _raise(path: Path | str) -> NoReturn:
     number = ctypes.get_errno()
     raise OSError(number, os.strerror(number), str(path))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +35,7 @@ from tests.integration.server.conftest import Cluster, cluster
 
 __all__ = ["cluster"]
 NODE = "n1"
+NOBODY = "http://127.0.0.1:9"
 DEADLINE_SECONDS = 10.0
 
 
@@ -48,8 +49,9 @@ class Site:
     runtime: FakeRuntime = field(default_factory=FakeRuntime)
 
     @asynccontextmanager
-    async def agent(self) -> AsyncIterator[Roster]:
-        shop = self._shop()
+    async def agent(self, *, cut_off: bool = False) -> AsyncIterator[Roster]:
+        """`cut_off`: the agent does not reach the control plane."""
+        shop = self._shop(Client(NOBODY, Credentials()) if cut_off else self.client)
         facts = NodeFacts(NODE, allocatable={"cpu": "4", "memory": "8Gi", "pods": "110"})
         roster = Roster(shop, facts)
         tasks = [asyncio.create_task(roster.run()), asyncio.create_task(shop.events.run())]
@@ -60,27 +62,31 @@ class Site:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await shop.prober.close()
+            if cut_off:
+                await shop.client.close()
 
-    def _shop(self) -> Workshop:
-        sources, paths = SourceReader(self.client), Paths(self.directory)
+    def _shop(self, client: Client) -> Workshop:
+        sources, paths = SourceReader(client), Paths(self.directory)
         return Workshop(
-            client=self.client,
+            client=client,
             runtime=self.runtime,
             volumes=Volumes(paths, sources),
             sources=sources,
             images=Images(self.runtime),
             prober=Prober(self.runtime),
-            events=EventRecorder(self.client, NODE),
+            events=EventRecorder(client, NODE),
             paths=paths,
             node=Node(NODE, NODE, paths, Resolver(), 8 << 30),
             host=Host(("192.0.2.1",)),
         )
 
-    async def run(self, name: str, command: str = "sleep 1000", **spec: Any) -> Object:
+    async def run(
+        self, name: str, command: str = "sleep 1000", labels: Mapping[str, str] | None = None, **spec: Any
+    ) -> Object:
         container = {"name": "c", "image": "localhost/busybox:1", "command": ["sh", "-c", command]}
         container |= spec.pop("container", {})
         given = {"automountServiceAccountToken": False, "terminationGracePeriodSeconds": 1, "containers": [container]}
-        return await self.cluster.pod("ns", name, NODE, **{**given, **spec})
+        return await self.cluster.pod("ns", name, NODE, labels, **{**given, **spec})
 
     async def pod(self, name: str) -> Object | None:
         try:

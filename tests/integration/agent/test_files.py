@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -14,11 +19,14 @@ from agent.logs import LogOptions, last_lines, read_log
 from agent.paths import Paths
 from agent.pods.env import ConfigFault
 from agent.pods.fields import Facts
+from agent.runtime.mounts import unmount_under
 from agent.sources import SourceReader
 from agent.volumes.atomic import write_payload
 from agent.volumes.host import prepare_host_path
 from agent.volumes.payload import File, VolumeFault
-from agent.volumes.volumes import Volumes, remove_pod_directory
+from agent.volumes.places import close_data_directory
+from agent.volumes.subpaths import open_inner
+from agent.volumes.volumes import Volumes, memory_size, remove_pod_directory
 from api.client import Client
 from api.objects import Object
 from api.tls import Credentials
@@ -100,7 +108,7 @@ async def test_memory_is_a_file_system_of_its_own(paths: Paths) -> None:
     pod = a_pod(volumes=[{"name": "v", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}])
     assert await volumes(paths).mount(pod, FACTS) == []
     target = paths.volume(UID, "empty-dir", "v")
-    assert mounted_bytes(target) == 1 << 20
+    assert mounted_bytes(target) == 1 << 20 and mode_of(str(target)) == 0o777
     await volumes(paths).unmount(pod)
     assert mounted_bytes(target) == 0
 
@@ -119,6 +127,197 @@ async def test_a_sub_path_is_made_inside_the_volume_and_cannot_leave_it(paths: P
         await volumes(paths).container_mounts(pod, container, {"N": "evil"})
     await volumes(paths).unmount(pod)
     assert mode_of("/etc/passwd")
+
+
+@pytest.mark.root
+async def test_a_directory_made_for_a_sub_path_is_never_set_user_id(paths: Paths) -> None:
+    pod = mount("emptyDir", subPath="x")
+    await volumes(paths).mount(pod, FACTS)
+    paths.volume(UID, "empty-dir", "v").chmod(0o6777)  # by root in a container
+    (made,) = await volumes(paths).container_mounts(pod, pod["spec"]["containers"][0], {})
+    assert mode_of(made.host_path) == 0o2777
+
+
+@contextlib.contextmanager
+def right_after(call: object, act: Callable[[], None]) -> Iterator[None]:
+    """Does `act` at the worst moment: each time a built-in function has returned."""
+
+    def watch(frame: FrameType, event: str, what: object) -> None:
+        if event == "c_return" and what is call:
+            sys.setprofile(None)
+            act()
+            sys.setprofile(watch)
+
+    sys.setprofile(watch)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
+@pytest.mark.root
+def test_a_sub_path_that_is_swapped_for_a_link_changes_nothing_outside_the_volume(tmp_path: Path) -> None:
+    victim, volume = tmp_path / "victim", tmp_path / "volume"
+    victim.touch(mode=0o600)
+    volume.mkdir(mode=0o777)
+
+    def swap() -> None:
+        (volume / "x").rename(volume / "moved")
+        (volume / "x").symlink_to(victim)
+
+    with right_after(os.mkdir, swap), pytest.raises(OSError, match="symbolic links"):
+        os.close(open_inner(volume, "x/y"))
+    assert mode_of(str(victim)) == 0o600
+
+
+@pytest.mark.root
+async def test_a_sub_path_may_be_a_link_that_stays_in_the_volume(paths: Paths) -> None:
+    pod = mount("emptyDir", subPath="link/new")
+    await volumes(paths).mount(pod, FACTS)
+    root = paths.volume(UID, "empty-dir", "v")
+    (root / "real").mkdir()
+    (root / "link").symlink_to("real")
+    await volumes(paths).container_mounts(pod, pod["spec"]["containers"][0], {})
+    assert mode_of(str(root / "real" / "new")) == 0o777
+
+
+@pytest.mark.parametrize(
+    "expression, text",
+    [
+        ("$(N)/$(M)/$(N)", "missing value for M, N"),
+        ("$(EMPTY)", "missing value for EMPTY"),
+        ("$(UP)/x", "unable to provision SubPath `../x`: must not contain '..'"),
+        ("$(TOP)", "error SubPath `/etc` must not be an absolute path"),
+    ],
+)
+async def test_a_sub_path_of_variables_needs_them_all_and_stays_inside(
+    paths: Paths, expression: str, text: str
+) -> None:
+    pod = mount("emptyDir", subPathExpr=expression)
+    await volumes(paths).mount(pod, FACTS)
+    with pytest.raises(ConfigFault) as caught:
+        values = {"EMPTY": "", "UP": "..", "TOP": "/etc"}
+        await volumes(paths).container_mounts(pod, pod["spec"]["containers"][0], values)
+    assert caught.value.message == text
+    assert list(paths.volume(UID, "empty-dir", "v").iterdir()) == []
+
+
+def test_a_version_that_leads_elsewhere_is_not_removed(tmp_path: Path) -> None:
+    """Whoever could write into the volume must not be able to have root delete another directory."""
+    elsewhere, volume = tmp_path / "elsewhere", tmp_path / "volume"
+    volume.mkdir()
+    for target in (str(elsewhere), "../elsewhere", "..2026_01_02_03_04_05.000001"):
+        elsewhere.mkdir(exist_ok=True)
+        (elsewhere / "kept").touch()
+        (volume / "..data").unlink(missing_ok=True)
+        (volume / "..data").symlink_to(target)
+        if not (volume / target).exists():
+            (volume / target).symlink_to(elsewhere)
+        assert write_payload(volume, {"a": File(target.encode())})
+        assert (volume / "a").read_text() == target
+        assert (elsewhere / "kept").exists()
+
+
+@pytest.mark.root
+async def test_what_the_agent_keeps_for_pods_is_closed_to_other_users(paths: Paths) -> None:
+    downward = {"downwardAPI": {"items": [{"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]}}
+    pod = a_pod(volumes=[{"name": "e", "emptyDir": {}}, {"name": "d", **downward}], securityContext={"fsGroup": 1234})
+    assert await volumes(paths).mount(pod, FACTS) == []
+    d = paths.volume(UID, "downward-api", "d")
+    assert {mode_of(str(above)) for above in (paths.pods, paths.pod(UID), d.parent, d.parent.parent)} == {0o750}
+    assert (mode_of(str(d)), d.stat().st_gid, (d / "name").read_text()) == (0o2755, 1234, "p")
+    d.chmod(0o777)  # as before
+    await volumes(paths).refresh(pod, FACTS)
+    assert mode_of(str(d)) == 0o2755
+
+
+@pytest.mark.root
+def test_a_data_directory_is_closed_unless_it_is_somebody_elses(tmp_path: Path) -> None:
+    for name, before, after in (("new", (), 0o700), ("ours", ("pki", "pods"), 0o700), ("srv", ("www",), 0o755)):
+        paths = Paths(tmp_path / name)
+        for part in before:
+            (paths.root / part).mkdir(parents=True)
+        close_data_directory(paths.root, paths.pods, paths.logs)
+        assert [mode_of(str(place)) for place in (paths.root, paths.pods, paths.logs)] == [after, 0o750, 0o750]
+
+
+# Mounts are seen, not remembered.
+
+
+def in_memory() -> Object:
+    downward = {"downwardAPI": {"items": [{"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]}}
+    return a_pod(volumes=[{"name": "m", "emptyDir": {"medium": "Memory"}}, {"name": "d", **downward}])
+
+
+@pytest.mark.root
+async def test_after_a_boot_memory_is_mounted_again_and_nothing_of_it_is_on_the_disk(paths: Paths) -> None:
+    pod = in_memory()
+    assert await volumes(paths).mount(pod, FACTS) == []
+    assert await volumes(paths).standing([pod]) == {UID}
+    unmount_under(paths.root)  # what a boot does
+    assert await volumes(paths).standing([pod]) == set()
+    places = [paths.volume(UID, "empty-dir", "m"), paths.volume(UID, "downward-api", "d")]
+    for place in places:
+        (place / "written-to-the-disk").touch()
+    assert await volumes(paths).mount(pod, FACTS) == []
+    assert all(mounted_bytes(place) for place in places)
+    assert [sorted(os.listdir(place))[-1:] for place in places] == [[], ["name"]]
+    unmount_under(paths.root)
+    assert [os.listdir(place) for place in places] == [[], []]
+
+
+@pytest.mark.root
+async def test_a_refresh_does_not_write_to_the_disk_when_the_mount_is_gone(paths: Paths) -> None:
+    pod = in_memory()
+    await volumes(paths).mount(pod, FACTS)
+    unmount_under(paths.root)
+    assert await volumes(paths).refresh(pod, FACTS) == []
+    unmount_under(paths.root)
+    assert os.listdir(paths.volume(UID, "downward-api", "d")) == []
+
+
+@pytest.mark.parametrize(
+    "limits, node, size",
+    [
+        ((), 0, 0),
+        ((), 1 << 30, 1 << 30),
+        (("64Mi", "64Mi"), 1 << 30, 128 << 20),
+        (("64Mi", ""), 1 << 30, 1 << 30),
+    ],
+)
+def test_memory_is_bounded_by_its_pod_and_its_node(limits: tuple[str, ...], node: int, size: int) -> None:
+    containers = [a_container(f"c{i}", resources={"limits": {"memory": m} if m else {}}) for i, m in enumerate(limits)]
+    volume = {"name": "v", "emptyDir": {"medium": "Memory"}}
+    assert memory_size(a_pod(*containers), volume, node) == size
+    volume["emptyDir"] = {"medium": "Memory", "sizeLimit": "1Mi"}
+    assert memory_size(a_pod(*containers), volume, node) == 1 << 20
+
+
+async def test_a_mount_that_was_given_up_leaves_nothing_behind(paths: Paths) -> None:
+    """A thread cannot be cancelled: what takes the volumes away waits for it."""
+    pod, mine = mount("emptyDir"), volumes(paths)
+    blocker, free = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+
+    def block() -> None:
+        loop.call_soon_threadsafe(blocker.set)
+        free.wait(10)
+
+    blocking = asyncio.create_task(asyncio.to_thread(block))  # so that the mount's thread has to queue
+    await blocker.wait()
+    mounting = asyncio.create_task(mine.mount(pod, FACTS))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    mounting.cancel()
+    await asyncio.wait({mounting})
+    free.set()
+    await blocking
+    await mine.unmount(pod)
+    await asyncio.to_thread(lambda: None)  # the one thread has nothing more to do
+    assert not paths.pod(UID).exists()
+    assert await mine.refresh(in_memory(), FACTS) == []
+    assert not paths.pod(UID).exists()
 
 
 async def test_a_volume_that_nobody_can_make_is_named(paths: Paths) -> None:

@@ -114,8 +114,11 @@ class Cluster:
         await self.admin.post(f"/api/v1/namespaces/{name}/serviceaccounts", {"metadata": {"name": "default"}})
         return name
 
-    async def pod(self, namespace: str, name: str, node: str = "", **spec: Any) -> dict[str, Any]:
-        body = {"metadata": {"name": name}, "spec": {**POD_SPEC, **spec, **({"nodeName": node} if node else {})}}
+    async def pod(
+        self, namespace: str, name: str, node: str = "", labels: Mapping[str, str] | None = None, **spec: Any
+    ) -> dict[str, Any]:
+        metadata = {"name": name, **({"labels": dict(labels)} if labels else {})}
+        body = {"metadata": metadata, "spec": {**POD_SPEC, **spec, **({"nodeName": node} if node else {})}}
         created = await self.admin.post(f"/api/v1/namespaces/{namespace}/pods", body)
         assert created.status == 201, created.body
         pod: dict[str, Any] = created.json

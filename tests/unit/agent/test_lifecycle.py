@@ -236,3 +236,10 @@ def test_a_container_with_another_size_than_granted_is_given_it_or_restarted() -
     assert killed == KillContainer("c", "c-0", "Container c resize requires restart")
     stopped = replace(at_once, containers={"c": ContainerView(exited(code=0), killed_for_restart=True)})
     assert next_step(picky, stopped, NOW) == PullImage("c")
+
+
+def test_of_a_held_pod_nothing_starts_but_it_may_end() -> None:
+    pod = a_pod()
+    held = replace(seen(pod), volumes="absent", sandbox=None, held=True)
+    assert next_step(pod, held, NOW) == Wait()
+    assert next_step(pod, replace(held, ending=Ending(5)), NOW) == UnmountVolumes()
