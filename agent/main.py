@@ -41,6 +41,7 @@ from agent.pods.dns import Resolver, read_resolv_conf
 from agent.pods.images import Images
 from agent.pods.roster import Roster
 from agent.pods.status import Host, wire_time
+from agent.pods.storage_watch import StorageWatch
 from agent.pods.workshop import Workshop
 from agent.probing import Prober
 from agent.runtime.containerd import Containerd, containerd_paths, ensure_containerd
@@ -186,6 +187,7 @@ class Agent:
                 group.create_task(self.server.run())
                 group.create_task(self._events.run())
                 group.create_task(self._keep_logs())
+                group.create_task(StorageWatch(self._shop, self.roster.workers).run())
                 group.create_task(self._be_a_node())
                 group.create_task(self._renew())
                 if self._engine.containerd is not None:

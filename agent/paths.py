@@ -41,11 +41,17 @@ class Paths:
     def checkpoint(self, uid: str) -> Path:
         return self.pod(uid) / "pod.json"
 
+    def volumes(self, uid: str) -> Path:
+        return self.pod(uid) / "volumes"
+
     def volume(self, uid: str, kind: str, name: str) -> Path:
-        return self.pod(uid) / "volumes" / f"kubernetes.io~{kind}" / name
+        return self.volumes(uid) / f"kubernetes.io~{kind}" / name
+
+    def subpaths(self, uid: str) -> Path:
+        return self.pod(uid) / "volume-subpaths"
 
     def subpath(self, uid: str, container: str, index: int) -> Path:
-        return self.pod(uid) / "volume-subpaths" / container / str(index)
+        return self.subpaths(uid) / container / str(index)
 
     def termination_log(self, uid: str, container: str, attempt: int) -> Path:
         return self.pod(uid) / "containers" / container / str(attempt)

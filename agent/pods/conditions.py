@@ -54,6 +54,14 @@ def resize_conditions(pod: Object, observed: Observed, now: str) -> list[Object]
     return _told(pod, verdicts, now)
 
 
+def ending_conditions(pod: Object, observed: Observed, now: str) -> list[Object]:
+    """Why the node ends a pod that would have run on."""
+    ending = observed.ending
+    if ending is None or not ending.disrupted:
+        return []
+    return _told(pod, {"DisruptionTarget": Verdict(True, "TerminationByKubelet", ending.message)}, now)
+
+
 def _told(pod: Object, verdicts: Mapping[str, Verdict], now: str) -> list[Object]:
     known = {entry["type"]: entry for entry in (pod.get("status") or {}).get("conditions") or ()}
     generation = pod["metadata"].get("generation", 0)

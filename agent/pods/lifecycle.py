@@ -118,6 +118,11 @@ class RemoveSandbox:
 
 
 @dataclass(frozen=True)
+class ReleaseVolumes:
+    """Take the volumes of a pod that is over away, for it needs them no more and others need the room."""
+
+
+@dataclass(frozen=True)
 class UnmountVolumes:
     """Take the volumes away; what was in them is gone."""
 
@@ -141,7 +146,7 @@ class Done:
 
 Step = (
     MountVolumes | RunSandbox | PullImage | StartContainer | RunHook | Announce | KillContainer | ResizeContainer
-    | RemoveContainer | Expire | Terminate | RemoveSandbox | UnmountVolumes | Confirm | Wait | Done
+    | RemoveContainer | Expire | Terminate | RemoveSandbox | ReleaseVolumes | UnmountVolumes | Confirm | Wait | Done
 )  # fmt: skip
 
 
@@ -152,7 +157,7 @@ def next_step(pod: Object, observed: Observed, now: float) -> Step:
     if observed.held:
         return Wait()
     if is_finished(pod, observed):
-        return _alive_or_ready(observed, grace_seconds(pod)) or Wait()
+        return _alive_or_ready(observed, grace_seconds(pod)) or _released(observed) or Wait()
     if now >= observed.deadline and _was_tried(observed):
         return Expire()
     step = _preparing(pod, observed, now) or _advancing(pod, observed, now)
@@ -206,12 +211,16 @@ def _alive_or_ready(observed: Observed, grace: int) -> Terminate | None:
     return None
 
 
+def _released(observed: Observed) -> ReleaseVolumes | None:
+    return ReleaseVolumes() if observed.volumes == "ready" else None
+
+
 def _ending(observed: Observed, grace: int) -> Step:
     stop = _alive_or_ready(observed, grace)
     if stop is not None:
         return stop
     if observed.ending is not None and not observed.ending.remove:
-        return Wait() if observed.confirmed else Confirm()
+        return _released(observed) or (Wait() if observed.confirmed else Confirm())
     if observed.volumes != "removed":
         return UnmountVolumes()
     if not observed.confirmed:

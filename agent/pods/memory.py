@@ -71,7 +71,8 @@ class PodMemory:
         known = self.pod.get("status") or {}
         if not self.reported:
             return self.pod
-        foreign = [entry for entry in known.get("conditions") or () if entry["type"] not in (*OWN, *RESIZING)]
+        own = {*OWN, *RESIZING, *(entry["type"] for entry in self.reported.get("conditions") or ())}
+        foreign = [entry for entry in known.get("conditions") or () if entry["type"] not in own]
         conditions = [*(self.reported.get("conditions") or ()), *foreign]
         return {**self.pod, "status": {**known, **self.reported, "conditions": conditions}}
 

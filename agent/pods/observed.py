@@ -15,6 +15,7 @@ from agent.pods.resizing import Pending
 from agent.runtime.protocol import ContainerStatus, SandboxStatus
 
 CRASH_LOOP = "CrashLoopBackOff"
+EVICTED = "Evicted"
 FAILED_HOOK = "FailedPostStartHook"
 
 
@@ -73,9 +74,12 @@ class Ending:
     remove: bool = True
     reason: str = ""
     message: str = ""
+    disrupted: bool = False
+    """The node ends it for its own sake, not for what the pod did: condition DisruptionTarget says so."""
 
 
-VolumeState = Literal["absent", "ready", "removed"]
+VolumeState = Literal["absent", "ready", "released", "removed"]
+"""`released`: the pod is over, its volumes are gone; `removed`: so is everything else of it on the disk."""
 
 
 @dataclass(frozen=True)

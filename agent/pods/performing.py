@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from agent import counters
@@ -20,7 +20,7 @@ from agent.pods.env import ConfigFault, environment, references
 from agent.pods.fields import Facts
 from agent.pods.images import ImageFault, pull_secret_names
 from agent.pods.memory import PodMemory
-from agent.pods.observed import FAILED_HOOK, Waiting, is_resizing
+from agent.pods.observed import EVICTED, FAILED_HOOK, Waiting, is_resizing
 from agent.pods.resizing import shown_sizes
 from agent.pods.termination import Stopper, run_hook
 from agent.pods.words import started_words, write_termination_file
@@ -372,14 +372,30 @@ class Performer:
             self._shop.gate.withdraw(self._memory.pod)
         self._memory.forget_sandbox(sandbox_id)
 
+    async def release_volumes(self) -> None:
+        """What an evicted pod's containers wrote into their own layers goes, too; how they ended is remembered."""
+        memory = self._memory
+        if not await self._are_gone(self._shop.volumes.release(memory.pod)):
+            return
+        memory.volumes = "released"
+        if memory.ending is not None and memory.ending.reason == EVICTED:
+            for view in memory.views.values():
+                for status in (view.current, view.previous):
+                    if status is not None and status.state == "exited":
+                        await self._shop.runtime.remove_container(status.id)
+
     async def unmount_volumes(self) -> None:
+        if await self._are_gone(self._shop.volumes.unmount(self._memory.pod)):
+            self._memory.volumes = "removed"
+
+    async def _are_gone(self, removal: Awaitable[None]) -> bool:
         try:
-            await self._shop.volumes.unmount(self._memory.pod)
+            await removal
         except OSError as error:
             self.tell(WARNING, "FailedUnMount", f"UnmountVolume.TearDown failed: {error}")
             await asyncio.sleep(VOLUME_RETRY_SECONDS)
-            return
-        self._memory.volumes = "removed"
+            return False
+        return True
 
     def _container(self, name: str) -> Object:
         return spec.find_container(self._memory.granted_pod(), name) or {"name": name}

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent.pods import spec
-from agent.pods.conditions import conditions, resize_conditions
+from agent.pods.conditions import conditions, ending_conditions, resize_conditions
 from agent.pods.observed import ContainerView, Observed, Waiting
 from agent.pods.phase import FINAL_PHASES, phase_of
 from agent.runtime.protocol import ContainerStatus
@@ -61,6 +61,7 @@ def pod_status(pod: Object, observed: Observed, now: float, host: Host) -> Objec
     status |= _why(before, status["phase"], observed)
     status["conditions"] = [
         *resize_conditions(pod, observed, wire_time(now)),
+        *ending_conditions(pod, observed, wire_time(now)),
         *conditions(pod, status, sandbox_ready=_sandbox_ready(observed), now=wire_time(now)),
     ]
     return status

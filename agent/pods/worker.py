@@ -20,7 +20,7 @@ from agent.pods import lifecycle
 from agent.pods.checkpoints import save_checkpoint
 from agent.pods.lifecycle import Step, Wait, next_step
 from agent.pods.memory import PodMemory
-from agent.pods.observed import Ending, Observed
+from agent.pods.observed import EVICTED, Ending, Observed
 from agent.pods.performing import Performer
 from agent.pods.phase import FINAL_PHASES
 from agent.pods.probed import ProbeKeeper
@@ -40,6 +40,7 @@ FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.1, 5.0
 FLUSH_SECONDS = 5.0
 CONFIRM_RETRY_SECONDS = 1.0
 LEAST_VANISHED_GRACE = 1
+EVICTION_GRACE_SECONDS = 1
 DEADLINE_EXCEEDED = "DeadlineExceeded"
 DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
 _log = structlog.get_logger()
@@ -116,6 +117,18 @@ class PodWorker:
         self._rejection = rejection
         self.performer.tell(WARNING, rejection.reason, rejection.message)
         self.memory.ending = Ending(0, remove=False)
+
+    def evict(self, message: str, *, disrupted: bool = False) -> None:
+        """The node takes the pod off: it fails as Evicted, and what it wrote to the disk goes."""
+        if self.memory.ending is not None:
+            return
+        _log.warning("pod evicted", pod=key_of(self.pod), why=message)
+        self.performer.tell(WARNING, EVICTED, message)
+        self.memory.ending = Ending(
+            EVICTION_GRACE_SECONDS, remove=False, reason=EVICTED, message=message, disrupted=disrupted
+        )
+        self._hurry.set()
+        self._wake.set()
 
     def adopt(
         self, sandboxes: Iterable[SandboxStatus], containers: Iterable[ContainerStatus], *, volumes_stand: bool
@@ -255,6 +268,8 @@ class PodWorker:
                 await self._terminate(grace)
             case lifecycle.RemoveSandbox(sandbox_id):
                 await performer.remove_sandbox(sandbox_id)
+            case lifecycle.ReleaseVolumes():
+                await performer.release_volumes()
             case lifecycle.UnmountVolumes():
                 await performer.unmount_volumes()
             case lifecycle.Confirm():

@@ -63,6 +63,10 @@ class _FakeContainer:
     timer: asyncio.TimerHandle | None = None
 
 
+_POD_NAME = "io.kubernetes.pod.name"
+_LAYER_BYTES = 4096
+
+
 class FakeRuntime:
     """`protocol.Runtime` in memory. One per test; not shared between event loops."""
 
@@ -72,6 +76,7 @@ class FakeRuntime:
         self._containers: dict[str, _FakeContainer] = {}
         self._images: dict[str, ImageStatus] = {}
         self._pullable: dict[str, str] = {}
+        self._written: dict[str, int] = {}
         self._refusals: dict[str, RuntimeFault] = {}
         self._events: asyncio.Queue[RuntimeEvent] | None = None
         self._made = 0
@@ -98,6 +103,10 @@ class FakeRuntime:
             self._refusals.pop(verb, None)
         else:
             self._refusals[verb] = fault
+
+    def wrote(self, pod: str, size: int) -> None:
+        """Each container of a pod of this name has so many bytes in its writable layer."""
+        self._written[pod] = size
 
     def exit_container(self, container_id: str, exit_code: int, *, oom: bool = False) -> None:
         """The container's process ends, by itself or killed from outside."""
@@ -295,7 +304,10 @@ class FakeRuntime:
         self._called("container_stats")
         now = self._clock()
         running = [entry.status for entry in self._containers.values() if entry.status.state == "running"]
-        return [_stats(status, now) for status in running]
+        return [replace(_stats(status, now), fs_used_bytes=self._layer(status)) for status in running]
+
+    def _layer(self, status: ContainerStatus) -> int:
+        return self._written.get(status.labels.get(_POD_NAME, ""), _LAYER_BYTES)
 
     async def events(self) -> AsyncIterator[RuntimeEvent]:
         queue: asyncio.Queue[RuntimeEvent] = asyncio.Queue()
@@ -404,6 +416,6 @@ def _stats(status: ContainerStatus, now: float) -> ContainerStats:
         memory_usage_bytes=1 << 20,
         page_faults=0,
         major_page_faults=0,
-        fs_used_bytes=4096,
+        fs_used_bytes=_LAYER_BYTES,
         fs_inodes_used=1,
     )

@@ -26,6 +26,7 @@ from agent.pods.configs import propagation_of
 from agent.pods.env import ConfigFault, Source
 from agent.pods.fields import Facts
 from agent.pods.limits import bounding_limit
+from agent.pods.storage import is_in_memory
 from agent.runtime.mounts import mounted_kinds, mounts_under
 from agent.runtime.protocol import Mount
 from agent.sources import SourceReader
@@ -94,6 +95,16 @@ class Volumes:
     async def unmount(self, pod: Object) -> None:
         """Takes all volumes away and forgets the pod's directory. Raises OSError when something is stuck."""
         await self._in_turn(pod, lambda: remove_pod_directory(self._paths.pod(uid_of(pod))))
+
+    async def release(self, pod: Object) -> None:
+        """Takes the volumes of a pod that is over away, with what is in them; what tells how it ended stays."""
+        uid = uid_of(pod)
+
+        def take_away() -> None:
+            for directory in (self._paths.subpaths(uid), self._paths.volumes(uid)):
+                remove_pod_directory(directory)
+
+        await self._in_turn(pod, take_away)
 
     async def container_mounts(self, pod: Object, container: Object, values: Mapping[str, str]) -> tuple[Mount, ...]:
         """The volumeMounts of one container, subPaths resolved. Raises ConfigFault."""
@@ -242,9 +253,7 @@ def memory_size(pod: Object, volume: Mapping[str, Any], node_bytes: int) -> int:
 
 
 def _is_in_memory(volume: Mapping[str, Any]) -> bool:
-    if "emptyDir" in volume:
-        return (volume["emptyDir"] or {}).get("medium") == "Memory"
-    return any(kind in volume for kind in _IN_MEMORY)
+    return is_in_memory(volume) or any(kind in volume for kind in _IN_MEMORY)
 
 
 def _mount_memory(target: Path, mode: int, size_bytes: int = 0) -> None:

@@ -47,12 +47,14 @@ class Site:
     client: Client
     directory: Path
     runtime: FakeRuntime = field(default_factory=FakeRuntime)
+    shop: Workshop = field(init=False)
+    """What the present agent's parts share."""
 
     @asynccontextmanager
     async def agent(self, *, cut_off: bool = False) -> AsyncIterator[Roster]:
         """`cut_off`: the agent does not reach the control plane."""
-        shop = self._shop(Client(NOBODY, Credentials()) if cut_off else self.client)
-        facts = NodeFacts(NODE, allocatable={"cpu": "4", "memory": "8Gi", "pods": "110"})
+        shop = self.shop = self._shop(Client(NOBODY, Credentials()) if cut_off else self.client)
+        facts = NodeFacts(NODE, allocatable={"cpu": "4", "memory": "8Gi", "pods": "110", "ephemeral-storage": "10Gi"})
         roster = Roster(shop, facts)
         tasks = [asyncio.create_task(roster.run()), asyncio.create_task(shop.events.run())]
         try:

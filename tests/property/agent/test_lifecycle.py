@@ -112,6 +112,8 @@ class World:
                 box = None if seen.sandbox and seen.sandbox.id == sandbox_id else seen.sandbox
                 left = tuple(old for old in seen.old_sandboxes if old != sandbox_id)
                 self.seen = replace(seen, sandbox=box, old_sandboxes=left)
+            case steps.ReleaseVolumes():
+                self.seen = replace(seen, volumes="released")
             case steps.UnmountVolumes():
                 self.seen = replace(seen, volumes="removed")
             case steps.Confirm():

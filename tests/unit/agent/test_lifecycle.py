@@ -16,6 +16,7 @@ from agent.pods.lifecycle import (
     KillContainer,
     MountVolumes,
     PullImage,
+    ReleaseVolumes,
     RemoveContainer,
     RemoveSandbox,
     ResizeContainer,
@@ -81,10 +82,11 @@ def test_the_restart_policy_decides_whether_a_container_runs_again(policy: str, 
     assert step == (StartContainer("c", 1, restart=True) if again else Terminate(30))
 
 
-def test_a_finished_pod_without_sandbox_waits_to_be_deleted() -> None:
+def test_a_finished_pod_without_sandbox_gives_its_volumes_back_and_waits_to_be_deleted() -> None:
     pod = a_pod(policy="Never")
     over = replace(seen(pod, c=ContainerView(current=exited(code=0))), sandbox=a_sandbox(state="notready"))
-    assert next_step(pod, over, NOW) == Wait(FOREVER)
+    assert next_step(pod, over, NOW) == ReleaseVolumes()
+    assert next_step(pod, replace(over, volumes="released"), NOW) == Wait(FOREVER)
 
 
 def test_restart_rules_of_a_container_win_over_the_policy() -> None:
