@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import shutil
-import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
@@ -12,9 +10,9 @@ from typing import Any
 
 import click
 
+from cli.building import build_archive
 from cli.cluster import Cluster, on_cluster
 from cli.problems import Problem
-from cli.rootmount import rooted
 
 ARCHIVE_TYPE = "application/x-tar"
 GZIP_MAGIC = b"\x1f\x8b"
@@ -37,13 +35,8 @@ def build(tag: str, directory: Path, recipe: Path | None, node: str | None) -> N
     chosen = recipe or next((directory / name for name in RECIPES if (directory / name).exists()), None)
     if chosen is None or not chosen.exists():
         raise Problem(f"{recipe or directory}: no {' or '.join(RECIPES)} there")
-    if not shutil.which("buildah"):
-        raise Problem("building images needs buildah", "On Debian or Ubuntu: apt-get install buildah")
     with tempfile.TemporaryDirectory(prefix="wherry-build-") as scratch:
-        archive = Path(scratch) / "image.tar"
-        _run_buildah(Path(scratch), ["build", "--isolation", "chroot", "-t", tag, "-f", str(chosen), str(directory)])
-        _run_buildah(Path(scratch), ["push", tag, f"docker-archive:{archive}:{tag}"])
-        content = archive.read_bytes()
+        content = build_archive(tag, chosen, directory, Path(scratch)).read_bytes()
     on_cluster(lambda cluster: _load(cluster, content, node))
 
 
@@ -75,15 +68,6 @@ def ls() -> None:
         click.echo(render_table(("IMAGE", "NODE", "SIZE"), sorted(rows)))
 
     on_cluster(show)
-
-
-def _run_buildah(scratch: Path, arguments: list[str]) -> None:
-    """Runs buildah on a storage of its own, so that it works as root anywhere and leaves nothing behind."""
-    storage = ["--storage-driver", "vfs", "--root", str(scratch / "storage"), "--runroot", str(scratch / "run")]
-    with rooted(["buildah", *storage, *arguments]) as command:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
-    if done.returncode:
-        raise Problem(f"buildah {arguments[0]} failed with code {done.returncode}; its own words are above")
 
 
 async def _load(cluster: Cluster, archive: bytes, node: str | None) -> None:
