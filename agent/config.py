@@ -49,6 +49,9 @@ class AgentConfig:
     log_file_bytes: int = 10 * _MIB
     log_files: int = 5
     log_budget_bytes: int = 1024 * _MIB
+    seccomp_default: bool = True
+    """Containers that name no seccomp profile get the runtime's."""
+    protect_kernel_defaults: bool = False
 
     @property
     def name(self) -> str:
@@ -92,6 +95,8 @@ def parse_arguments(arguments: Sequence[str]) -> AgentConfig:
         log_file_bytes=given.log_file_mib * _MIB,
         log_files=given.log_files,
         log_budget_bytes=given.log_budget_mib * _MIB,
+        seccomp_default=given.seccomp_default,
+        protect_kernel_defaults=given.protect_kernel_defaults,
     )
 
 
@@ -129,6 +134,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--log-file-mib", type=int, default=10, help="rotate a container's log at this size (default: %(default)s)")
     add("--log-files", type=int, default=5, help="log files kept for a container (default: %(default)s)")
     add("--log-budget-mib", type=int, default=1024, help="room for all logs together (default: %(default)s)")
+    seccomp = "give containers that name no seccomp profile the runtime's (default: yes)"
+    add("--seccomp-default", action=argparse.BooleanOptionalAction, default=True, help=seccomp)
+    kernel = "do not start when the kernel's settings are not those that Kubernetes expects (else they are told)"
+    add("--protect-kernel-defaults", action="store_true", help=kernel)
     return parser
 
 

@@ -27,8 +27,9 @@ from agent import hostinfo
 from agent.access import Access
 from agent.config import AgentConfig, parse_arguments
 from agent.dialing import Reachable
-from agent.events import WARNING, EventRecorder
+from agent.events import NORMAL, WARNING, EventRecorder
 from agent.identity import Applicant, Identity, JoinRefused, obtain_identity, renew_identity
+from agent.kernel import KernelRefused, check_kernel
 from agent.logkeeper import LiveLog, LogKeeper, LogLimits
 from agent.metrics import AgentMetrics
 from agent.network.cni import ensure_pod_network
@@ -126,7 +127,8 @@ class Agent:
     def _workshop(self) -> Workshop:
         config, runtime = self._config, self._engine.runtime
         resolver = Resolver(config.dns_addresses, config.cluster_domain, lambda: read_resolv_conf(config.resolv_conf))
-        node = Node(config.name, self._machine.hostname, self._paths, resolver, self._machine.memory_bytes)
+        machine = self._machine
+        node = Node(config.name, machine.hostname, self._paths, resolver, machine.memory_bytes, config.seccomp_default)
         sources = SourceReader(self._client)
         return Workshop(
             client=self._client,
@@ -181,6 +183,8 @@ class Agent:
 
     async def run(self) -> None:
         """Runs every part until cancelled."""
+        if told := check_kernel(protect=False):
+            self._events.node_event(NORMAL, "KernelSettings", told)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.roster.run())
@@ -350,6 +354,8 @@ async def run(config: AgentConfig) -> None:
     paths = Paths(config.data_dir)
     close_data_directory(paths.root, paths.pods, paths.logs)
     applicant = applicant_of(config)
+    if told := check_kernel(protect=config.protect_kernel_defaults):
+        _log.info("the kernel's settings are not those that Kubernetes expects", differ=told)
     identity = await obtain_identity(config.data_dir / "pki", applicant, config.token)
     _log.info("agent starts", node=config.name, server=config.server, address=applicant.addresses[0])
     engine = await start_engine(config)
@@ -365,7 +371,7 @@ async def _until_signalled(config: AgentConfig) -> int:
         await task
     except asyncio.CancelledError:
         _log.info("agent stops; containers run on")
-    except (JoinRefused, RuntimeFault) as error:
+    except (JoinRefused, KernelRefused, RuntimeFault) as error:
         print(f"wherry agent: {error}", file=sys.stderr)
         return 1
     return 0

@@ -16,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import ipaddress
 import json
+import os
 import socket
 import struct
 from collections.abc import Iterable
@@ -28,6 +29,7 @@ from agent.network.commands import run_program
 from agent.network.model import family_of
 from agent.runtime.errors import Failed
 
+_CONFIG_MODE = 0o600
 CONFLIST_NAME = "90-wherry.conflist"
 TUNNEL_BYTES = {4: 50, 6: 70}
 """What VXLAN puts around a packet. Pods always leave that room: no packet is lost to a smaller path."""
@@ -162,8 +164,11 @@ def _write_if_changed(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists() or path.read_text() != text:
         fresh = path.with_suffix(".new")
-        fresh.write_text(text)
+        fresh.unlink(missing_ok=True)
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _CONFIG_MODE), "w") as opened:
+            opened.write(text)
         fresh.replace(path)
+    path.chmod(_CONFIG_MODE)  # one of before may be readable
 
 
 def foreign_config(conf_dir: Path) -> Path | None:

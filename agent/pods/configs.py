@@ -57,6 +57,8 @@ class Node:
     paths: Paths
     resolver: dns.Resolver
     memory_bytes: int
+    seccomp_default: bool = True
+    """Containers that name no profile get the runtime's, as with the kubelet's --seccomp-default."""
     seccomp_root: str = "/var/lib/kubelet/seccomp"
 
 
@@ -171,6 +173,10 @@ def _merged(pod: Object, container: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**{name: shared[name] for name in inherited if shared.get(name) is not None}, **own}
 
 
+def _container_seccomp(profile: Mapping[str, Any] | None, node: Node) -> Seccomp:
+    return Seccomp("RuntimeDefault") if profile is None and node.seccomp_default else _seccomp(profile, node)
+
+
 def _seccomp(profile: Mapping[str, Any] | None, node: Node) -> Seccomp:
     kind = (profile or {}).get("type")
     if kind == "RuntimeDefault":
@@ -196,7 +202,7 @@ def _security(pod: Object, attempt: Attempt, node: Node) -> ContainerSecurity:
         no_new_privileges=merged.get("allowPrivilegeEscalation") is False,
         add_capabilities=tuple(capabilities.get("add") or ()),
         drop_capabilities=tuple(capabilities.get("drop") or ()),
-        seccomp=_seccomp(merged.get("seccompProfile"), node),
+        seccomp=_container_seccomp(merged.get("seccompProfile"), node),
         masked_paths=unmasked,
         readonly_paths=unmasked,
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.network.cni import forwarding_comment, table_name
+from agent.network.cni import CONFLIST_NAME, ensure_pod_network, forwarding_comment, table_name
 from agent.runtime.cgroups import processes
 from agent.runtime.containerd import Containerd, containerd_paths, ensure_containerd
 from agent.runtime.containerd_config import ContainerdPaths
@@ -25,7 +25,7 @@ from agent.runtime.processes import command_lines
 from agent.runtime.protocol import ContainerConfig, ContainerSecurity, PortMapping, Resources, SandboxConfig
 from agent.runtime.teardown import kill_node, stop_containerd
 from tests.images import BUSYBOX, write_busybox_image
-from tests.integration.runtime.conftest import Harness, kill_in_pod, pod_processes, start_node
+from tests.integration.runtime.conftest import Harness, kill_in_pod, pod_network, pod_processes, start_node
 from tests.integration.runtime.registry import PASSWORD, USER, serve_registry
 
 pytestmark = pytest.mark.root
@@ -84,6 +84,14 @@ async def test_a_new_agent_adopts_containerd_and_its_containers(containerd: Cont
     status = await runtime.container_status(container_id)
     assert (found.id, status.sandbox_id, status.state) == (sandbox[0], sandbox[0], "running")
     await runtime.close()
+
+
+async def test_only_root_reads_the_configuration_of_the_pod_network(containerd: Containerd) -> None:
+    file = containerd.paths.cni_conf_dir / CONFLIST_NAME
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.chmod(0o644)  # as versions before left it
+    await ensure_pod_network(pod_network(containerd), file.parent)
+    assert file.stat().st_mode & 0o777 == 0o600
 
 
 async def test_a_host_port_reaches_the_pod(node: Harness) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from agent.access import Caller, caller_of, part_of
 from agent.config import parse_arguments
 from agent.hostinfo import DiskUse, Machine, MemoryUse
+from agent.kernel import EXPECTED, KernelRefused, check_kernel
 from agent.node import Profile, Readings, Taint, differs, node_status, parse_labels, parse_taint
 from agent.paths import Paths
 from agent.pods.admission import NodeFacts, admit, judge_resize, requests_of
@@ -25,6 +27,7 @@ from agent.pods.observed import Waiting
 from agent.pods.reporter import patch_between
 from agent.pods.resizing import Pending
 from agent.runtime.protocol import ImageStatus
+from api.objects import Object
 from tests.unit.agent.builders import NOW, a_container, a_pod, exited, status
 
 DISK = DiskUse(100 << 30, 50 << 30, 50 << 30, 1000, 500)
@@ -110,6 +113,36 @@ def test_a_container_is_configured_as_its_spec_says() -> None:
     assert (made.security.run_as_user, made.security.run_as_group) == (7, 8)
     assert made.security.supplemental_groups == (1, 9)
     assert made.security.no_new_privileges and made.security.drop_capabilities == ("ALL",)
+
+
+@pytest.mark.parametrize(
+    ("given", "default", "kind"),
+    [
+        (None, True, "RuntimeDefault"),
+        (None, False, "Unconfined"),
+        ({"type": "Unconfined"}, True, "Unconfined"),
+        ({"type": "RuntimeDefault"}, False, "RuntimeDefault"),
+    ],
+)
+def test_a_container_without_seccomp_profile_gets_the_runtimes(given: Object | None, default: bool, kind: str) -> None:
+    container = a_container(securityContext={"seccompProfile": given} if given else {})
+    attempt = Attempt(container, 0, IMAGE, {}, ())
+    made = container_config(a_pod(container), attempt, replace(node(), seccomp_default=default))
+    assert made.security.seccomp.type == kind
+
+
+def test_settings_of_the_kernel_are_told_and_refused_if_asked(tmp_path: Path) -> None:
+    for name, value in {**EXPECTED, "kernel/panic": 0}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{value}\n")
+    told = check_kernel(protect=False, settings=tmp_path)
+    assert told.startswith("invalid kernel flag: kernel/panic, expected value: 10, actual value: 0. ")
+    assert "`sysctl -w kernel.panic=10`" in told
+    with pytest.raises(KernelRefused, match="kernel/panic"):
+        check_kernel(protect=True, settings=tmp_path)
+    (tmp_path / "kernel/panic").write_text("10\n")
+    assert check_kernel(protect=True, settings=tmp_path) == ""
+    assert not check_kernel(protect=True, settings=tmp_path / "none")
 
 
 @pytest.mark.parametrize(
