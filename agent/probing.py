@@ -134,8 +134,7 @@ class Prober:
     async def _grpc(self, given: Mapping[str, Any], target: Target, timeout_seconds: float) -> Outcome:
         import grpc
 
-        service = (given.get("service") or "").encode()
-        request = b"\x0a" + bytes([len(service)]) + service if service else b""
+        request = _health_request((given.get("service") or "").encode())
         address = f"{target.address}:{given['port']}"
         try:
             async with grpc.aio.insecure_channel(address) as channel:
@@ -145,6 +144,17 @@ class Prober:
             return Outcome("failure", f'service unhealthy or unreachable at "{address}": {error.details()}')
         serving = reply[:2] == b"\x08\x01"
         return Outcome("success") if serving else Outcome("failure", "service unhealthy (responded with NOT_SERVING)")
+
+
+def _health_request(service: bytes) -> bytes:
+    """A HealthCheckRequest: its only field, the name of the service, is left out when it is empty."""
+    if not service:
+        return b""
+    length, prefix = len(service), bytearray(b"\x0a")
+    while length > 0x7F:
+        prefix.append(length & 0x7F | 0x80)
+        length >>= 7
+    return bytes(prefix) + bytes([length]) + service
 
 
 def _dial_error(error: Exception, address: str) -> str:

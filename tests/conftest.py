@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -52,3 +53,17 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if report.skipped and not os.environ.get("ALLOW_SKIP"):
         report.outcome = "failed"
         report.longrepr = f"skipped, and ALLOW_SKIP is not set: {report.longrepr}"
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """A test that failed and is run once more leaves its name and the failure's cause in the file $WHERRY_RERUNS."""
+    if report.outcome == "rerun" and (file := os.environ.get("WHERRY_RERUNS")) and not _is_worker():  # type: ignore[comparison-overlap]
+        crash = getattr(report.longrepr, "reprcrash", None)
+        cause = crash.message if crash is not None else str(report.longrepr)
+        with Path(file).open("a") as reruns:
+            reruns.write(f"{report.nodeid}: {' '.join(cause.split())[:500]}\n")
+
+
+def _is_worker() -> bool:
+    """Of pytest-xdist, whose reports the main process sees, too."""
+    return "PYTEST_XDIST_WORKER" in os.environ

@@ -95,7 +95,6 @@ def sandbox_config(pod: Object, attempt: int, node: Node) -> SandboxConfig:
             run_as_group=security.get("runAsGroup"),
             supplemental_groups=_groups(security),
             privileged=any(_merged(pod, container).get("privileged") for container in spec.all_containers(pod)),
-            seccomp=_seccomp(security.get("seccompProfile"), node),
         ),
     )
 

@@ -86,7 +86,9 @@ class Stopper:
 
 
 async def run_hook(prober: Prober, hook: Mapping[str, Any], target: Target, timeout_seconds: float) -> Outcome:
-    """A lifecycle hook: exec, httpGet, sleep."""
+    """A lifecycle hook: exec, httpGet, sleep. A hook of tcpSocket is no hook and fails, as the kubelet has it."""
+    if "tcpSocket" in hook:
+        return Outcome("failure", "invalid handler")
     if pause := hook.get("sleep"):
         await asyncio.sleep(min(float(pause.get("seconds") or 0), timeout_seconds))
         return Outcome("success")

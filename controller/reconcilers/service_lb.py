@@ -88,6 +88,11 @@ def outcomes_of(observed: Observed) -> list[Outcome]:
     return others + list(share(observed, wanting))
 
 
+def is_ours(service: Object) -> bool:
+    """Whether the Service is left to us: one that names a class waits for that class' controller."""
+    return not service["spec"].get("loadBalancerClass")
+
+
 def _wants_one(service: Object) -> bool:
     return service["spec"].get("type") == "LoadBalancer" and not is_deleting(service)
 

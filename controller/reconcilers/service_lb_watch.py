@@ -13,7 +13,16 @@ from api.objects import Object, is_deleting, is_ready, labels_of, name_of, uid_o
 from api.selectors import parse_label_selector
 from controller.reconcilers.loop import Decision, Failure, Source, Watch
 from controller.reconcilers.node_lifecycle import NODES
-from controller.reconcilers.service_lb import ANNOUNCER, SERVICES, Balanced, Observed, Server, decide, outcomes_of
+from controller.reconcilers.service_lb import (
+    ANNOUNCER,
+    SERVICES,
+    Balanced,
+    Observed,
+    Server,
+    decide,
+    is_ours,
+    outcomes_of,
+)
 from controller.reconcilers.views import Views
 from controller.registry.ranges import Pool, Ports
 from controller.store import Query
@@ -53,7 +62,7 @@ class ServiceLoadBalancers:
     def observe(self, key: str, failure: Failure | None) -> Observed | None:
         del key, failure
         services = [service for key in self._keys if (service := self._views.get(key)) is not None]
-        ours = [service for service in services if not service["spec"].get("loadBalancerClass")]
+        ours = [service for service in services if is_ours(service)]
         observed = Observed(
             self._pool,
             self._servers(),

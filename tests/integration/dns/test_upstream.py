@@ -225,6 +225,7 @@ def test_forged_answers_are_not_taken_and_ports_differ(scene: Scene) -> None:
         assert len(set(up["first"].ports)) == len(up["first"].ports)
 
 
+@pytest.mark.proves("Service.spec.externalName")
 def test_external_names_are_followed_through_upstream(scene: Scene) -> None:
     outside = a_service("outside", type="ExternalName", externalName="www.example.com")
     inside = a_service("inside", type="ExternalName", externalName="web.default.svc.cluster.local")

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 
 import aiohttp
+import pytest
 
 from agent.network.ingress.metrics import read_statistics
 from agent.network.ingress.proxy import find_proxies
@@ -161,6 +162,7 @@ async def test_a_node_without_the_label_serves_nothing(scene: Scene) -> None:
         await scene.until("web")
 
 
+@pytest.mark.proves("Ingress.spec.ingressClassName", "IngressClass.spec.controller")
 async def test_ingresses_of_other_classes_and_younger_claims_are_not_served(scene: Scene) -> None:
     for name in ("mine", "theirs"):
         await scene.service(name, await scene.backend(name))

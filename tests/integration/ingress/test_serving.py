@@ -6,6 +6,7 @@ import asyncio
 import ssl
 
 import aiohttp
+import pytest
 
 from tests.integration.ingress.scene import Scene, eventually, path, rule, tls_secret
 
@@ -41,6 +42,7 @@ async def test_a_service_without_servers_or_none_at_all_answers_503_until_it_has
         await scene.until(503, "/late")
 
 
+@pytest.mark.proves("Ingress.spec.tls.hosts", "Ingress.spec.tls.secretName")
 async def test_certificates_are_chosen_by_name_and_a_bad_secret_harms_nobody_else(scene: Scene) -> None:
     web = await scene.backend("web")
     await scene.service("web", web)

@@ -243,6 +243,14 @@ async def seen(site: Site, flows: list[Flow]) -> list[str]:
     return await asyncio.to_thread(site.try_flows, flows)
 
 
+@pytest.mark.proves(
+    "NetworkPolicy.spec.podSelector",
+    "NetworkPolicy.spec.ingress.from.namespaceSelector",
+    "NetworkPolicy.spec.ingress.from.ipBlock.cidr",
+    "NetworkPolicy.spec.ingress.from.ipBlock.except",
+    "NetworkPolicy.spec.ingress.ports.port",
+    "NetworkPolicy.spec.ingress.ports.endPort",
+)
 async def test_the_table_of_flows(site: Site) -> None:
     assert sum(len(rows) for _, rows in SCENARIOS.values()) >= 60
     wrong = []

@@ -108,6 +108,13 @@ def everything_of(number: int, case: Case) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("number", "case"), list(enumerate(CASES)), ids=[case.what for case in CASES])
+@pytest.mark.proves(
+    "Service.spec.externalIPs",
+    "Service.spec.internalTrafficPolicy",
+    "Service.spec.loadBalancerSourceRanges",
+    "Service.spec.ports.protocol",
+    "Service.spec.ports.port",
+)
 def test_case(proxy: Proxy, topology: Topology, number: int, case: Case) -> None:
     port = node_port_of(number) if case.to == "node-port" or case.port < 0 else case.port
     address = address_of(number, case.to)
@@ -145,6 +152,7 @@ def answering(topology: Topology, client: str, address: str, count: int = 12) ->
     return {topology.ask(client, address, 80).name for _ in range(count)}
 
 
+@pytest.mark.proves("Service.spec.sessionAffinity")
 def test_a_client_sticks_to_its_endpoint_until_that_goes(proxy: Proxy, topology: Topology) -> None:
     three = (Backend("a1"), Backend("b1"), Backend("b2"))
     objects, address = scene(200, *three, **sticky(600))
@@ -165,6 +173,7 @@ def test_a_client_sticks_to_its_endpoint_until_that_goes(proxy: Proxy, topology:
     assert answering(topology, "a2", address) == moved, "an endpoint that is back has forgotten its clients"
 
 
+@pytest.mark.proves("Service.spec.sessionAffinityConfig.clientIP.timeoutSeconds")
 def test_stickiness_ends_by_its_timeout_and_survives_a_new_agent_and_a_refused_transaction(
     proxy: Proxy, topology: Topology
 ) -> None:
@@ -232,6 +241,7 @@ def health(topology: Topology, port: int) -> tuple[int, dict[str, Any]]:
         return answer.status, json.loads(answer.read())
 
 
+@pytest.mark.proves("Service.spec.healthCheckNodePort", "Service.spec.externalTrafficPolicy")
 def test_the_health_check_counts_local_endpoints(proxy: Proxy, topology: Topology) -> None:
     spec = {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 32_000}
     objects, _ = scene(207, Backend("a1"), Backend("a2"), Backend("b1"), **spec)

@@ -54,6 +54,7 @@ async def evict(cluster: Cluster, name: str) -> ApiError | None:
     return None
 
 
+@pytest.mark.proves("PodDisruptionBudget.spec.selector")
 async def test_at_once_only_as_many_go_as_the_budget_allows_and_in_the_end_all_do(cluster: Cluster) -> None:
     async with Kubelet(cluster, "one", "two").playing() as kubelet:
         await budget(cluster, minAvailable=4)

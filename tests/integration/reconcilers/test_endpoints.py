@@ -63,6 +63,7 @@ def ready(cluster: Cluster) -> int:
     return len(in_slices) if len(in_slices) == len(in_endpoints) else -1
 
 
+@pytest.mark.proves("Service.spec.selector")
 async def test_a_service_has_slices_and_endpoints_that_follow_its_pods_and_go_with_it(cluster: Cluster) -> None:
     async with Kubelet(cluster, "one").playing():
         owner = await service(cluster)

@@ -90,6 +90,7 @@ async def try_pod(registry: Registry, name: str) -> bool:
     return True
 
 
+@pytest.mark.proves("ResourceQuota.spec.hard")
 async def test_a_pod_beyond_the_quota_is_refused_and_what_is_there_is_charged(registry: Registry) -> None:
     await registry.create(admin(), QUOTAS, "shop", a_quota(pods="1"))
     await registry.create(admin(), PODS, "shop", a_pod("x"))

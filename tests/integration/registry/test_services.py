@@ -97,6 +97,7 @@ async def test_a_service_gets_an_address_and_gives_it_back(small: Registry) -> N
     assert list(small.store.claims) == []
 
 
+@pytest.mark.proves("Service.spec.clusterIP")
 async def test_explicit_addresses_are_honoured_or_refused(small: Registry) -> None:
     assert (await create(small, a_service(clusterIP="10.96.0.5")))["spec"]["clusterIPs"] == ["10.96.0.5"]
     taken = await refused(create(small, a_service("y", clusterIP="10.96.0.5")))
@@ -112,6 +113,7 @@ async def test_explicit_addresses_are_honoured_or_refused(small: Registry) -> No
     await check_claims(small.store)
 
 
+@pytest.mark.proves("Service.spec.ports.nodePort")
 async def test_node_ports_are_honoured_or_refused(small: Registry) -> None:
     ports = [{"name": "a", "port": 80, "nodePort": 30003}, {"name": "b", "port": 81}]
     made = await create(small, a_service(type="NodePort", ports=ports))
@@ -141,6 +143,7 @@ async def test_a_put_need_not_repeat_what_was_allocated(small: Registry) -> None
         assert kept["spec"][field] == made["spec"][field]
 
 
+@pytest.mark.proves("Service.spec.type")
 async def test_types_change_and_claims_follow(small: Registry) -> None:
     address = (await create(small, a_service()))["spec"]["clusterIP"]
     node = await merge(small, "x", b'{"spec":{"type":"NodePort"}}')
@@ -183,6 +186,7 @@ async def test_headless_services_and_dry_runs_hold_nothing(small: Registry) -> N
     await check_claims(small.store)
 
 
+@pytest.mark.proves("Service.spec.allocateLoadBalancerNodePorts")
 async def test_node_ports_of_load_balancers_can_be_declined(small: Registry) -> None:
     made = await create(small, a_service(type="LoadBalancer", allocateLoadBalancerNodePorts=False))
     assert "nodePort" not in made["spec"]["ports"][0]
@@ -192,6 +196,7 @@ async def test_node_ports_of_load_balancers_can_be_declined(small: Registry) -> 
     await check_claims(small.store)
 
 
+@pytest.mark.proves("Service.spec.ipFamilies", "Service.spec.ipFamilyPolicy", "Service.spec.clusterIPs")
 async def test_both_families_are_given_taken_back_and_kept_apart(dual: Registry) -> None:
     made = (await create(dual, a_service(ipFamilyPolicy="PreferDualStack")))["spec"]
     assert made["ipFamilies"] == ["IPv4", "IPv6"] and V6.holds(made["clusterIPs"][1])

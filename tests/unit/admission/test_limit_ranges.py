@@ -33,6 +33,7 @@ def a_pod(*resources: Any) -> Object:
     return {"metadata": {"name": "x"}, "spec": {"containers": containers}}
 
 
+@pytest.mark.proves("LimitRange.spec.limits.default", "LimitRange.spec.limits.defaultRequest")
 def test_a_container_without_resources_gets_the_defaults_and_the_pod_says_so() -> None:
     rule = {"type": "Container", "default": {"cpu": "1", "memory": "1Gi"}, "defaultRequest": {"cpu": "100m"}}
     pod = admitted(a_pod({}, {"limits": {"cpu": "2"}, "requests": {"cpu": "1"}}), rule)
@@ -75,12 +76,16 @@ def test_a_container_without_resources_gets_the_defaults_and_the_pod_says_so() -
         ),
     ],
 )
+@pytest.mark.proves(
+    "LimitRange.spec.limits.min", "LimitRange.spec.limits.max", "LimitRange.spec.limits.maxLimitRequestRatio"
+)
 def test_what_is_out_of_bounds_is_refused(rule: Object, resources: Object, why: str) -> None:
     with pytest.raises(Forbidden) as refused:
         admitted(a_pod(resources), rule)
     assert refused.value.message == f'pods "x" is forbidden: {why}'
 
 
+@pytest.mark.proves("LimitRange.spec.limits.type")
 def test_a_pod_is_measured_by_the_sum_of_its_containers() -> None:
     half = {"limits": {"memory": "600Mi"}, "requests": {"memory": "600Mi"}}
     with pytest.raises(Forbidden, match="but limit is 1200Mi"):

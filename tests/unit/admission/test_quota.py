@@ -113,6 +113,7 @@ def test_where_compute_is_bounded_every_container_must_say_what_it_takes() -> No
         ({"scopes": ["CrossNamespacePodAffinity"]}, a_pod(asks()), False),
     ],
 )
+@pytest.mark.proves("ResourceQuota.spec.scopes")
 def test_scopes_choose_the_pods_a_quota_covers(spec: Object, pod: Object, covered: bool) -> None:
     assert bool(demand_of(a_quota({"pods": "1"}, **spec), PODS, pod)) is covered
 
@@ -126,6 +127,11 @@ def test_scopes_choose_the_pods_a_quota_covers(spec: Object, pod: Object, covere
         ("Exists", [], "low", True),
         ("DoesNotExist", [], "low", False),
     ],
+)
+@pytest.mark.proves(
+    "ResourceQuota.spec.scopeSelector.matchExpressions.scopeName",
+    "ResourceQuota.spec.scopeSelector.matchExpressions.operator",
+    "ResourceQuota.spec.scopeSelector.matchExpressions.values",
 )
 def test_a_quota_may_cover_priority_classes(operator: str, values: list[str], name: str, covered: bool) -> None:
     rule = {"scopeName": "PriorityClass", "operator": operator, "values": values}

@@ -63,11 +63,13 @@ def service_for(table: Table, host: str, path: str) -> str:
         ("ImplementationSpecific", ["/foo"], "/foo/x", "/foo"),
     ],
 )
+@pytest.mark.proves("Ingress.spec.rules.http.paths.path", "Ingress.spec.rules.http.paths.pathType")
 def test_paths_match_as_kubernetes_says(kind: str, paths: list[str], request_path: str, matched: str) -> None:
     table = compile_routes([ingress("i", *(("", path, kind, path) for path in paths))])
     assert service_for(table, "a.test", request_path) == matched
 
 
+@pytest.mark.proves("Ingress.spec.rules.host")
 def test_exact_comes_before_prefix_and_hosts_before_wildcards_before_any() -> None:
     table = compile_routes(
         [
@@ -93,6 +95,7 @@ def test_the_older_of_two_ingresses_keeps_a_path_and_the_younger_is_told() -> No
         assert "ns/z-old" in table.findings[0].message
 
 
+@pytest.mark.proves("Ingress.spec.defaultBackend")
 def test_a_default_backend_gets_what_no_rule_does_of_its_hosts_and_of_all() -> None:
     table = compile_routes(
         [

@@ -36,6 +36,11 @@ def pool(*slices: Slice, port: int | str = 80, made: Service | None = None) -> P
     return make_pool(Target(KEY, port), cluster)
 
 
+@pytest.mark.proves(
+    "Ingress.spec.rules.http.paths.backend.service.port.name",
+    "Ingress.spec.rules.http.paths.backend.service.port.number",
+    "Ingress.spec.rules.http.paths.backend.service.name",
+)
 def test_a_port_is_found_by_number_or_name_and_its_servers_by_the_ports_name() -> None:
     wanted = frozenset({("10.0.0.1", 8080)})
     slices = (piece(endpoint("10.0.0.1")), piece(endpoint("10.0.0.9"), name="other"))
@@ -63,6 +68,7 @@ def test_one_family_serves_and_fqdn_slices_do_not() -> None:
     ("protocol", "options"),
     [("", ""), ("http", ""), ("kubernetes.io/ws", ""), ("kubernetes.io/h2c", "proto h2"), ("https", "ssl verify none")],
 )
+@pytest.mark.proves("Service.spec.ports.appProtocol")
 def test_the_application_protocol_says_how_to_speak(protocol: str, options: str) -> None:
     assert pool(made=service(ServicePort("web", "TCP", 80, 0, protocol))).options == options
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import yaml
 
 from agent.network.model import parse_pod_address
@@ -43,6 +44,7 @@ def rules(text: str, family: int = 4) -> list[str]:
     return list(render_allowances(allowances, ingress=True, family=family))
 
 
+@pytest.mark.proves("NetworkPolicy.spec.policyTypes")
 def test_types_that_are_left_out_are_the_apis() -> None:
     assert policy("{podSelector: {}}").ingress == () and policy("{podSelector: {}}").egress is None
     assert policy("{podSelector: {}, egress: [{}]}").ingress == ()
@@ -56,6 +58,12 @@ def test_a_string_of_digits_is_a_number_and_protocols_default_to_tcp() -> None:
     assert parsed[0].ports == (PolicyPort("TCP", 80, 80), PolicyPort("TCP", name="http"), PolicyPort("UDP"))
 
 
+@pytest.mark.proves(
+    "NetworkPolicy.spec.ingress.ports.protocol",
+    "NetworkPolicy.spec.ingress.from.podSelector",
+    "NetworkPolicy.spec.egress.ports",
+    "NetworkPolicy.spec.egress.to",
+)
 def test_rules_say_what_is_allowed() -> None:
     assert rules("{}") == ["accept"]
     assert rules("{ports: [{port: 443}, {port: 80}, {port: 90, endPort: 99}, {protocol: SCTP}]}") == [

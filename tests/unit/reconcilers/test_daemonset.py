@@ -86,6 +86,7 @@ def rolling(**limits: Any) -> Object:
     return {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1, **limits}}
 
 
+@pytest.mark.proves("DaemonSet.spec.template")
 def test_every_node_gets_one_pod_that_only_it_can_run() -> None:
     decision = look(daemon_set(), daemon("b"))
     assert targets(decision) == ["a", "c"]
@@ -143,6 +144,7 @@ def test_on_the_hosts_network_a_node_without_network_is_good_enough() -> None:
     assert targets(look(daemon_set(pod_spec={"hostNetwork": True}), nodes=tainted)) == ["a"]
 
 
+@pytest.mark.proves("DaemonSet.spec.selector")
 def test_of_several_pods_on_a_node_the_oldest_stays_and_one_for_a_node_that_is_gone_goes() -> None:
     pods = (daemon("a", name="young", created=9.0), daemon("a", name="old", created=1.0))
     assert deleted(look(daemon_set(), *pods, nodes=NODES[:1])) == ["young"]
@@ -169,6 +171,7 @@ def update(*pods: PodFacts, **spec: Any) -> Decision:
     return look(daemon_set(image="two", **spec), *pods)
 
 
+@pytest.mark.proves("DaemonSet.spec.updateStrategy.rollingUpdate.maxUnavailable")
 def test_an_update_takes_away_as_many_as_may_be_unavailable() -> None:
     assert deleted(update(*OLD)) == ["a-one"]
     assert deleted(update(*OLD, updateStrategy=rolling(maxUnavailable="50%"))) == ["a-one", "b-one"]
@@ -179,6 +182,7 @@ def test_an_update_takes_away_as_many_as_may_be_unavailable() -> None:
     assert deleted(update(OLD[0], OLD[1], daemon("c", **UNREADY))) == ["c-one"], "a broken one is in nobody's way"
 
 
+@pytest.mark.proves("DaemonSet.spec.updateStrategy.rollingUpdate.maxSurge", "DaemonSet.spec.minReadySeconds")
 def test_with_surge_the_new_pod_comes_before_the_old_one_goes() -> None:
     surging = {"updateStrategy": rolling(maxSurge=1, maxUnavailable=0)}
     assert (targets(update(*OLD, **surging)), deleted(update(*OLD, **surging))) == (["a"], [])
@@ -189,6 +193,7 @@ def test_with_surge_the_new_pod_comes_before_the_old_one_goes() -> None:
     assert targets(broken) == ["b", "a"], "beside a broken pod the new one costs no surge"
 
 
+@pytest.mark.proves("DaemonSet.spec.updateStrategy.type")
 def test_on_delete_updates_only_what_a_person_deletes() -> None:
     on_delete = {"updateStrategy": {"type": "OnDelete"}}
     assert deleted(update(*OLD, **on_delete)) == [] and targets(update(*OLD[1:], **on_delete)) == ["a"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from api.errors import Forbidden
 from api.objects import Object, clone
 from controller.reconcilers.actions import Adopt, Create, Delete, Disown, Note, Write
@@ -127,6 +129,7 @@ def same_write(action: object, expected: Write) -> bool:
     return bare == (expected.merge, expected.generation, expected.name, expected.note.message)
 
 
+@pytest.mark.proves("Deployment.spec.template", "Deployment.spec.replicas")
 def test_a_new_deployment_gets_its_first_replica_set() -> None:
     new = deployment(2)
     name = planned_name(new)
@@ -218,6 +221,13 @@ def test_annotations_are_handed_down_but_not_those_of_kubectl_and_the_controller
     assert action.merge == {"metadata": {"annotations": {"team": "shop"}}}
 
 
+@pytest.mark.proves("Deployment.spec.minReadySeconds")
+def test_how_long_pods_have_to_be_ready_is_handed_down() -> None:
+    (action,) = decide(see(settled(minReadySeconds=7), child("rs", 2))).actions
+    assert isinstance(action, Write)
+    assert action.merge == {"spec": {"minReadySeconds": 7}}
+
+
 def test_scaling_changes_the_size_before_anything_else() -> None:
     obj = settled()
     obj["spec"]["replicas"] = 5
@@ -225,6 +235,7 @@ def test_scaling_changes_the_size_before_anything_else() -> None:
     assert same_write(action, resize("rs", 2, 5, (5, 7)))
 
 
+@pytest.mark.proves("Deployment.spec.paused")
 def test_a_paused_deployment_is_scaled_but_not_rolled() -> None:
     obj = changed(settled(paused=True))
     decision = decide(see(obj, child("rs", 2)))
@@ -236,6 +247,7 @@ def test_a_paused_deployment_is_scaled_but_not_rolled() -> None:
     assert same_write(action, resize("rs", 2, 3, (3, 4)))
 
 
+@pytest.mark.proves("Deployment.spec.strategy.type")
 def test_recreate_stops_all_old_pods_and_waits_until_none_can_run() -> None:
     obj = changed(settled(strategy={"type": "Recreate"}))
     (action,) = decide(see(obj, child("rs", 2))).actions
@@ -260,6 +272,7 @@ def test_what_moves_is_told_as_progress() -> None:
     assert told[-1] == progressing("True", "NewReplicaSetAvailable", done, NOW_TEXT, ago(5))
 
 
+@pytest.mark.proves("Deployment.spec.progressDeadlineSeconds")
 def test_a_rollout_that_does_not_move_times_out_after_its_deadline() -> None:
     stuck = {**COMPLETE, "replicas": 3, "updatedReplicas": 1, "unavailableReplicas": 1, "observedGeneration": 2}
     moving = progressing("True", "ReplicaSetUpdated", "", ago(590), ago(600))
@@ -293,6 +306,7 @@ def test_a_name_that_is_somebody_elses_leads_to_another_hash() -> None:
     assert planned_name(again) != planned_name(new)
 
 
+@pytest.mark.proves("Deployment.spec.selector")
 def test_orphans_are_adopted_and_strangers_released_before_anything_else() -> None:
     orphan, stranger = child("orphan", 1), child("stranger", 1)
     del orphan["metadata"]["ownerReferences"]
@@ -303,6 +317,7 @@ def test_orphans_are_adopted_and_strangers_released_before_anything_else() -> No
     )
 
 
+@pytest.mark.proves("Deployment.spec.revisionHistoryLimit")
 def test_old_empty_replica_sets_beyond_the_history_go_when_the_rollout_is_complete() -> None:
     sets = (child("a", 0, "a", revision=1), child("b", 0, "b", revision=2), child("rs", 2, revision=3))
     obj = settled(revisionHistoryLimit=1)

@@ -72,6 +72,7 @@ CASES: list[tuple[Object, tuple[bool, ...], int, tuple[int, ...]]] = [
 
 
 @pytest.mark.parametrize(("spec", "ready", "scale", "expected"), CASES)
+@pytest.mark.proves("PodDisruptionBudget.spec.minAvailable", "PodDisruptionBudget.spec.maxUnavailable")
 def test_how_many_may_go(spec: Object, ready: tuple[bool, ...], scale: int, expected: tuple[int, ...]) -> None:
     assert counts(decide(seen(budget(**spec), pods(*ready), scales={"u": scale}))) == expected
 
@@ -121,6 +122,7 @@ REFUSALS: list[tuple[Object, type[ApiError], str]] = [
 
 
 @pytest.mark.parametrize(("status", "error", "cause"), REFUSALS)
+@pytest.mark.proves("PodDisruptionBudget.spec.unhealthyPodEvictionPolicy")
 def test_what_a_budget_refuses(status: Object, error: type[ApiError], cause: str) -> None:
     with pytest.raises(error) as refused:
         spent(budget({**COUNTS, "observedGeneration": 1, **status}), "p", NOW_TEXT)

@@ -94,11 +94,13 @@ def test_pods_that_are_no_endpoints(facts: Object) -> None:
     assert only(applied(seen(service(), [pod(1, **facts)])))["endpoints"] is None
 
 
+@pytest.mark.proves("Service.spec.publishNotReadyAddresses")
 def test_a_pod_whose_node_is_gone_stays_where_unready_addresses_are_published() -> None:
     made = only(applied(seen(service(publishNotReadyAddresses=True), [pod(1, node="lost")])))
     assert made["endpoints"][0]["nodeName"] == "lost"
 
 
+@pytest.mark.proves("Service.spec.ports.targetPort", "Service.spec.ports.name")
 def test_named_ports_that_differ_from_pod_to_pod_make_slices_of_their_own() -> None:
     named = service(ports=[{"port": 80, "targetPort": "p"}, {"name": "u", "port": 53, "protocol": "UDP"}])
     first, second, none = (pod(number) for number in range(3))
@@ -152,6 +154,7 @@ HINTS = [
 
 
 @pytest.mark.parametrize(("distribution", "zone", "hints"), HINTS)
+@pytest.mark.proves("Service.spec.trafficDistribution")
 def test_traffic_distribution_gives_hints_to_ready_endpoints(
     distribution: str | None, zone: str, hints: Object
 ) -> None:

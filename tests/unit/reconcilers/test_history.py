@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from api.objects import Object
 from controller.reconcilers.actions import Adopt, Delete, Write
 from controller.reconcilers.history import (
@@ -112,6 +114,7 @@ def test_revisions_nobody_controls_are_adopted_and_others_are_not_counted() -> N
     assert revisions_of(owner(), (stray, foreign)) == ()
 
 
+@pytest.mark.proves("DaemonSet.spec.revisionHistoryLimit")
 def test_the_oldest_go_beyond_the_limit_and_those_in_use_do_not_count() -> None:
     revisions = tuple(made(str(number), number) for number in (1, 2, 3, 4))
     live = {revisions[0].name, revisions[3].name}

@@ -207,6 +207,7 @@ def test_on_a_living_node_a_tainted_out_pod_goes_gracefully() -> None:
     assert taint_eviction.decide(lost(PlacedPod(going, ()), lost=False)) == NOTHING
 
 
+@pytest.mark.proves("Pod.spec.tolerations.tolerationSeconds")
 @pytest.mark.parametrize(
     ("toleration", "expected"),
     [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from api.errors import Conflict, Forbidden
 from controller.reconcilers.actions import Action, Adopt, Create, Delete, Disown, Together, Write
 from controller.reconcilers.loop import NOTHING, Decision, Failure
@@ -36,6 +38,7 @@ def names(decision: Decision, kind: type[Create] | type[Delete]) -> list[str]:
     return found
 
 
+@pytest.mark.proves("ReplicaSet.spec.replicas", "ReplicaSet.spec.template.metadata", "ReplicaSet.spec.template.spec")
 def test_missing_pods_are_created_from_the_template_under_derived_names() -> None:
     decision = decide(Observed(replica_set(2), (), NOW))
     expected = child_names("x", "uid-x", ())
@@ -87,6 +90,7 @@ def test_surplus_pods_go_those_that_got_least_far_first() -> None:
     assert names(decide(Observed(replica_set(1), pods, NOW)), Delete) == ["pending", "unready"]
 
 
+@pytest.mark.proves("ReplicaSet.spec.selector")
 def test_a_matching_pod_nobody_controls_is_adopted_and_counts() -> None:
     stray = pod("stray", owner=None)
     decision = decide(Observed(replica_set(2), (pod("a"),), NOW, orphans=(stray, pod("other", labels={}, owner=None))))
@@ -141,6 +145,7 @@ def test_a_lost_race_is_no_failure_worth_telling() -> None:
     assert decide(seen) == decide(replace(seen, failure=None))
 
 
+@pytest.mark.proves("ReplicaSet.spec.minReadySeconds")
 def test_min_ready_seconds_make_pods_available_later() -> None:
     ready = pod("a", ready_since=NOW.timestamp() - 10)
     decision = decide(Observed(replica_set(1, minReadySeconds=30), (ready,), NOW))

@@ -41,6 +41,9 @@ def view(name: str, size: int, available: int | None = None, pods: int | None = 
         ({"replicas": 3, "strategy": {"type": "Recreate"}}, Limits(3, 0, 0)),
     ],
 )
+@pytest.mark.proves(
+    "Deployment.spec.strategy.rollingUpdate.maxSurge", "Deployment.spec.strategy.rollingUpdate.maxUnavailable"
+)
 def test_percentages_round_surge_up_and_unavailability_down(spec: Object, expected: Limits) -> None:
     assert limits_of(spec) == expected
 

@@ -9,7 +9,7 @@ import pytest
 from api.objects import Object
 from controller.reconcilers.actions import Note, Together, Write
 from controller.reconcilers.loop import NOTHING, Decision
-from controller.reconcilers.service_lb import ANNOUNCER, Balanced, Observed, Server, decide, outcomes_of
+from controller.reconcilers.service_lb import ANNOUNCER, Balanced, Observed, Server, decide, is_ours, outcomes_of
 from controller.reconcilers.service_lb_watch import api_places, server_of
 from controller.registry.ranges import NO_POOL, parse_pool
 
@@ -155,6 +155,7 @@ def test_ports_of_the_ingress_proxy_are_left_to_it() -> None:
 
 
 @pytest.mark.parametrize("pool", [NO_POOL, POOL])
+@pytest.mark.proves("Service.spec.loadBalancerIP")
 def test_an_address_that_was_asked_for_is_given_or_refused(pool: Any) -> None:
     there, elsewhere = ("192.0.2.2", "192.0.2.9") if not pool else ("198.51.100.2", "198.51.100.9")
     assert addresses(observed(service("x", loadBalancerIP=there), pool=pool)) == {"x": (there,)}
@@ -202,3 +203,9 @@ def test_a_service_that_is_no_load_balancer_any_more_gives_everything_back() -> 
     going = service("y", "192.0.2.1")
     going["metadata"]["deletionTimestamp"] = "2026-01-01"
     assert [write.replace for write in writes(decide(observed(going)))] == [{"status": {"loadBalancer": {}}}]
+
+
+@pytest.mark.proves("Service.spec.loadBalancerClass")
+def test_a_service_of_another_class_is_left_to_its_controller() -> None:
+    assert is_ours({"spec": {"type": "LoadBalancer"}})
+    assert not is_ours({"spec": {"type": "LoadBalancer", "loadBalancerClass": "example.com/metal"}})

@@ -109,6 +109,7 @@ def test_a_revision_name_that_is_taken_is_counted_as_a_collision() -> None:
     assert decision.actions == () and status_of(decision)["collisionCount"] == 1
 
 
+@pytest.mark.proves("StatefulSet.spec.replicas", "StatefulSet.spec.template", "StatefulSet.spec.podManagementPolicy")
 def test_pods_are_made_one_at_a_time_from_the_lowest_ordinal_and_the_status_names_the_revision_first() -> None:
     decision = look(stateful_set())
     status, together = decision.actions
@@ -117,6 +118,7 @@ def test_pods_are_made_one_at_a_time_from_the_lowest_ordinal_and_the_status_name
     assert created(decision) == ["x-0"]
 
 
+@pytest.mark.proves("StatefulSet.spec.serviceName")
 def test_a_pod_has_name_labels_host_name_and_subdomain_of_its_ordinal() -> None:
     (create,) = flat(look(stateful_set(status=told(0))))
     assert isinstance(create, Create) and not create.trusted
@@ -153,6 +155,7 @@ def test_the_next_pod_waits_until_the_one_before_is_available(first: Mapping[str
     assert created(look(stateful_set(), replica(0, **first))) == made
 
 
+@pytest.mark.proves("StatefulSet.spec.minReadySeconds")
 def test_with_min_ready_seconds_the_next_pod_waits_that_long() -> None:
     ready = replica(0, ready_since=NOW.timestamp() - 4)
     decision = look(stateful_set(minReadySeconds=10), ready)
@@ -167,6 +170,7 @@ def test_parallel_makes_and_takes_away_all_at_once() -> None:
     assert deleted(going) == ["x-3", "x-2", "x-1"]
 
 
+@pytest.mark.proves("StatefulSet.spec.ordinals.start")
 def test_ordinals_start_where_the_spec_says_and_pods_below_are_surplus() -> None:
     shifted = stateful_set(2, ordinals={"start": 5})
     assert created(look(shifted)) == ["x-5"]
@@ -212,6 +216,7 @@ def test_an_update_goes_from_the_highest_ordinal_down_one_pod_at_a_time() -> Non
     assert deleted(updating(*OLD[:2], replica(2, TWO))) == ["x-1"]
 
 
+@pytest.mark.proves("StatefulSet.spec.updateStrategy.rollingUpdate.partition")
 def test_a_partition_keeps_the_pods_below_it_at_the_old_revision() -> None:
     spec = rolling(partition=2)
     assert deleted(updating(*OLD, **spec)) == ["x-2"]
@@ -221,6 +226,7 @@ def test_a_partition_keeps_the_pods_below_it_at_the_old_revision() -> None:
     assert old.obj["spec"]["containers"][0]["image"] == "one"
 
 
+@pytest.mark.proves("StatefulSet.spec.updateStrategy.rollingUpdate.maxUnavailable")
 def test_max_unavailable_lets_more_pods_go_at_once() -> None:
     assert deleted(updating(*OLD, **rolling(maxUnavailable=2))) == ["x-2", "x-1"]
     assert deleted(updating(*OLD, **rolling(maxUnavailable="67%"))) == ["x-2", "x-1"]
@@ -239,6 +245,7 @@ def test_with_ordered_ready_a_broken_pod_stops_the_update_as_in_kubernetes() -> 
     assert deleted(updating(*OLD[:2], replica(2, **UNREADY))) == []
 
 
+@pytest.mark.proves("StatefulSet.spec.updateStrategy.type")
 def test_on_delete_updates_only_what_a_person_deletes() -> None:
     spec = {"updateStrategy": {"type": "OnDelete"}}
     assert deleted(updating(*OLD, **spec)) == []
@@ -280,6 +287,7 @@ def test_a_refusal_is_told_in_an_event_and_the_status_is_written_before_the_next
     )
 
 
+@pytest.mark.proves("StatefulSet.spec.selector")
 def test_only_pods_with_a_name_of_the_set_are_adopted_and_others_released() -> None:
     stray, other = replica(1, owner=None), pod("x-one", owner=None)
     decision = look(stateful_set(), pod("x-07", owner=OWNER), orphans=(stray, other))
@@ -296,6 +304,7 @@ def test_an_adopted_pod_gets_the_labels_that_name_it() -> None:
     assert isinstance(write, Write) and write.merge == {"metadata": {"labels": labels}}
 
 
+@pytest.mark.proves("StatefulSet.spec.revisionHistoryLimit")
 def test_old_revisions_go_when_no_pod_has_them() -> None:
     third = planned_name(stateful_set(image="three"))
     obj = stateful_set(1, image="three", revisionHistoryLimit=0, status=told(1, current=third, update=third))

@@ -94,6 +94,7 @@ def test_a_claim_that_is_going_holds_its_pod_back() -> None:
     assert created(look(storing(), claims=(former,))) == ["x-0"]
 
 
+@pytest.mark.proves("StatefulSet.spec.persistentVolumeClaimRetentionPolicy.whenDeleted")
 def test_a_new_claim_belongs_to_the_set_when_it_shall_go_with_it() -> None:
     made = flat(look(storing(policy=WITH_SET)))[0]
     assert isinstance(made, Create) and made.obj["metadata"]["ownerReferences"] == [SET]
@@ -133,6 +134,7 @@ def test_the_claim_of_a_pod_in_range_has_the_owner_of_the_policy(
         (BOTH, (SET,), [["uid-x-0"]]),
     ],
 )
+@pytest.mark.proves("StatefulSet.spec.persistentVolumeClaimRetentionPolicy.whenScaled")
 def test_the_claim_of_a_surplus_pod_goes_with_it_when_scaling_deletes(
     policy: Object, owners: tuple[Object, ...], written: list[list[str]]
 ) -> None:

@@ -1,69 +1,56 @@
-"""Nothing in a pod is ignored silently: every leaf of PodSpec is acted on, warned of, or refused."""
+"""Nothing in a pod is ignored silently: every field is acted on, as a test proves, warned of, or refused."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 from api.kinds import Kind
 from api.objects import Object
 from api.schema import check, unimplemented
 from api.schema.facts import Type, fields_of, zero_of
-from api.schema.support import ACTED_ON, ALL, HARMLESS, REFUSED, WARNED
+from api.schema.support import HARMLESS, REFUSED, WARNED
+from tests import proofs
 
 POD = Kind("", "v1", "Pod", "pods")
 DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments")
 
 
-def acted_on(struct: str) -> set[str]:
-    listed = ACTED_ON.get(struct, "")
-    return set(fields_of(struct)) if listed == ALL else set(listed.split())
+def test_every_field_is_proven_or_warned_of_or_refused() -> None:
+    assert proofs.unfiled(proofs.proofs()) == [], "prove these fields (tests/proofs.py), or warn of them in support.py"
 
 
-def innermost(kind: Type) -> Type:
-    while kind.element is not None:
-        kind = kind.element
-    return kind
+def test_a_field_whose_proof_is_taken_away_is_missed() -> None:
+    field = ("core.v1.PodSpec", "enableServiceLinks")
+    without = {each: tests for each, tests in proofs.proofs().items() if each != field}
+    assert proofs.unfiled(without) == ["core.v1.PodSpec.enableServiceLinks: no proof"]
 
 
-def reached_structs() -> set[str]:
-    """Every struct that a field somebody acts on leads to."""
-    seen: set[str] = set()
-    waiting = ["core.v1.PodSpec"]
-    while waiting:
-        struct = waiting.pop()
-        if struct in seen:
-            continue
-        seen.add(struct)
-        for name, field in fields_of(struct).items():
-            kind = innermost(field.type)
-            if name in acted_on(struct) and kind.shape == "struct":
-                waiting.append(kind.struct)
-    return seen
+def test_proofs_are_markers_on_tests_that_pytest_collects() -> None:
+    marker = '@pytest.mark.proves("Pod.spec.hostname", "Pod.spec.subdomain")'
+    source = f"{marker}\ndef test_a() -> None: ...\n{marker}\ndef helper() -> None: ..."
+    assert list(proofs.proofs_in(source, "m.py")) == [
+        ("Pod.spec.hostname", "m.py::test_a"),
+        ("Pod.spec.subdomain", "m.py::test_a"),
+    ]
+    with pytest.raises(proofs.UnknownField, match="has no field imge"):
+        proofs.fields_on("Pod.spec.containers.imge")
 
 
-def test_every_leaf_of_a_pod_is_acted_on_or_warned_of_or_refused() -> None:
-    silent, twice = [], []
-    for struct in sorted(reached_structs()):
-        for name in fields_of(struct):
-            tables = (acted_on(struct), WARNED.get(struct, {}), REFUSED.get(struct, {}))
-            filed = sum(name in table for table in tables)
-            silent += [f"{struct}.{name}"] if filed == 0 else []
-            twice += [f"{struct}.{name}"] if filed > 1 else []
-    assert silent == [], "file these fields in api/schema/support.py"
-    assert twice == []
+def test_the_catalogue_is_what_the_proofs_make() -> None:
+    made = proofs.rendered(proofs.proofs())
+    assert proofs.CATALOGUE.read_text() == made, "python -m tests.proofs --write makes it anew"
 
 
 def test_the_table_names_only_fields_that_exist_and_are_reached() -> None:
     others = {"apps.v1.StatefulSetSpec", "networking.v1.IngressBackend", "networking.v1.IngressClassSpec"}
-    reached = reached_structs() | others
+    reached = {struct for kind in proofs.ROOTS for struct in proofs.structs_of(kind)} | others
     for table in (WARNED, REFUSED, HARMLESS):
         for struct, names in table.items():
             assert struct in reached
             assert set(names) <= set(fields_of(struct)), struct
-    for struct in ACTED_ON:
-        assert acted_on(struct) <= set(fields_of(struct)), struct
-        assert struct in reached, struct
     for struct, harmless in HARMLESS.items():
         assert set(harmless) <= set(WARNED.get(struct, {})) | set(REFUSED.get(struct, {}))
 
@@ -93,8 +80,8 @@ def routes() -> Iterator[tuple[str, str, list[tuple[str, Type]]]]:
             step = [*way, (name, field.type)]
             if name in WARNED.get(struct, {}) or name in REFUSED.get(struct, {}):
                 yield struct, name, step
-            elif name in acted_on(struct) and innermost(field.type).shape == "struct":
-                waiting.append((innermost(field.type).struct, step))
+            elif proofs.innermost(field.type).shape == "struct":
+                waiting.append((proofs.innermost(field.type).struct, step))
 
 
 def built(way: list[tuple[str, Type]], value: Any) -> Object:

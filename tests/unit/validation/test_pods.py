@@ -286,6 +286,36 @@ def test_ephemeral_containers_may_be_added_but_not_changed() -> None:
     assert 'existing ephemeral containers "e" may not be changed' in error
 
 
+@pytest.mark.proves(
+    "Pod.spec.ephemeralContainers.ports",
+    "Pod.spec.ephemeralContainers.resources",
+    "Pod.spec.ephemeralContainers.livenessProbe",
+    "Pod.spec.ephemeralContainers.readinessProbe",
+    "Pod.spec.ephemeralContainers.startupProbe",
+    "Pod.spec.ephemeralContainers.lifecycle",
+    "Pod.spec.ephemeralContainers.restartPolicy",
+    "Pod.spec.ephemeralContainers.restartPolicyRules",
+)
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("ports", [{"containerPort": 80, "protocol": "TCP"}]),
+        ("resources", {"limits": {"cpu": "1"}}),
+        *((probe, {"exec": {"command": ["true"]}}) for probe in ("livenessProbe", "readinessProbe", "startupProbe")),
+        ("lifecycle", {"preStop": {"exec": {"command": ["true"]}}}),
+        ("restartPolicy", "Always"),
+        ("restartPolicyRules", [{"action": "Restart", "exitCodes": {"operator": "In", "values": [1]}}]),
+    ],
+)
+def test_what_an_ephemeral_container_may_not_have_is_refused(field: str, value: Any) -> None:
+    old = stored(pod())
+    judged(old)
+    added = clone(old)
+    added["spec"]["ephemeralContainers"] = [{"name": "e", "image": "i", field: value}]
+    errors = judged(added, old, subresource="ephemeralcontainers")
+    assert any(error.startswith(f"spec.ephemeralContainers[0].{field}: Forbidden") for error in errors), errors
+
+
 def test_a_binding_needs_a_node() -> None:
     binding = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "target": {"kind": "Pod"}}
     assert judged(binding, subresource="binding") == [
