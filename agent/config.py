@@ -17,6 +17,7 @@ from agent.network.dns.addresses import default_addresses
 from agent.node import Taint, parse_labels, parse_taint
 
 DEFAULT_PORT = 10250
+DEFAULT_DATA_DIR = Path("/var/lib/wherry")
 DEFAULT_VXLAN_ID, DEFAULT_VXLAN_PORT = 4244, 4789
 _MIB = 1 << 20
 
@@ -104,7 +105,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="wherry agent", description="Runs this server's part of a wherry cluster.")
     add = parser.add_argument
     add("--server", required=True, help="URL of the controller, https://HOST:PORT")
-    add("--data-dir", required=True, type=Path, help="where the agent keeps everything")
+    add(
+        "--data-dir",
+        default=DEFAULT_DATA_DIR,
+        type=Path,
+        help="where the agent keeps everything (default: %(default)s)",
+    )
     token = os.environ.get("WHERRY_TOKEN", "")
     add("--token", default=token, help="join token (default: $WHERRY_TOKEN); needed the first time only")
     add("--node-name", default="", help="name of this node (default: the host's name)")

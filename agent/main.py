@@ -57,6 +57,8 @@ from agent.volumes.places import close_data_directory
 from agent.volumes.volumes import Volumes
 from api import errors
 from api.client import Client
+from api.holding import Held, hold
+from api.listeners import PortTaken, require_free
 from api.logs import configure_logs
 from api.objects import labels_of
 from api.quantity import bytes_of
@@ -350,9 +352,15 @@ def applicant_of(config: AgentConfig) -> Applicant:
 
 
 async def run(config: AgentConfig) -> None:
-    """Joins if need be, then runs the agent until cancelled. Raises JoinRefused, RuntimeFault."""
+    """Joins if need be, then runs the agent until cancelled. Raises Held, PortTaken, JoinRefused, RuntimeFault."""
     paths = Paths(config.data_dir)
     close_data_directory(paths.root, paths.pods, paths.logs)
+    with hold(config.data_dir, "agent"):
+        require_free(config.port, "the agent (--port)", config.bind_address)
+        await _work(config)
+
+
+async def _work(config: AgentConfig) -> None:
     applicant = applicant_of(config)
     if told := check_kernel(protect=config.protect_kernel_defaults):
         _log.info("the kernel's settings are not those that Kubernetes expects", differ=told)
@@ -371,7 +379,7 @@ async def _until_signalled(config: AgentConfig) -> int:
         await task
     except asyncio.CancelledError:
         _log.info("agent stops; containers run on")
-    except (JoinRefused, KernelRefused, RuntimeFault) as error:
+    except (Held, PortTaken, JoinRefused, KernelRefused, RuntimeFault) as error:
         print(f"wherry agent: {error}", file=sys.stderr)
         return 1
     return 0

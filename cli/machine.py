@@ -16,9 +16,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
+from api.holding import holder_of
 from cli.cluster import DEFAULT_DATA_DIR
 from cli.problems import Problem
 from cli.rootmount import root_is_a_mount, with_mounted_root
@@ -46,6 +48,9 @@ CNI_DIRECTORIES = (Path("/opt/cni/bin"), Path("/usr/lib/cni"), Path("/usr/libexe
 @click.command("up")
 @click.option("--data-dir", type=click.Path(path_type=Path), default=DEFAULT_DATA_DIR, show_default=True)
 @click.option("--port", type=click.IntRange(1, 65535), default=6443, show_default=True, help="HTTPS port of the API.")
+@click.option(
+    "--agent-port", type=click.IntRange(1, 65535), default=10250, show_default=True, help="Port of the agent."
+)
 @click.option("--detach", "-d", is_flag=True, help="Return when the node is Ready; the cluster runs on.")
 @click.option("--node-name", help="Name of this node; default the host name.")
 @click.option("--etcd-endpoints", help="Use this etcd (host:port, comma-separated) instead of a private one.")
@@ -56,15 +61,14 @@ CNI_DIRECTORIES = (Path("/opt/cni/bin"), Path("/usr/lib/cni"), Path("/usr/libexe
 @click.option("--ingress-http-port", help="HTTP port of the ingress; default 80, 0 for none.")
 @click.option("--ingress-https-port", help="HTTPS port of the ingress; default 443, 0 for none.")
 @click.option("--ingress/--no-ingress", default=True, help="Whether this node serves Ingresses; default it does.")
-def up_command(data_dir: Path, port: int, detach: bool, ingress: bool, **given: str | None) -> None:
+def up_command(data_dir: Path, detach: bool, ingress: bool, **given: Any) -> None:
     """Start a whole cluster on this machine: etcd, controller, containerd, agent."""
     data_dir = data_dir.resolve()
     pid = supervisor_pid(data_dir)
     if pid:
         click.echo(f"A cluster is already running from {data_dir} (process {pid}).")
     else:
-        check_machine(given)
-        write_plan(data_dir, port, given)
+        prepare(data_dir, given)
         pid = start_supervisor(data_dir)
         label_for_ingress(data_dir, wait_until_ready(data_dir, pid), serves=ingress)
     name = wait_until_ready(data_dir, pid)
@@ -83,19 +87,34 @@ def down_command(data_dir: Path, purge: bool) -> None:
         click.echo(f"Nothing to stop: {data_dir} does not exist.")
         return
     require_root("wherry down")
-    pid = supervisor_pid(data_dir)
-    if pid:
-        click.echo("Stopping agent and controller ...")
-        stop_process(pid)
     import asyncio
 
     from agent.runtime.teardown import stop_containerd
+    from cli.parts import everything_ended, remove_data
 
-    click.echo("Stopping containers ...")
-    asyncio.run(stop_containerd(data_dir, purge=purge))
-    if purge:
-        shutil.rmtree(data_dir)
+    with everything_ended(data_dir):
+        click.echo("Stopping containers ...")
+        asyncio.run(stop_containerd(data_dir, purge=purge))
+        if purge:
+            remove_data(data_dir)
     click.echo(f"Stopped; {data_dir} is deleted." if purge else f"Stopped; {data_dir} keeps the data.")
+
+
+@click.command("status")
+@click.option("--data-dir", type=click.Path(path_type=Path), default=DEFAULT_DATA_DIR, show_default=True)
+def status_command(data_dir: Path) -> None:
+    """Show what of a cluster runs on this machine. Exits with 3 when nothing does."""
+    from cli.output import render_table
+    from cli.parts import processes
+
+    running = processes(data_dir.resolve())
+    if not running:
+        raise Problem(f"nothing of wherry runs from {data_dir}", "Start it with `wherry up`.", exit_code=3)
+    click.echo(render_table(("PART", "PROCESS", "HOW"), running))
+    if not any(part == "supervisor" for part, _pid, _how in running) and not any(
+        ".service" in how for *_, how in running
+    ):
+        click.echo("Nothing starts these again when they end: `wherry up` takes them over, `wherry down` ends them.")
 
 
 @click.command("controller", context_settings=PASS_THROUGH, add_help_option=False)
@@ -121,7 +140,20 @@ def require_root(what: str) -> None:
         raise Problem(f"{what} needs root: it runs containers and sets up their network", "Run it with sudo.")
 
 
-def check_machine(given: dict[str, str | None]) -> None:
+def prepare(data_dir: Path, given: dict[str, Any]) -> None:
+    """Writes down what to run, once nothing stands in the way. Raises Problem, naming what does."""
+    from cli.parts import refuse_taken_ports, refuse_what_is_not_ours, warn_of_ingress_ports
+
+    check_machine(given)
+    refuse_what_is_not_ours(data_dir)
+    refuse_taken_ports(data_dir, given["port"], given["agent_port"])
+    defaults = {"ingress_http_port": 80, "ingress_https_port": 443}
+    ports = {f"--{name.replace('_', '-')}": int(given[name] or default) for name, default in defaults.items()}
+    warn_of_ingress_ports(data_dir, ports)
+    write_plan(data_dir, given)
+
+
+def check_machine(given: dict[str, Any]) -> None:
     """Everything that `up` needs is here, or one Problem names all that is missing and how to get it."""
     require_root("wherry up")
     own = {"etcd": not given["etcd_endpoints"], "containerd": not given["container_runtime_endpoint"]}
@@ -135,17 +167,19 @@ def check_machine(given: dict[str, str | None]) -> None:
         )
 
 
-def write_plan(data_dir: Path, port: int, given: dict[str, str | None]) -> None:
+def write_plan(data_dir: Path, given: dict[str, Any]) -> None:
     """Writes run/cluster.json: the node's name, and the command lines that the supervisor keeps running."""
     for part in ("run", "logs"):
         (data_dir / part).mkdir(parents=True, exist_ok=True)
     data_dir.chmod(0o700)
     python = [sys.executable, "-m"]
+    port = given["port"]
     controller = [*python, "controller.main", "--data-dir", str(data_dir), "--port", str(port)]
     for flag in CONTROLLER_FLAGS:
         if value := given.get(flag):
             controller += [f"--{flag.replace('_', '-')}", value]
     agent = [*python, "agent.main", "--server", f"https://127.0.0.1:{port}", "--data-dir", str(data_dir)]
+    agent += ["--port", str(given["agent_port"])]
     if given["service_cluster_ip_range"]:
         agent += ["--service-cidr", given["service_cluster_ip_range"]]
     for flag in ("ingress_http_port", "ingress_https_port"):
@@ -182,13 +216,9 @@ def start_supervisor(data_dir: Path) -> int:
 
 
 def supervisor_pid(data_dir: Path) -> int:
-    """The running supervisor of this data directory, or 0. A pid that another program got since does not count."""
-    try:
-        pid = int((data_dir / "run" / "supervisor.pid").read_text())
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except (OSError, ValueError):
-        return 0
-    return pid if b"cli.supervisor" in command and str(data_dir).encode() in command else 0
+    """The running supervisor of this data directory, or 0."""
+    holder = holder_of(data_dir, "supervisor")
+    return holder.pid if holder is not None else 0
 
 
 def wait_until_ready(data_dir: Path, pid: int) -> str:

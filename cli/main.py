@@ -19,6 +19,7 @@ from cli.problems import explain
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "up": ("cli.machine", "Start a whole cluster on this machine"),
     "down": ("cli.machine", "Stop what `up` started"),
+    "status": ("cli.machine", "Show what of a cluster runs on this machine"),
     "controller": ("cli.machine", "Run the control plane alone (API server, reconcilers, scheduler)"),
     "agent": ("cli.machine", "Run the node agent alone and join a cluster"),
     "token": ("cli.tokens", "Make tokens with which servers join"),

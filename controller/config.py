@@ -26,6 +26,7 @@ from controller.registry.ranges import (
 from controller.server.audit import NO_AUDIT, AuditSettings, BadPolicy, parse_policy
 
 DEFAULT_PORT = 6443
+DEFAULT_DATA_DIR = Path("/var/lib/wherry")
 DEFAULT_ISSUER = "https://kubernetes.default.svc.cluster.local"
 RECONCILERS_ALL = "*"
 
@@ -121,7 +122,9 @@ def parse_arguments(argv: Sequence[str]) -> ControllerConfig:
     parser = argparse.ArgumentParser(
         prog="wherry controller", description="wherry's API server, reconcilers, scheduler"
     )
-    parser.add_argument("--data-dir", type=Path, required=True, help="where certificates and the private etcd live")
+    parser.add_argument(
+        "--data-dir", type=Path, default=DEFAULT_DATA_DIR, help="keys and private etcd (default %(default)s)"
+    )
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="HTTPS port (default %(default)s)")
     parser.add_argument("--bind-address", default="0.0.0.0", help="address to listen on (default all)")
     parser.add_argument("--advertise-address", action="append", default=[], help="name or address clients use; repeat")

@@ -23,10 +23,12 @@ from typing import Any
 import structlog
 
 from api.errors import ApiError
+from api.holding import hold_beside
+from api.listeners import PortTaken, require_free
 from api.logs import configure_logs
 from api.network_facts import POD_CIDR, SERVICE_CIDR
 from controller.config import ControllerConfig, parse_arguments
-from controller.instance import claim_instance
+from controller.instance import Instance, claim_instance
 from controller.pki.files import Pki, PkiError, Serving, ensure_pki
 from controller.pki.tokens import TokenSigner
 from controller.reconcilers.build import Settings, request_of, run_reconcilers
@@ -83,9 +85,19 @@ async def run(config: ControllerConfig) -> None:
 
 async def _work(config: ControllerConfig) -> None:
     """Everything, in the order it needs each other, until cancelled; torn down in reverse."""
+    try:
+        require_free(config.port, "the API server (--port)", config.bind_address)
+    except PortTaken as error:
+        raise CannotStart(str(error)) from error
     with _explained(f"the certificates in {config.data_dir}"):
         pki = ensure_pki(config.data_dir, Serving(config.hosts, config.port))
         instance = claim_instance(config.data_dir)
+        lock = hold_beside(config.data_dir, "controller")
+    with lock:
+        await _with_instance(config, pki, instance)
+
+
+async def _with_instance(config: ControllerConfig, pki: Pki, instance: Instance) -> None:
     async with asyncio.TaskGroup() as tasks, _etcd(config, tasks) as endpoints:
         store = await _opened(_store_config(config, pki, endpoints))
         try:

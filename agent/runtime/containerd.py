@@ -28,7 +28,7 @@ from agent.runtime.pause import write_pause_image
 from agent.runtime.pb import cri_pb2
 from agent.runtime.processes import alive, find_containerd, stop_process, wait_until_gone
 
-__all__ = ["Containerd", "containerd_paths", "ensure_containerd", "find_containerd"]
+__all__ = ["Containerd", "containerd_paths", "ensure_containerd", "find_containerd", "start_containerd"]
 
 _log = structlog.get_logger()
 _START_SECONDS = 30.0
@@ -57,7 +57,7 @@ class Containerd:
             _log.warning("containerd died; starting it again", pid=self.pid, pause_seconds=pause)
             await asyncio.sleep(pause)
             try:
-                self.pid = await _start(self.paths)
+                self.pid = await start_containerd(self.paths)
                 failures = 0
             except Unavailable as fault:
                 failures += 1
@@ -82,15 +82,19 @@ async def ensure_containerd(data_dir: Path, cni_conf_dir: Path | None = None) ->
         await stop_process(running)
         running = None
     paths.config.write_text(config)
-    pid = running if running is not None and await _answers(paths, running) else await _start(paths)
+    pid = running if running is not None and await _answers(paths, running) else await start_containerd(paths)
     await _ensure_pause_image(paths)
     return Containerd(paths, pid)
 
 
-async def _start(paths: ContainerdPaths) -> int:
+async def start_containerd(paths: ContainerdPaths) -> int:
+    """A fresh containerd that answers; its pid. Called under the agent's lock on the data directory, so one that runs
+    there already is none that anybody needs: it is ended first. Raises Unavailable."""
     binary = shutil.which("containerd")
     if binary is None:
         raise Unavailable("containerd is not installed (apt install containerd runc containernetworking-plugins)")
+    if (hanging := find_containerd(paths)) is not None:  # it does not answer, and two must not share a directory
+        await stop_process(hanging)
     pid = _spawn(binary, paths)
     if not await _answers(paths, pid):
         await stop_process(pid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from api.holding import holders
 from tests.cluster import eventually, free_port
 from tests.images import BUSYBOX, write_busybox_image
 
@@ -118,3 +120,48 @@ def test_what_keeps_a_cluster_from_starting_is_said_in_words(machine: Machine) -
     away = machine.wherry("get", "pods", check=False)
     assert away.returncode == 1
     assert "Traceback" not in away.stderr
+
+
+def held(machine: Machine) -> dict[str, int]:
+    """Part -> process of what works on the machine's data directory."""
+    return {holder.part: holder.pid for holder in holders(machine.data_dir)}
+
+
+def test_what_a_dead_supervisor_left_is_found_adopted_and_ended(machine: Machine) -> None:
+    machine.up()
+    before = held(machine)
+    assert set(before) == {"supervisor", "controller", "agent"}
+    os.kill(before["supervisor"], signal.SIGKILL)
+    eventually(lambda: "supervisor" not in held(machine), 5, "the supervisor is gone")
+    told = machine.wherry("status", "--data-dir", str(machine.data_dir)).stdout
+    assert ["agent", str(before["agent"]), "left"] in [line.split()[:3] for line in told.splitlines()]
+    assert "`wherry up` takes them over" in told
+    assert "is Ready" in machine.up()
+    after = held(machine)
+    assert (after["controller"], after["agent"]) == (before["controller"], before["agent"])
+    assert after["supervisor"] != before["supervisor"]
+    second = machine.wherry("agent", "--server", f"https://127.0.0.1:{machine.port}", "--data-dir",
+                            str(machine.data_dir), "--port", "10999", check=False)  # fmt: skip
+    assert second.returncode == 1
+    assert f"in use by another agent (process {after['agent']}, running for" in second.stderr
+    os.kill(after["agent"], signal.SIGKILL)
+    eventually(lambda: held(machine).get("agent") not in (None, after["agent"]), 20, "an adopted agent is restarted")
+    os.kill(after["supervisor"], signal.SIGKILL)
+    told = machine.down()
+    assert f"Stopping controller (process {after['controller']}" in told
+    assert held(machine) == {}
+    assert processes_of(machine) == []
+
+
+def test_up_says_at_once_whose_a_taken_port_is(machine: Machine) -> None:
+    listen = "import socket, time; s = socket.create_server(('', 10250)); print('up', flush=True); time.sleep(99)"
+    command = ["nsenter", f"--net=/run/netns/{NAMESPACE}", sys.executable, "-c", listen]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        refused = machine.wherry("up", "--detach", "--data-dir", str(machine.data_dir), check=False)
+        other.kill()
+    assert "port 10250, which the agent needs, is taken by python" in refused.stderr
+    assert f"(process {other.pid})" in refused.stderr
+    assert "Choose another with --agent-port" in refused.stderr
+    assert not machine.data_dir.exists()

@@ -15,7 +15,7 @@ import pytest
 
 from agent.network.cni import CONFLIST_NAME, ensure_pod_network, forwarding_comment, table_name
 from agent.runtime.cgroups import processes
-from agent.runtime.containerd import Containerd, containerd_paths, ensure_containerd
+from agent.runtime.containerd import Containerd, containerd_paths, ensure_containerd, start_containerd
 from agent.runtime.containerd_config import ContainerdPaths
 from agent.runtime.cri import CriRuntime
 from agent.runtime.errors import ImagePullFailed, InvalidConfig
@@ -72,6 +72,16 @@ async def test_containers_survive_a_killed_containerd(containerd: Containerd, no
     assert (await node.runtime.exec_sync(lasting, ["true"], 10)).exit_code == 0
     node.killer(sandbox[1].uid, "sleep 1000", lasting)
     assert (await node.hear("exited", lasting)).exit_code == 137
+
+
+async def test_a_containerd_that_is_started_takes_the_place_of_one_that_hangs(tmp_path: Path) -> None:
+    first = await ensure_containerd(tmp_path)
+    try:
+        second = await start_containerd(first.paths)
+        configs = [argv for _pid, argv in command_lines() if os.fsencode(first.paths.config) in argv]
+        assert (second != first.pid, len(configs)) == (True, 1)
+    finally:
+        await stop_containerd(tmp_path, purge=True)
 
 
 async def test_a_new_agent_adopts_containerd_and_its_containers(containerd: Containerd, node: Harness) -> None:
