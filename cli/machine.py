@@ -40,7 +40,13 @@ CHROOT_WARNING = (
     "warning: / is no mount point in this chroot: containers run, but `exec` into them does not work. "
     "Better enter it by `mount --rbind DIR DIR && chroot DIR`."
 )
-CONTROLLER_FLAGS = ("etcd_endpoints", "service_cluster_ip_range", "service_node_port_range", "load_balancer_pool")
+CONTROLLER_FLAGS = (
+    "etcd_endpoints",
+    "service_cluster_ip_range",
+    "service_node_port_range",
+    "load_balancer_pool",
+    "enable_admission_plugins",
+)
 """Options of `up` that are the controller's."""
 CNI_DIRECTORIES = (Path("/opt/cni/bin"), Path("/usr/lib/cni"), Path("/usr/libexec/cni"))
 
@@ -58,6 +64,7 @@ CNI_DIRECTORIES = (Path("/opt/cni/bin"), Path("/usr/lib/cni"), Path("/usr/libexe
 @click.option("--service-cluster-ip-range", help="Addresses of Services; default 10.96.0.0/12.")
 @click.option("--service-node-port-range", help="Node ports of Services; default 30000-32767.")
 @click.option("--load-balancer-pool", help="Addresses of load balancers (CIDR or FIRST-LAST); default those of nodes.")
+@click.option("--enable-admission-plugins", help="Checks that are off by default: DenyServiceExternalIPs.")
 @click.option("--ingress-http-port", help="HTTP port of the ingress; default 80, 0 for none.")
 @click.option("--ingress-https-port", help="HTTPS port of the ingress; default 443, 0 for none.")
 @click.option("--ingress/--no-ingress", default=True, help="Whether this node serves Ingresses; default it does.")

@@ -10,10 +10,19 @@ import argparse
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
+from controller.admission.chain import Check
+from controller.admission.switched import (
+    DEFAULT_LIMITS,
+    KNOWN,
+    EventRateLimit,
+    Limit,
+    deny_external_ips,
+    parse_limits,
+)
 from controller.registry.ranges import (
     DEFAULT_RANGES,
     NO_POOL,
@@ -57,6 +66,8 @@ class ControllerConfig:
     load_balancer_pool: Pool = NO_POOL
     shutdown_grace_seconds: float = 10.0
     audit: AuditSettings = NO_AUDIT
+    denies_external_ips: bool = False
+    event_limits: tuple[Limit, ...] = DEFAULT_LIMITS
 
     def runs(self, name: str) -> bool:
         """Whether the reconciler `name` (or "scheduler") shall run: a name or its -name decides, else `*` does, as in
@@ -66,6 +77,12 @@ class ControllerConfig:
         if name in self.controllers:
             return True
         return RECONCILERS_ALL in self.controllers and "-*" not in self.controllers
+
+    @property
+    def plugins(self) -> tuple[Check, ...]:
+        """The admission checks that the flags switch."""
+        denied = (deny_external_ips,) if self.denies_external_ips else ()
+        return (*denied, EventRateLimit(self.event_limits)) if self.event_limits else denied
 
     @property
     def runs_any(self) -> bool:
@@ -137,6 +154,7 @@ def parse_arguments(argv: Sequence[str]) -> ControllerConfig:
     parser.add_argument("--cluster-cidr", default="10.244.0.0/16", help="network pods' addresses come from")
     _add_service_flags(parser)
     _add_audit_flags(parser)
+    _add_admission_flags(parser)
     given = parser.parse_args(argv)
     return ControllerConfig(
         data_dir=given.data_dir.resolve(),
@@ -149,7 +167,14 @@ def parse_arguments(argv: Sequence[str]) -> ControllerConfig:
         service_account_issuer=given.service_account_issuer,
         cluster_cidr=given.cluster_cidr,
         audit=_audit_settings(given, parser),
-        service_ranges=ServiceRanges(given.service_cluster_ip_range, given.service_node_port_range),
+        denies_external_ips="DenyServiceExternalIPs" in given.enable_admission_plugins,
+        event_limits=given.event_rate_limit,
+        service_ranges=ServiceRanges(
+            given.service_cluster_ip_range,
+            given.service_node_port_range,
+            tuple(ip_network(part, strict=False) for part in _listed(given.cluster_cidr)),
+            given.load_balancer_pool,
+        ),
         load_balancer_pool=given.load_balancer_pool,
     )
 
@@ -160,6 +185,29 @@ def _add_audit_flags(parser: argparse.ArgumentParser) -> None:
     add("--audit-policy-file", type=Path, default=None, help="what is logged, an audit.k8s.io/v1 Policy")
     add("--audit-log-maxsize", type=int, default=100, help="megabytes before the log is rotated (default %(default)s)")
     add("--audit-log-maxbackup", type=int, default=5, help="rotated logs that are kept (default %(default)s)")
+
+
+def _add_admission_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--enable-admission-plugins",
+        type=_parsed_by(_plugins),
+        default=(),
+        help=f"checks that are off by default, comma-separated: {', '.join(KNOWN)}",
+    )
+    parser.add_argument(
+        "--event-rate-limit",
+        type=_parsed_by(parse_limits),
+        default=DEFAULT_LIMITS,
+        help="TYPE=QPS:BURST for events, comma-separated, or none; types are those of EventRateLimit; "
+        "default User=100:2000",
+    )
+
+
+def _plugins(text: str) -> tuple[str, ...]:
+    named = _listed(text)
+    if unknown := [name for name in named if name not in KNOWN]:
+        raise ValueError(f"{unknown[0]}: can be switched are only {', '.join(KNOWN)}; all others are always on")
+    return named
 
 
 def _audit_settings(given: argparse.Namespace, parser: argparse.ArgumentParser) -> AuditSettings:

@@ -185,7 +185,7 @@ async def _serving(
     """The API server, listening."""
     liveness = Liveness()
     shown = f"{config.hosts[0]}:{config.port}"
-    settings = ServerSettings(config.service_account_issuer, shown, config.service_ranges)
+    settings = ServerSettings(config.service_account_issuer, shown, config.service_ranges, config.plugins)
     services = compose(store, pki, liveness, settings)
     builtin = BuiltinServices(services.registry, Advertised(identity, config.endpoint_address, config.port))
     await _with_defaults(services.registry, builtin, config.cluster_cidr)

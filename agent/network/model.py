@@ -7,8 +7,9 @@ Addresses stay text in the API's canonical form; a `family` is 4 or 6. Fields: k
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 from api.objects import Object, annotations_of, labels_of, name_of, namespace_of, uid_of
@@ -25,6 +26,19 @@ DEFAULT_AFFINITY_SECONDS = 10_800
 
 def key_of(obj: Mapping[str, Any]) -> Key:
     return namespace_of(obj), name_of(obj)
+
+
+def plain_address(text: str) -> str:
+    """An address in the one way to write it; "" for what is none."""
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        return ""
+
+
+def _plain(texts: Iterable[str]) -> tuple[str, ...]:
+    """To the kernel, two spellings of an address are the same element, and it refuses the second."""
+    return tuple(filter(None, dict.fromkeys(map(plain_address, texts))))
 
 
 def family_of(address: str) -> int:
@@ -54,6 +68,8 @@ class Service:
     external_name: str
     ports: tuple[ServicePort, ...]
     external_ips: tuple[str, ...] = ()
+    created: str = ""
+    """Its creationTimestamp: of several that name one external address, the oldest keeps it."""
     balancer_ips: tuple[str, ...] = ()
     """status.loadBalancer.ingress addresses that the kernel shall answer for (ipMode VIP)."""
     source_ranges: tuple[str, ...] = ()
@@ -119,6 +135,8 @@ class NodeAddress:
     annotations: Mapping[str, str]
     agent_port: int = 10250
     """Of its agent's own server."""
+    outside_ips: tuple[str, ...] = ()
+    """ExternalIP addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +169,13 @@ def parse_service(obj: Object) -> Service:
         key=key_of(obj),
         uid=uid_of(obj),
         type=spec.get("type") or "ClusterIP",
-        cluster_ips=tuple(ip for ip in ips if ip and ip != "None"),
+        cluster_ips=_plain(ip for ip in ips if ip and ip != "None"),
         headless="None" in ips,
         external_name=spec.get("externalName") or "",
         ports=tuple(_service_port(port) for port in spec.get("ports") or ()),
-        external_ips=tuple(spec.get("externalIPs") or ()),
-        balancer_ips=tuple(each["ip"] for each in ingress if each.get("ip") and each.get("ipMode") != "Proxy"),
+        external_ips=_plain(spec.get("externalIPs") or ()),
+        created=(obj.get("metadata") or {}).get("creationTimestamp") or "",
+        balancer_ips=_plain(each["ip"] for each in ingress if each.get("ip") and each.get("ipMode") != "Proxy"),
         source_ranges=tuple(spec.get("loadBalancerSourceRanges") or ()),
         affinity_seconds=(affinity or DEFAULT_AFFINITY_SECONDS) if spec.get("sessionAffinity") == "ClientIP" else 0,
         internal_local=spec.get("internalTrafficPolicy") == "Local",
@@ -216,10 +235,14 @@ def _endpoint(endpoint: Object) -> Endpoint:
 
 def parse_node(obj: Object) -> NodeAddress:
     spec, status = obj.get("spec") or {}, obj.get("status") or {}
-    ips = [each["address"] for each in status.get("addresses") or () if each.get("type") == "InternalIP"]
+    addresses = status.get("addresses") or ()
+    ips, outside = (
+        tuple(each["address"] for each in addresses if each.get("type") == wanted)
+        for wanted in ("InternalIP", "ExternalIP")
+    )
     cidrs = spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
     port = ((status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port") or 10250
-    return NodeAddress(name_of(obj), tuple(ips), tuple(cidrs), dict(labels_of(obj)), dict(annotations_of(obj)), port)
+    return NodeAddress(name_of(obj), ips, tuple(cidrs), dict(labels_of(obj)), dict(annotations_of(obj)), port, outside)
 
 
 def parse_namespace(obj: Object) -> Namespace:

@@ -99,6 +99,10 @@ def _shared(name: str, service: Object) -> Note:
         family = "IPv6" if ":" in value else "IPv4"
         text = f"Cluster IP [{family}]: {value} was assigned to multiple services; please recreate service"
         return Note(service, "Warning", "ClusterIPAlreadyAllocated", text)
+    if sort == "external":
+        address, protocol, port = value.split("/")
+        text = f"Port {port}/{protocol} of external IP {address} is held by an older service, which gets its traffic"
+        return Note(service, "Warning", "ExternalIPAlreadyAllocated", text)
     text = f"Port {value} was assigned to multiple services; please recreate service"
     return Note(service, "Warning", "PortAlreadyAllocated", text)
 

@@ -14,16 +14,19 @@ from typing import Any
 
 from api.errors import ApiError, InternalError, invalid, invalid_object
 from api.objects import Object, clone, name_of, namespace_of
+from controller.registry.external_addresses import refusal
 from controller.registry.faults import translated
 from controller.registry.ranges import ServiceRanges
 from controller.registry.service_fields import (
     HEADLESS,
     claims_of,
+    external_places,
     keep_allocated,
     needs_address,
     needs_health_port,
     needs_node_ports,
     node_ports,
+    plain_address,
     settle_addresses,
     settle_families,
 )
@@ -45,6 +48,11 @@ class Allocator:
         self.ranges = ranges
         self.pending: set[str] = set()
         """Chosen by writes under way: others of this process choose something else."""
+
+    def reserved(self, address: str) -> str:
+        """Why no Service may have this address by externalIPs; "": it may. Nodes are few and this is rare."""
+        nodes = (record.parse() for record in self.store.list(("", "nodes")).records)
+        return refusal(address, self.ranges, nodes)
 
     def booking(self, target: Target, old: Object | None, *, dry_run: bool) -> Booking | nullcontext[None]:
         """To be entered for one write. A Booking for a Service; None for every other kind, and for writes that leave
@@ -120,6 +128,7 @@ class Booking:
     def _choose(self, service: Object) -> None:
         spec, name = service["spec"], name_of(service)
         self._choose_addresses(spec, name)
+        self._take_externals(spec, name)
         if needs_node_ports(spec):
             if self._old is None:
                 self._choose_new_ports(spec, name)
@@ -149,11 +158,25 @@ class Booking:
         why = ""
         if not range_.holds(text):
             why = f"the provided IP ({text}) is not in the valid range. The range of valid IPs is {range_.network}"
-        elif not self._dry_run and not self._take(f"ip/{text}", asked=True):
+        elif not self._dry_run and not self._take(f"ip/{plain_address(text)}", asked=True):
             why = "provided IP is already allocated"
         if why:
             error = invalid("spec.clusterIPs", addresses, f"failed to allocate IP {text}: {why}")
             raise invalid_object("", "Service", name, [error])
+
+    def _take_externals(self, spec: Object, name: str) -> None:
+        """External IPs that are new: none that the cluster needs itself, and no port of one that a Service has."""
+        known = {plain_address(text) for text in (self._old or {}).get("externalIPs") or ()}
+        held = set(external_places(self._old or {}))
+        reserved = self._allocator.reserved
+        for index, text in enumerate(spec.get("externalIPs") or ()):
+            address = plain_address(text)
+            why = reserved(address) if address not in known else ""
+            for place in external_places({**spec, "externalIPs": [text]}) if not why else ():
+                if place not in held and not self._dry_run and not self._take(f"external/{place}", asked=True):
+                    why = _held_externally(place, self._allocator.store.claims.holder(f"external/{place}"))
+            if why:
+                raise invalid_object("", "Service", name, [invalid(f"spec.externalIPs[{index}]", text, why)])
 
     def _free_address(self, family: str) -> str:
         range_ = self._allocator.ranges.of(family)
@@ -235,6 +258,13 @@ class Booking:
         self._taken.add(claim)
         pending.add(claim)
         return True
+
+
+def _held_externally(place: str, holder: str | None) -> str:
+    _, protocol, port = place.split("/")
+    return (
+        f"port {port}/{protocol} of this address is already held by {f'Service {holder}' if holder else 'this Service'}"
+    )
 
 
 def _gets_node_ports(spec: Spec) -> bool:

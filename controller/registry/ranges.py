@@ -77,21 +77,6 @@ def _tries(dynamic: int, first: int, end: int) -> Iterator[int]:
 
 
 @dataclass(frozen=True)
-class ServiceRanges:
-    """`addresses`: one range a family; the first is the family of Services that do not say."""
-
-    addresses: tuple[Addresses, ...] = (Addresses(IPv4Network("10.96.0.0/12")),)
-    ports: Ports = Ports()
-
-    @property
-    def families(self) -> tuple[str, ...]:
-        return tuple(one.family for one in self.addresses)
-
-    def of(self, family: str) -> Addresses | None:
-        return next((one for one in self.addresses if one.family == family), None)
-
-
-@dataclass(frozen=True)
 class Pool:
     """Addresses of load balancers: spans of first and last address."""
 
@@ -111,6 +96,24 @@ class Pool:
         for first, last in self.spans:
             if family == f"IPv{first.version}":
                 yield from (str(type(first)(number)) for number in range(int(first), int(last) + 1))
+
+
+@dataclass(frozen=True)
+class ServiceRanges:
+    """`addresses`: one range a family; the first is the family of Services that do not say."""
+
+    addresses: tuple[Addresses, ...] = (Addresses(IPv4Network("10.96.0.0/12")),)
+    ports: Ports = Ports()
+    pods: tuple[Network, ...] = ()
+    """Where pods get addresses: no Service may take one of them from outside, nor one of `balancers`."""
+    balancers: Pool = Pool()
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        return tuple(one.family for one in self.addresses)
+
+    def of(self, family: str) -> Addresses | None:
+        return next((one for one in self.addresses if one.family == family), None)
 
 
 def parse_pool(text: str) -> Pool:

@@ -8,6 +8,7 @@ patchAllocatedValues and normalizeClusterIPs).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from typing import Any
 
 from api.errors import FieldError, invalid
@@ -36,12 +37,31 @@ def node_ports(spec: Spec) -> list[int]:
     return [port["nodePort"] for port in spec.get("ports") or () if port.get("nodePort")]
 
 
+def external_places(spec: Spec) -> list[str]:
+    """`ADDRESS/PROTOCOL/PORT` of what a Service takes by externalIPs. A headless one takes none, whatever it names."""
+    addresses = spec.get("externalIPs") or ()
+    if not addresses or not needs_address(spec) or HEADLESS in (spec.get("clusterIPs") or ()):
+        return []
+    ports = [f"{port.get('protocol') or 'TCP'}/{port['port']}" for port in spec.get("ports") or () if port.get("port")]
+    return [f"{plain_address(address)}/{port}" for address in addresses for port in ports]
+
+
+def plain_address(text: str) -> str:
+    """An address in the one way to write it, so that a second spelling holds nothing else."""
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        return text  # validation tells
+
+
 def claims_of(service: Mapping[str, Any] | None) -> frozenset[str]:
-    """What a Service, as it is stored, holds: `ip/ADDRESS` and `port/NUMBER`."""
+    """What a Service, as it is stored, holds: `ip/ADDRESS`, `port/NUMBER` and `external/ADDRESS/PROTOCOL/PORT`."""
     spec = (service or {}).get("spec") or {}
     if not needs_address(spec):
         return frozenset()
-    held = {f"ip/{address}" for address in spec.get("clusterIPs") or () if address != HEADLESS}
+    addresses = spec.get("clusterIPs") or ()
+    held = {f"ip/{plain_address(address)}" for address in addresses if address != HEADLESS}
+    held |= {f"external/{place}" for place in external_places(spec)}
     if needs_node_ports(spec):
         held |= {f"port/{port}" for port in node_ports(spec)}
     if needs_health_port(spec) and spec.get("healthCheckNodePort"):

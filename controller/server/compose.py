@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from controller.admission.chain import Check
 from controller.pki.files import Pki
 from controller.pki.tokens import TokenSigner
 from controller.registry import Registry, RegistrySettings
@@ -33,6 +34,8 @@ class ServerSettings:
     shown_address: str
     """HOST:PORT clients are told to use."""
     ranges: ServiceRanges = DEFAULT_RANGES
+    plugins: tuple[Check, ...] = ()
+    """Admission checks that were switched on."""
 
 
 def compose(store: Store, pki: Pki, heartbeats: Heartbeats, settings: ServerSettings) -> Services:
@@ -41,7 +44,7 @@ def compose(store: Store, pki: Pki, heartbeats: Heartbeats, settings: ServerSett
     authorizer = Chain(NodeAuthorizer(store), rbac)
     signer = TokenSigner(pki.service_account_key, settings.issuer)
     agents = Agents(store, pki)
-    checks = (EscalationCheck(rbac, authorizer), SignerCheck(authorizer))
+    checks: tuple[Check, ...] = (EscalationCheck(rbac, authorizer), SignerCheck(authorizer), *settings.plugins)
     caller = WebhookClient(Reach(store, agents))
     return Services(
         store=store,

@@ -18,7 +18,7 @@ from agent.network.services.render import Block
 from agent.network.services.table import Table
 from agent.runtime.errors import Failed
 
-DISPATCH_RULES = range(3, 5)
+DISPATCH_RULES = range(4, 6)
 _WORDS = 400
 """So much of nft's complaint is kept: it repeats the statement, which may be long."""
 _log = structlog.get_logger()
@@ -57,7 +57,7 @@ class Kernel:
     async def _replace(self) -> bool:
         """All anew. A table without any service is not made, and one that an earlier agent left is taken away."""
         family, name = self._table.name.split()
-        self._used = bool(self._table.blocks)
+        self._used = self._table.serves
         if not self._used:
             await self._transact(f"add table {family} {name}\ndelete table {family} {name}\n")
         else:

@@ -15,7 +15,7 @@ import structlog
 
 from agent.network.cni import table_name
 from agent.network.feed import Feeds
-from agent.network.model import Key, Service, Slice
+from agent.network.model import Key, Service, Slice, family_of, plain_address
 from agent.network.services.announce import Announcer
 from agent.network.services.choice import Site, Target, count_local
 from agent.network.services.flows import forget, routes_of
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 VERIFY_SECONDS = 5.0
 RETRY_SECONDS = 2.0
 ZONE_LABEL = "topology.kubernetes.io/zone"
+_NODES: Key = ("", "")
+"""What no service is called: the block of the nodes' addresses."""
 _AT_ONCE = 250
 """So many services are rendered before other tasks have their turn."""
 _log = structlog.get_logger()
@@ -69,6 +71,7 @@ class ServicesPart:
         self._slices: dict[Key, set[Key]] = {}
         self._service_of: dict[Key, Key] = {}
         self._dirty: set[Key] = set()
+        self._node_ips: frozenset[str] = frozenset()
         self._wake = asyncio.Event()
         self._routes: dict[Key, dict[Target, frozenset[Target]]] = {}
         self._checks: dict[Key, tuple[int, Check]] = {}
@@ -80,8 +83,10 @@ class ServicesPart:
         """Keep the kernel equal to the feeds until cancelled; rules and held addresses stay then."""
         self._feeds.services.subscribe(self._services_changed)
         self._feeds.slices.subscribe(self._slices_changed)
+        self._feeds.nodes.subscribe(self._nodes_changed)
         await self._feeds.services.synced.wait()
         await self._feeds.slices.synced.wait()
+        await self._feeds.nodes.synced.wait()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keep())
@@ -106,6 +111,17 @@ class ServicesPart:
                 self._slices.setdefault(service, set()).add(key)
                 self._dirty.add(service)
         self._awake()
+
+    def _nodes_changed(self, keys: frozenset[Key]) -> None:
+        """External IPs must not stand for an address of a node."""
+        del keys
+        nodes = self._feeds.nodes.records.values()
+        told = (address for node in nodes for address in (*node.ips, *node.outside_ips))
+        addresses = frozenset(filter(None, map(plain_address, told)))  # a node may tell anything
+        if addresses != self._node_ips:
+            self._node_ips = addresses
+            self._dirty.add(_NODES)
+            self._awake()
 
     def _awake(self) -> None:
         self.settled.clear()
@@ -153,6 +169,10 @@ class ServicesPart:
     async def _render(self, family: int, keys: Iterable[Key]) -> dict[Key, Block]:
         blocks: dict[Key, Block] = {}
         for key in keys:
+            if key == _NODES:
+                own = (address for address in self._node_ips if family_of(address) == family)
+                blocks[key] = Block(elements={("node-ips", address): "" for address in own})
+                continue
             service = self._feeds.services.records.get(key)
             blocks[key] = render(service, self._slices_of(key), family, self._site) if service else EMPTY
             if len(blocks) % _AT_ONCE == 0:

@@ -2,7 +2,8 @@
 
 For a port `NS/NAME/tcp/80` there are up to four chains: `cluster/…` and `local/…` send a new connection to an endpoint,
 `external/…` applies externalTrafficPolicy and its masquerading, `firewall/…` loadBalancerSourceRanges. Addresses lead
-into them by elements of the maps `services` and `node-ports`; a port that has nothing to lead to gets a verdict there.
+into them by elements of the maps `services`, `node-ports` and `externals` (external IPs, which every namespace may
+name: they come last, and nodes' addresses are none); a port that has nothing to lead to gets a verdict there.
 
 Up to MOST_RULES endpoints are a cascade of rules (quick to load and to change); more of them lie in the shared map
 `endpoints` and one rule draws a number. Rules of a chain that look up a set cost the kernel, in one transaction, time
@@ -47,6 +48,8 @@ class Block:
     chains: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
     sets: tuple[str, ...] = ()
     elements: Mapping[ElementKey, str] = field(default_factory=dict)
+    created: str = ""
+    """When the service was made: the oldest of several keeps an element."""
 
 
 EMPTY = Block()
@@ -81,7 +84,7 @@ def render(service: Service, slices: Iterable[Slice], family: int, site: Site) -
         draft.elements.update({("announced", address): "" for address in pool})
     for port in service.ports:
         _add_port(draft, port, choose(port, slices, family, site))
-    return Block(draft.chains, tuple(draft.sets), draft.elements)
+    return Block(draft.chains, tuple(draft.sets), draft.elements, service.created)
 
 
 def _add_port(draft: _Draft, port: ServicePort, choice: Choice) -> None:
@@ -89,7 +92,7 @@ def _add_port(draft: _Draft, port: ServicePort, choice: Choice) -> None:
     protocol = port.protocol.lower()
     name = f"{service.key[0]}/{service.key[1]}/{protocol}/{port.port}"
     balancers = draft.mine(service.balancer_ips) if service.type == "LoadBalancer" else []
-    outside = draft.mine(service.external_ips)
+    outside = [each for each in draft.mine(service.external_ips) if not _is_clusters(each, draft.site)]
     external = bool(balancers or outside or port.node_port)
     if choice.somewhere and (external or not service.internal_local):
         draft.chains[f"cluster/{name}"] = _pick(draft, name, protocol, choice.cluster)
@@ -107,12 +110,19 @@ def _add_port(draft: _Draft, port: ServicePort, choice: Choice) -> None:
     if port.node_port:
         draft.elements[("node-ports", f"{protocol} . {port.node_port}")] = verdict
     for address in outside:
-        draft.elements[("services", f"{address} . {protocol} . {port.port}")] = verdict
+        draft.elements[("externals", f"{address} . {protocol} . {port.port}")] = verdict
     if choice.somewhere and balancers and service.source_ranges:
         draft.chains[f"firewall/{name}"] = _firewall(draft, verdict, balancers)
         verdict = f"goto firewall/{name}"
     for address in balancers:
         draft.elements[("services", f"{address} . {protocol} . {port.port}")] = verdict
+
+
+def _is_clusters(address: str, site: Site) -> bool:
+    """Addresses of pods and Services are nobody's to give away, whatever was stored before the API refused them."""
+    found = ipaddress.ip_address(address)
+    cidrs = (*site.cluster_cidrs, *site.service_cidrs)
+    return any(found in ipaddress.ip_network(cidr, strict=False) for cidr in cidrs)
 
 
 def _internal(draft: _Draft, name: str, choice: Choice) -> str:

@@ -5,7 +5,7 @@ of the others stay. A replacement writes everything anew in one transaction and 
 wanted, so that neither connections nor clients' stickiness notice. Invariant: what the table holds afterwards is a
 function of the blocks alone (`endpoints`: up to its numbers), whatever came before.
 
-An address that several services claim (one external IP and port twice) goes to the first by namespace and name.
+An address that several services claim (one external IP and port twice) goes to the one that was made first.
 Hooks: nft(8). The numbers of `endpoints` are never used twice between two replacements.
 """
 
@@ -19,8 +19,8 @@ from agent.network.services.choice import Site
 from agent.network.services.render import EMPTY, MARK, MASQUERADE_MARK, Block, Draw, ElementKey, Rule
 
 STATIC_CHAINS = ("refuse", "dispatch", "prerouting", "output", "postrouting", "forward", "input", "leaving")
-STATIC_SETS = ("cluster-ips", "hairpins", "announced")
-STATIC_MAPS = ("services", "node-ports", "endpoints")
+STATIC_SETS = ("cluster-ips", "hairpins", "announced", "node-ips")
+STATIC_MAPS = ("services", "node-ports", "externals", "endpoints")
 MOST_NUMBERS = 1 << 31
 
 
@@ -59,6 +59,11 @@ class Table:
         """Time for a `replace`, which counts from 0 again."""
         return self._next_number > MOST_NUMBERS
 
+    @property
+    def serves(self) -> bool:
+        """Whether there is a service; the addresses of nodes alone need no table."""
+        return any(name for _, name in self.blocks)
+
     def change(self, desired: Mapping[Key, Block]) -> Change:
         """Take over new blocks (EMPTY: the service has gone); what the kernel has to do for it."""
         change = Change()
@@ -86,13 +91,14 @@ class Table:
         before = self.blocks.pop(key, EMPTY)
         if block != EMPTY:
             self.blocks[key] = block
-        for element in before.elements.keys() - block.elements.keys():
+        again = before.created != block.created  # made anew under its name: it stands behind the others now
+        for element in before.elements.keys() if again else before.elements.keys() - block.elements.keys():
             if others := tuple(owner for owner in self._owners.pop(element) if owner != key):
                 self._owners[element] = others
         alone = (key,)
-        for element in block.elements.keys() - before.elements.keys():
+        for element in block.elements.keys() if again else block.elements.keys() - before.elements.keys():
             rivals = self._owners.get(element)
-            self._owners[element] = tuple(sorted((*rivals, key))) if rivals else alone
+            self._owners[element] = tuple(sorted((*rivals, key), key=self._age)) if rivals else alone
         for name, rules in block.chains.items():
             if before.chains.get(name) != rules:
                 self._write_chain(change, name, rules, name in before.chains)
@@ -101,6 +107,9 @@ class Table:
             self._forget_numbers(change, name)
         change.sets += [name for name in block.sets if name not in before.sets]
         change.sets_gone += [name for name in before.sets if name not in block.sets]
+
+    def _age(self, key: Key) -> tuple[str, Key]:
+        return self.blocks[key].created, key
 
     def _value(self, element: ElementKey) -> str | None:
         owners = self._owners.get(element)
@@ -171,7 +180,9 @@ class Table:
   set cluster-ips {{ type {kind}; }}
   set hairpins {{ type {kind} . {kind}; }}
   set announced {{ type {kind}; }}
+  set node-ips {{ type {kind}; }}
   map services {{ type {kind} . inet_proto . inet_service : verdict; }}
+  map externals {{ type {kind} . inet_proto . inet_service : verdict; }}
   map node-ports {{ type inet_proto . inet_service : verdict; }}
   map endpoints {{ typeof numgen random mod 1 : {ip} daddr; }}
 }}"""
@@ -197,6 +208,8 @@ class Table:
                     f"{ip} daddr . meta l4proto . th dport vmap @services",
                     f"fib daddr type local {ip} daddr != {loopback} meta l4proto . th dport vmap @node-ports",
                     f"{ip} daddr @cluster-ips goto refuse",
+                    f"fib daddr type != local {ip} daddr != @node-ips "
+                    f"{ip} daddr . meta l4proto . th dport vmap @externals",
                 ]),
                 _chain("prerouting", ["type nat hook prerouting priority dstnat;", "jump dispatch"]),
                 _chain("output", ["type nat hook output priority -100;", "jump dispatch"]),

@@ -38,7 +38,7 @@ class PipedClient:
 
     def take(self, event: dict[str, Any]) -> None:
         if event["type"] == "SYNCED":
-            for kind in ("Service", "EndpointSlice"):
+            for kind in ("Service", "EndpointSlice", "Node"):
                 self.queue(kind).put_nowait(WatchEvent("SYNCED", {}))
         else:
             self.queue(event["object"]["kind"]).put_nowait(WatchEvent(event["type"], event["object"]))

@@ -152,6 +152,24 @@ def answering(topology: Topology, client: str, address: str, count: int = 12) ->
     return {topology.ask(client, address, 80).name for _ in range(count)}
 
 
+def test_an_external_ip_takes_no_address_of_a_node_a_pod_or_a_service(proxy: Proxy, topology: Topology) -> None:
+    """Stored by an older version, or named before the node came: the kernel itself looks."""
+    victim, address = scene(230, Backend("b1"))
+    (thief, *slices), _ = scene(231, Backend("a1"))
+    other = "203.0.113.250"
+    thief["spec"]["externalIPs"] = [NODE, address, FAR_PODS["b2"], other]
+    thief["spec"]["ports"].append({"name": "raw", "protocol": "TCP", "port": 8080})
+    proxy.tell(*victim, thief, *slices)
+    assert {topology.ask("out", address, 80).name for _ in range(4)} == {"b1:8080"}
+    assert topology.ask("out", NODE, 80).name == REFUSED
+    assert topology.ask("a2", NODE, 80).name == REFUSED
+    assert topology.ask("a2", FAR_PODS["b2"], 8080).name == "b2:8080"
+    assert topology.ask("out", other, 80).name == "a1:8080"
+    addresses = [{"type": "InternalIP", "address": other}, {"type": "ExternalIP", "address": "no address"}]
+    proxy.tell({"kind": "Node", "metadata": {"name": "new"}, "status": {"addresses": addresses}}, type="ADDED")
+    assert topology.ask("a2", other, 80).name != "a1:8080"
+
+
 @pytest.mark.proves("Service.spec.sessionAffinity")
 def test_a_client_sticks_to_its_endpoint_until_that_goes(proxy: Proxy, topology: Topology) -> None:
     three = (Backend("a1"), Backend("b1"), Backend("b2"))

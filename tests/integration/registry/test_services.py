@@ -7,6 +7,7 @@ import contextlib
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from ipaddress import ip_network
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from api import kinds
 from api.errors import ApiError, InternalError, Invalid, NotFound
 from api.objects import Object
+from controller.admission.switched import EventRateLimit, deny_external_ips, parse_limits
 from controller.registry import DeleteOptions, Registry
 from controller.registry.ranges import Addresses, Ports, ServiceRanges
 from controller.registry.registry import RegistrySettings
@@ -303,6 +305,56 @@ async def test_no_address_has_two_holders_whatever_races(store_config: StoreConf
         await asyncio.gather(*map(work, range(9)))
         for registry in registries:
             await check_claims(registry.store)
+
+
+NODES = kinds.by_resource("", "nodes")
+
+
+async def test_an_external_ip_stays_with_who_had_it_first_and_is_no_address_of_the_cluster(store: Store) -> None:
+    registry = await with_ranges(store, replace(SMALL, pods=(ip_network("10.244.0.0/16"),)))
+    told = {"addresses": [{"type": "InternalIP", "address": "192.0.2.7"}]}
+    await registry.create(admin(), NODES, "", {"metadata": {"name": "n1"}, "status": told})
+    for address, what in (("10.96.0.1", "Services"), ("10.244.1.1", "pods"), ("192.0.2.7", "a node")):
+        why = await refused(create(registry, a_service("zz", externalIPs=["203.0.113.5", address])))
+        assert why.startswith('Service "zz" is invalid: spec.externalIPs[1]: Invalid value: "')
+        assert f"must not be an address of {what}" in why
+    await create(registry, a_service("zz", externalIPs=["203.0.113.5"]))
+    why = await refused(create(registry, a_service("aa", externalIPs=["203.0.113.5"])))
+    assert why.endswith("port 80/TCP of this address is already held by Service shop/zz")
+    await create(registry, {**a_service("aa"), "spec": {"ports": [{"port": 81}], "externalIPs": ["203.0.113.5"]}})
+    assert "port 80/TCP of this address" in await refused(merge(registry, "aa", b'{"spec":{"ports":[{"port":80}]}}'))
+    assert "must not be an address of a node" in await refused(
+        merge(registry, "zz", b'{"spec":{"externalIPs":["192.0.2.7"]}}')
+    )
+    await delete(registry, "zz")
+    await merge(registry, "aa", b'{"spec":{"ports":[{"port":80}]}}')
+    await check_claims(store)
+
+
+async def test_external_ips_can_be_denied_while_what_is_there_stays(store: Store) -> None:
+    free = await with_ranges(store, SMALL)
+    await create(free, a_service(externalIPs=["203.0.113.5"]))
+    strict = Registry(store, RegistrySettings((deny_external_ips,), ranges=SMALL))
+    denied = await refused(create(strict, a_service("y", externalIPs=["203.0.113.6"])))
+    assert denied == 'services "y" is forbidden: Use of external IPs is denied by admission control.'
+    await merge(strict, "x", b'{"metadata":{"labels":{"a":"b"}}}')
+    assert "denied" in await refused(merge(strict, "x", b'{"spec":{"externalIPs":["203.0.113.5","203.0.113.6"]}}'))
+    await merge(strict, "x", b'{"spec":{"externalIPs":null}}')
+
+
+async def test_who_floods_the_store_with_events_is_held_back(store: Store) -> None:
+    registry = Registry(store, RegistrySettings((EventRateLimit(parse_limits("User=1:2"), now=lambda: 7.0),)))
+    events = kinds.by_resource("", "events")
+    about = {"kind": "Pod", "namespace": "default", "name": "p"}
+
+    def event(name: str) -> Object:
+        return {"metadata": {"name": name}, "involvedObject": about, "reason": "X", "message": "x", "type": "Normal"}
+
+    await registry.create(admin(), NAMESPACES, "", {"metadata": {"name": "default"}})
+    for name in ("a", "b"):
+        await registry.create(admin(), events, "default", event(name))
+    why = await refused(registry.create(admin(), events, "default", event("c")))
+    assert why.startswith("limit reached on type User for key ")
 
 
 async def test_a_race_for_one_address_has_one_winner(store_config: StoreConfig) -> None:

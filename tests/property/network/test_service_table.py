@@ -86,6 +86,7 @@ def blocks(draw: st.DrawFn) -> tuple[Key, Block]:
         type="LoadBalancer",
         ports=(ServicePort("http", "TCP", 80, draw(st.sampled_from([0, 30_001, 30_002]))),),
         external_ips=draw(st.sampled_from([(), ("203.0.113.1",)])),
+        created=draw(st.sampled_from(["", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"])),
         balancer_ips=draw(st.sampled_from([(), ("203.0.113.2",)])),
         source_ranges=draw(st.sampled_from([(), ("192.0.2.0/24",)])),
         affinity_seconds=draw(st.sampled_from([0, 60])),
@@ -113,3 +114,19 @@ def test_changes_one_after_another_equal_a_fresh_table(changes: list[dict[Key, B
     again.apply(table.everything())
     assert again.meaning() == fresh.meaning()
     assert not table.change(final), "nothing to do twice"
+
+
+def test_the_oldest_service_keeps_an_external_address_whatever_its_name_and_whenever_it_was_seen() -> None:
+    slices = [slice(endpoint("10.244.1.1"))]
+    made = {
+        name: service(name, f"10.96.1.{number}", created=f"2026-01-0{number}T00:00:00Z", external_ips=("203.0.113.1",))
+        for number, name in enumerate(("c", "b", "a"), 1)
+    }
+    blocks = {each.key: render(each, slices, 4, SITE) for each in made.values()}
+    table, kernel = Table(4, "t", SITE), ModelKernel()
+    for name in ("a", "c", "b"):
+        kernel.apply(table.change({("shop", name): blocks[("shop", name)]}))
+    assert kernel.elements["externals"] == {"203.0.113.1 . tcp . 80": "goto external/shop/c/tcp/80"}
+    again = service("c", "10.96.1.1", created="2026-01-09T00:00:00Z", external_ips=("203.0.113.1",))
+    kernel.apply(table.change({again.key: render(again, slices, 4, SITE)}))
+    assert kernel.elements["externals"] == {"203.0.113.1 . tcp . 80": "goto external/shop/b/tcp/80"}
