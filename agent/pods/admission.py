@@ -13,6 +13,7 @@ from typing import Any
 from agent.pods.resizing import Pending
 from agent.pods.spec import init_containers, is_sidecar, main_containers
 from agent.pods.status import Rejection
+from api.host_ports import HostPort, clash, host_ports
 from api.objects import Object
 from api.quantity import bytes_of, millicores
 from api.selectors import from_object
@@ -43,7 +44,8 @@ def admit(pod: Object, others: Iterable[Object], node: NodeFacts) -> Rejection |
     present = list(others)
     if not _selected(pod, node.labels):
         return Rejection("NodeAffinity", _AFFINITY)
-    if _ports(pod) & {port for other in present for port in _ports(other)}:
+    wanted = _ports(pod)
+    if wanted and any(clash(one, taken) for other in present for taken in _ports(other) for one in wanted):
         return Rejection("NodePorts", _PORTS)
     return _forbidden_sysctl(pod) or _fits(pod, present, node)
 
@@ -93,13 +95,10 @@ def _term(term: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     return from_object({"matchExpressions": plain}).matches(labels) if plain else True
 
 
-def _ports(pod: Object) -> set[tuple[int, str]]:
-    return {
-        (port["hostPort"], port.get("protocol") or "TCP")
-        for container in main_containers(pod)
-        for port in container.get("ports") or ()
-        if port.get("hostPort")
-    }
+def _ports(pod: Object) -> list[HostPort]:
+    lasting = (*filter(is_sidecar, init_containers(pod)), *main_containers(pod))
+    host_network = bool(pod["spec"].get("hostNetwork"))
+    return [taken for container in lasting for taken in host_ports(container.get("ports") or (), host_network)]
 
 
 def _fits(pod: Object, others: list[Object], node: NodeFacts) -> Rejection | None:

@@ -15,7 +15,8 @@ from itertools import groupby
 
 import numpy as np
 
-from controller.scheduler.demand import HostPort, PendingPod, PodClass
+from api.host_ports import HostPort, clash
+from controller.scheduler.demand import PendingPod, PodClass
 from controller.scheduler.filters import StaticFit, fits, lacking
 from controller.scheduler.scores import SPREAD_NODE_COST, SPREAD_ZONE_COST, resource_score, resource_scores
 from controller.scheduler.snapshot import CPU, MEMORY, Mask, Matrix, Scores, Snapshot
@@ -108,7 +109,7 @@ class _Plan:
         if not pod_class.host_ports:
             return False
         taken = [*self.snapshot.ports[row], *self.ports.get(row, ())]
-        return any(_ports_clash(wanted, used) for wanted in pod_class.host_ports for used in taken)
+        return any(clash(wanted, used) for wanted in pod_class.host_ports for used in taken)
 
     def rows_with_ports(self, pod_class: PodClass, mask: Mask) -> Mask:
         if not pod_class.host_ports:
@@ -117,11 +118,6 @@ class _Plan:
         for row in np.flatnonzero(mask):
             open_rows[row] = not self.ports_taken(pod_class, int(row))
         return open_rows
-
-
-def _ports_clash(wanted: HostPort, used: HostPort) -> bool:
-    same = wanted[1:] == used[1:]
-    return same and (wanted[0] == used[0] or "0.0.0.0" in (wanted[0], used[0]))
 
 
 def _place(plan: _Plan, static: StaticFit, pod_class: PodClass, count: int) -> list[int]:

@@ -17,15 +17,13 @@ from typing import Any
 
 import orjson
 
+from api.host_ports import HostPort, host_ports
 from api.objects import Object, controller_of, labels_of, metadata, parse_time, uid_of
 from api.quantity import millicores, parse_quantity
 
 NONZERO_MILLICORES = 100
 NONZERO_MEMORY_BYTES = 200 * 1024 * 1024
 DEFAULT_SCHEDULER = "default-scheduler"
-
-HostPort = tuple[str, str, int]
-"""(address, protocol, port); address "0.0.0.0" is every address."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +179,7 @@ def _class_from(key: bytes) -> PodClass:
         owner_uid=owner_uid,
         requests=requests,
         nonzero=_nonzero(containers),
-        host_ports=tuple(_host_ports([*init_containers, *containers], host_network)),
+        host_ports=tuple(_host_ports([*filter(_is_sidecar, init_containers), *containers], host_network)),
         images=tuple(container[2] for container in containers),
         spec=spec,
     )
@@ -210,12 +208,13 @@ def _nonzero(containers: list[Any]) -> tuple[int, int]:
     return cpu, memory
 
 
+def _is_sidecar(demand: list[Any]) -> bool:
+    return bool(demand[3])
+
+
 def _host_ports(containers: list[Any], host_network: bool) -> Iterable[HostPort]:
     for _requests, ports, _image, _sidecar in containers:
-        for port in ports:
-            number = port.get("hostPort") or (port.get("containerPort") if host_network else 0)
-            if number:
-                yield (port.get("hostIP") or "0.0.0.0", port.get("protocol") or "TCP", number)
+        yield from host_ports(ports, host_network)
 
 
 def _add(total: dict[str, int], more: Mapping[str, int]) -> None:

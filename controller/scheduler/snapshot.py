@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from api.host_ports import HostPort
 from api.objects import Object, is_ready, labels_of, name_of
-from controller.scheduler.demand import HostPort, PodClass, amount_of
+from controller.scheduler.demand import PodClass, amount_of
 
 Matrix = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
