@@ -33,6 +33,7 @@ from agent.kernel import KernelRefused, check_kernel
 from agent.logkeeper import LiveLog, LogKeeper, LogLimits
 from agent.metrics import AgentMetrics
 from agent.network.cni import ensure_pod_network
+from agent.network.feed import HeardServices
 from agent.network.network import Ground, Network
 from agent.node import STATUS_SECONDS, NodeKeeper, Profile, Readings, allocatable
 from agent.paths import Paths
@@ -145,6 +146,7 @@ class Agent:
             host=Host(self._applicant.addresses),
             allocatable=self._facts.allocatable,
             gate=self._network.policy,
+            services=HeardServices(self._network.feeds.services),
         )
 
     def _ground(self) -> Ground:

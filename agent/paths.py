@@ -7,6 +7,7 @@ The layout below `pods/` is the kubelet's, so that people find what they know:
     DATA/pods/UID/volume-subpaths/CONTAINER/N bind mounts of subPaths
     DATA/pods/UID/containers/NAME/ATTEMPT     the termination message file
     DATA/pods/UID/etc-hosts
+    DATA/pods/UID/services.json               the variables that its containers were last told of services
     DATA/volumes/NAME                         named volumes, which belong to no pod
     DATA/logs/NAMESPACE_NAME_UID/CONTAINER/ATTEMPT.log
 """
@@ -58,6 +59,9 @@ class Paths:
 
     def etc_hosts(self, uid: str) -> Path:
         return self.pod(uid) / "etc-hosts"
+
+    def service_environment(self, uid: str) -> Path:
+        return self.pod(uid) / "services.json"
 
     def pod_logs(self, pod: Object) -> Path:
         return self.logs / f"{namespace_of(pod)}_{name_of(pod)}_{uid_of(pod)}"

@@ -9,7 +9,7 @@ nearer to the truth than a half-read list. Losing the controller changes nothing
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 import structlog
@@ -35,6 +35,7 @@ from api.kinds import Kind, by_resource
 from api.objects import Object
 
 REFUSED_PAUSE_SECONDS = 5.0
+HEARD_SECONDS = 2.0
 POD_ADDRESS_ACCEPT = "application/json;as=PodAddress;v=v1;g=wherry"
 """The shape of a pod that leaves out all that other nodes need not know."""
 _log = structlog.get_logger()
@@ -105,6 +106,23 @@ class Feed(Generic[Record]):
     def _tell(self, keys: frozenset[Key]) -> None:
         for changed in self._subscribers:
             changed(keys)
+
+
+class HeardServices:
+    """What pod workers are told of services (`agent.pods.service_env.KnownServices`)."""
+
+    def __init__(self, feed: Feed[Service]) -> None:
+        self._feed = feed
+        feed.subscribe(lambda _changed: None)
+
+    async def services(self) -> Mapping[Key, Service] | None:
+        """All services; None while they were not heard, after a moment's wait."""
+        try:
+            async with asyncio.timeout(HEARD_SECONDS):
+                await self._feed.synced.wait()
+        except TimeoutError:
+            return None
+        return self._feed.records
 
 
 class Feeds:

@@ -8,7 +8,10 @@ them. An unreadable file is skipped: the API will say what should be there.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import orjson
 import structlog
@@ -31,12 +34,29 @@ class Checkpoint:
 
 def save_checkpoint(paths: Paths, pod: Object) -> None:
     """Remembers a pod as the API served it. Raises OSError."""
-    file = paths.checkpoint(uid_of(pod))
+    _save(paths.checkpoint(uid_of(pod)), {"bootID": hostinfo.boot_id(), "pod": pod})
+
+
+def save_service_environment(paths: Paths, uid: str, variables: Mapping[str, str]) -> None:
+    """Remembers what a pod's containers are told of services. Raises OSError."""
+    _save(paths.service_environment(uid), variables)
+
+
+def load_service_environment(paths: Paths, uid: str) -> dict[str, str] | None:
+    """What the pod's containers were last told of services; None when they never were."""
+    try:
+        found = orjson.loads(paths.service_environment(uid).read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return None
+    return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else None
+
+
+def _save(file: Path, content: Mapping[str, Any]) -> None:
     make_private(file.parent)
     fresh = file.with_suffix(".new")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as opened:
-        opened.write(orjson.dumps({"bootID": hostinfo.boot_id(), "pod": pod}))
+        opened.write(orjson.dumps(content))
     fresh.rename(file)
 
 

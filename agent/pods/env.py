@@ -7,7 +7,9 @@ kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environme
 from __future__ import annotations
 
 import base64
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from agent.pods.fields import Facts, UnknownField, field_value, resource_value
@@ -46,8 +48,21 @@ def _references(container: Mapping[str, Any]) -> Iterator[Source]:
             yield "secret", value_from["secretKeyRef"]["name"]
 
 
-def environment(pod: Object, container: Mapping[str, Any], sources: Sources, facts: Facts) -> dict[str, str]:
-    """Name -> value, in order. Raises ConfigFault for a missing object, key or field that is not optional."""
+@dataclass(frozen=True)
+class Surroundings:
+    """What an environment is made of beside the pod: what it refers to, the node's facts, the services' variables."""
+
+    sources: Sources
+    facts: Facts
+    services: Mapping[str, str] = field(default_factory=dict)
+
+
+def environment(pod: Object, container: Mapping[str, Any], around: Surroundings) -> dict[str, str]:
+    """Name -> value, in order. Raises ConfigFault for a missing object, key or field that is not optional.
+
+    The services' variables come last, the pod's own win over them, and `$(VAR)` sees both.
+    """
+    sources, facts = around.sources, around.facts
     made: dict[str, str] = {}
     for entry in container.get("envFrom") or ():
         prefix = entry.get("prefix") or ""
@@ -58,9 +73,9 @@ def environment(pod: Object, container: Mapping[str, Any], sources: Sources, fac
             if value is None:
                 continue
         else:
-            value = expand(entry.get("value") or "", made)
+            value = expand(entry.get("value") or "", ChainMap(made, dict(around.services)))
         made[entry["name"]] = value
-    return made
+    return {**made, **{name: value for name, value in around.services.items() if name not in made}}
 
 
 def _whole(entry: Mapping[str, Any], sources: Sources) -> dict[str, str]:

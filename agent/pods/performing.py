@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 from agent import counters
 from agent.events import NORMAL, WARNING
 from agent.pods import backoff, lifecycle, spec
+from agent.pods.checkpoints import load_service_environment, save_service_environment
 from agent.pods.configs import POD_UID, Attempt, container_config, runtime_resources, sandbox_config
 from agent.pods.dns import hosts_file
-from agent.pods.env import ConfigFault, environment, references
+from agent.pods.env import ConfigFault, Surroundings, environment, references
 from agent.pods.fields import Facts
 from agent.pods.images import ImageFault, pull_secret_names
 from agent.pods.memory import PodMemory
 from agent.pods.observed import EVICTED, FAILED_HOOK, Waiting, is_resizing
 from agent.pods.resizing import shown_sizes
+from agent.pods.service_env import service_environment
 from agent.pods.termination import Stopper, run_hook
 from agent.pods.words import started_words, write_termination_file
 from agent.pods.workshop import Workshop
@@ -51,6 +53,7 @@ class Performer:
         self._memory = memory
         self._owns = owns
         self._images: dict[str, ImageStatus] = {}
+        self._told: Mapping[str, str] | None = None
         self.stopper = Stopper(shop.runtime, shop.prober, self.tell)
 
     def tell(self, type_: str, reason: str, message: str, container: str = "") -> None:
@@ -241,10 +244,30 @@ class Performer:
             found = await self._shop.sources.fetch(namespace_of(pod), wanted) if wanted else {}
         except errors.ApiError as error:
             raise ConfigFault(error.message) from error
-        values = environment(pod, container, found, self.facts())
+        values = environment(pod, container, Surroundings(found, self.facts(), await self._service_variables()))
         mounts = await self._shop.volumes.container_mounts(pod, container, values)
         own = await asyncio.to_thread(self._own_files, container, number, [mount.container_path for mount in mounts])
         return Attempt(container, number, image, values, (*mounts, *own), self._target(container))
+
+    async def _service_variables(self) -> Mapping[str, str]:
+        """What the pod's containers are told of services. Raises ConfigFault while nothing is known of them.
+
+        What they were told last is kept with the pod, so that a container restarts while the control plane is away,
+        also after a restart of the agent.
+        """
+        pod, paths, uid = self._memory.pod, self._shop.paths, uid_of(self._memory.pod)
+        known = await self._shop.services.services()
+        if known is None:
+            kept = await asyncio.to_thread(load_service_environment, paths, uid)
+            if kept is None:
+                raise ConfigFault("services have not yet been read at least once, cannot construct envvars")
+            return kept
+        links = pod["spec"].get("enableServiceLinks") is not False
+        variables = service_environment(namespace_of(pod), links, known)
+        if variables != self._told:
+            await asyncio.to_thread(save_service_environment, paths, uid, variables)
+            self._told = variables
+        return variables
 
     def _target(self, container: Object) -> str:
         """The container that a debug container is to look at. Raises ConfigFault when it does not run."""

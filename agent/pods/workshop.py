@@ -15,6 +15,7 @@ from agent.network.gate import OPEN, Gate
 from agent.paths import Paths
 from agent.pods.configs import Node
 from agent.pods.images import Images
+from agent.pods.service_env import KnownServices, NoServices
 from agent.pods.status import Host
 from agent.probing import Prober
 from agent.runtime.protocol import Runtime
@@ -37,4 +38,5 @@ class Workshop:
     host: Host
     allocatable: Mapping[str, str] = field(default_factory=dict)
     gate: Gate = OPEN
+    services: KnownServices = field(default_factory=NoServices)
     clock: Callable[[], float] = time.time

@@ -124,6 +124,10 @@ class FakeRuntime:
         """The runtime restarted: events may have been lost."""
         self._tell(RuntimeEvent("resync"))
 
+    def configs(self) -> list[ContainerConfig]:
+        """What the containers that are there were made of, oldest first."""
+        return [entry.config for entry in self._containers.values()]
+
     # The protocol.
 
     async def version(self) -> RuntimeVersion:

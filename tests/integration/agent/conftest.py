@@ -19,6 +19,7 @@ from agent.pods.configs import Node
 from agent.pods.dns import Resolver
 from agent.pods.images import Images
 from agent.pods.roster import PODS, Roster
+from agent.pods.service_env import KnownServices, NoServices
 from agent.pods.status import Host
 from agent.pods.workshop import Workshop
 from agent.probing import Prober
@@ -47,6 +48,7 @@ class Site:
     client: Client
     directory: Path
     runtime: FakeRuntime = field(default_factory=FakeRuntime)
+    services: KnownServices = field(default_factory=NoServices)
     shop: Workshop = field(init=False)
     """What the present agent's parts share."""
 
@@ -80,6 +82,7 @@ class Site:
             paths=paths,
             node=Node(NODE, NODE, paths, Resolver(), 8 << 30),
             host=Host(("192.0.2.1",)),
+            services=self.services,
         )
 
     async def run(

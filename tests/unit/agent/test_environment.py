@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from agent.pods.dns import Resolver, dns_config, hosts_file, parse_resolv_conf
-from agent.pods.env import ConfigFault, Sources, environment, expand, references
+from agent.pods.env import ConfigFault, Sources, Surroundings, environment, expand, references
 from agent.pods.fields import Facts, UnknownField, field_value, resource_value
 from agent.pods.spec import qos_class
 from agent.runtime.protocol import DnsConfig
@@ -20,6 +21,7 @@ SOURCES: Sources = {
     ("secret", "s"): {"data": {"p": base64.b64encode(b"pw").decode()}},
     ("configmap", "gone"): None,
 }
+NO_SERVICES: Mapping[str, str] = {}
 
 
 @pytest.mark.parametrize(
@@ -38,9 +40,18 @@ def test_expansion(text: str, expected: str) -> None:
     assert expand(text, {"A": "1"}) == expected
 
 
-def variables(*env: dict[str, Any], env_from: tuple[dict[str, Any], ...] = ()) -> dict[str, str]:
+def variables(
+    *env: dict[str, Any], env_from: tuple[dict[str, Any], ...] = (), services: Mapping[str, str] = NO_SERVICES
+) -> dict[str, str]:
     container = a_container(env=list(env), envFrom=list(env_from))
-    return environment(a_pod(container), container, SOURCES, FACTS)
+    return environment(a_pod(container), container, Surroundings(SOURCES, FACTS, services))
+
+
+def test_services_come_last_are_seen_by_references_and_give_way_to_the_pods_own() -> None:
+    services = {"DB_SERVICE_HOST": "10.96.0.5", "DB_SERVICE_PORT": "5432"}
+    url = {"name": "URL", "value": "$(DB_SERVICE_HOST):$(DB_SERVICE_PORT)"}
+    made = variables({"name": "DB_SERVICE_PORT", "value": "1"}, url, services=services)
+    assert list(made.items()) == [("DB_SERVICE_PORT", "1"), ("URL", "10.96.0.5:1"), ("DB_SERVICE_HOST", "10.96.0.5")]
 
 
 def test_later_variables_see_earlier_ones_and_env_wins_over_env_from() -> None:
