@@ -13,10 +13,10 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
-from typing import cast
 
 from api.dialing import dial_head
 from api.errors import ApiError, BadRequest, ServiceUnavailable, not_found
+from api.inner_tls import secure
 from api.objects import Object
 from api.selectors import parse_label_selector
 from api.tunnel import CONNECT_SECONDS, Side, Unanswered, connect, read_head, read_refusal, status_of
@@ -172,11 +172,12 @@ def _may_be_proxied(endpoint: Object) -> bool:
 async def _secure(side: Side, security: Security, spot: Spot) -> None:
     """TLS inside the connection, which may be TLS itself. Raises Unanswered."""
     assert side.transport is not None
-    loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            secured = await loop.start_tls(side.transport, side, security.context, server_hostname=security.server_name)
+            side.transport = await secure(side.transport, security.context, security.server_name, side)
     except (OSError, TimeoutError) as error:
         side.transport.close()
         raise Unanswered(f"{spot.host}: {error or 'no TLS handshake in time'}") from error
-    side.transport = cast(asyncio.Transport, secured)
+    except BaseException:
+        side.transport.close()
+        raise

@@ -110,10 +110,10 @@ class WebhookClient:
 
 def _why(error: Exception) -> str:
     """A failed connection in Go's words."""
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        cause = error.certificate_error
-        code = getattr(cause, "verify_code", 0)
-        return f"tls: failed to verify certificate: x509: {_CERTIFICATE_FAULTS.get(code, str(cause))}"
+    cause = error.certificate_error if isinstance(error, aiohttp.ClientConnectorCertificateError) else error.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError | ssl.CertificateError):
+        told = _CERTIFICATE_FAULTS.get(getattr(cause, "verify_code", 0)) or getattr(cause, "verify_message", str(cause))
+        return f"tls: failed to verify certificate: x509: {told}"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return f"dial tcp: lookup {error.host}: no such host"
     if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -20,7 +21,7 @@ from api.dialing import dial_head
 from api.errors import ApiError
 from api.tunnel import Unanswered
 from controller.config import local_address
-from controller.pki.authority import Subject
+from controller.pki.authority import Authority, Subject
 from controller.server.reach import Reach, Spot, parse_name
 from tests.integration.server.conftest import Answer, Cluster
 
@@ -318,3 +319,39 @@ async def test_aiohttp_still_lets_a_connection_be_given(shop: Cluster) -> None:
     """`_create_connection` is no documented method; if it goes, this and not a user finds out."""
     assert hasattr(aiohttp.BaseConnector, "_create_connection")
     assert aiohttp.BaseConnector(force_close=True)._factory is not None
+
+
+async def test_large_bodies_pass_through_tls_inside_the_tunnel(shop: Cluster, backend: Backend) -> None:
+    path = f"{NAMESPACE}/services/https:s:tls/proxy/"
+    assert (await shop.admin.ask("POST", path, LARGE)).json == {"method": "POST", "path": "/", "length": len(LARGE)}
+
+
+@pytest.mark.parametrize(("bundle", "says"), [
+    ("other", "tls: failed to verify certificate: x509: certificate signed by unknown authority"),
+    ("own", "tls: failed to verify certificate: x509: "),
+])  # fmt: skip
+async def test_a_webhook_behind_an_agent_that_is_not_believed_is_told_and_its_policy_asked(
+    shop: Cluster, bundle: str, says: str
+) -> None:
+    """A foreign CA, and a certificate for another name: TLS inside the agent's TLS must not end in a traceback."""
+    authority = Authority.create() if bundle == "other" else shop.pki.authority
+    hook = {
+        "name": "test.example.com",
+        "clientConfig": {
+            "service": {"namespace": "shop", "name": "s"},
+            "caBundle": base64.b64encode(authority.pem).decode(),
+        },
+        "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}],
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+    }
+    configs = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+    body = {"metadata": {"name": "strict"}, "webhooks": [hook]}
+    assert (await shop.admin.post(configs, body)).status == 201
+    refused = await shop.admin.post(f"{NAMESPACE}/configmaps", {"metadata": {"name": "x"}})
+    assert refused.status == 500 and refused.message.startswith(
+        'Internal error occurred: failed calling webhook "test.example.com": failed to call webhook: '
+        f'Post "https://s.shop.svc:443/?timeout=10s": {says}'
+    ), refused.message
+    await patch(shop, f"{configs}/strict", {"webhooks": [{**hook, "failurePolicy": "Ignore"}]})
+    assert (await shop.admin.post(f"{NAMESPACE}/configmaps", {"metadata": {"name": "x"}})).status == 201
