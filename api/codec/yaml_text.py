@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-_BUDGET = 100_000
+_BUDGET = 25_000
 _DEEPEST = 180
 _MOST_DIRECTIVES = 100
 _TAG = "tag:yaml.org,2002:"
@@ -63,9 +63,9 @@ for _name, _pattern, _starts in _WORDS:
     _Loader.add_implicit_resolver(_TAG + _name, re.compile(f"(?:{_pattern})$"), _starts)
 
 
-def read_documents(text: str, *, with_lines: bool = False) -> Iterator[Document]:
-    """Every document of a text that holds anything. Raises YamlFault."""
-    _check_depth(text)
+def read_documents(text: str, *, with_lines: bool = False, most: int = 0) -> Iterator[Document]:
+    """Every document of a text that holds anything. Raises YamlFault, also beyond `most` values (0: no limit)."""
+    _check_shape(text, most)
     try:
         loader = _Loader(text)
     except yaml.YAMLError as fault:
@@ -78,8 +78,9 @@ def read_documents(text: str, *, with_lines: bool = False) -> Iterator[Document]
         loader.dispose()
 
 
-def _check_depth(text: str) -> None:
-    """Before nodes are composed: PyYAML does that recursively, in C, and a deep text would overflow the stack.
+def _check_shape(text: str, most: int) -> None:
+    """Before nodes are composed: PyYAML does that recursively, in C, and a deep text would overflow the stack; and a
+    kilobyte of gzip may hold a million values, each of which costs some microseconds.
 
     libyaml compares every directive with all others.
     """
@@ -87,7 +88,9 @@ def _check_depth(text: str) -> None:
         raise YamlFault("too many directives")
     depth = 0
     try:
-        for event in yaml.parse(text, Loader=_Loader):
+        for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
+            if most and count > most:
+                raise YamlFault(f"more than {most} values and brackets; JSON may have more", _line_of(event))
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
                 if depth > _DEEPEST + 1:
@@ -132,10 +135,12 @@ class _Reader:
         self._budget = budget
         self._with_lines = with_lines
         self._open: set[int] = set()
+        self._noted: set[str] = set()
         self._document = Document(None)
 
     def document(self, node: yaml.Node) -> Document:
         self._document = Document(None)
+        self._noted.clear()
         self._document.value = self._read(node, "", 0)
         if self._with_lines:
             self._document.lines[""] = node.start_mark.line + 1
@@ -172,14 +177,16 @@ class _Reader:
                 continue
             key = _key(key_node)
             place = f"{path}.{key}" if path else key
-            if key in found and place not in self._document.duplicates:
+            if key in found and place not in self._noted:
+                self._noted.add(place)
                 self._document.duplicates.append(place)
             if self._with_lines:
                 self._document.lines[place] = key_node.start_mark.line + 1
             found[key] = self._read(value_node, place, depth + 1)
-        for other in merged:
-            found = {**other, **found}
-        return found
+        base: dict[str, Any] = {}
+        for other in reversed(merged):
+            base.update(other)
+        return base | found if base else found
 
     def _merged(self, node: yaml.Node, path: str, depth: int) -> list[dict[str, Any]]:
         """The mappings that `<<` names; the earlier one wins."""

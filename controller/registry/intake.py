@@ -20,12 +20,14 @@ from controller.registry.validation import validate
 from controller.registry.validation.advice import advice
 
 ASIDE_BYTES = 32 * 1024
+ASIDE_YAML_BYTES = 4 * 1024
+"""Every two bytes of YAML may be a value that costs ten microseconds."""
 _MOST_FINDINGS = 100
 
 
 async def decode(body: bytes, content_type: str, kind: Kind | None) -> Decoded:
     """`decode_body`, for large bodies beside the event loop: a megabyte of YAML or protobuf may take seconds."""
-    if len(body) <= ASIDE_BYTES or "json" in content_type:
+    if len(body) <= (ASIDE_YAML_BYTES if "yaml" in content_type else ASIDE_BYTES) or "json" in content_type:
         return decode_body(body, content_type, kind)
     return await asyncio.to_thread(decode_body, body, content_type, kind)
 
