@@ -97,6 +97,15 @@ _SERVICE_SUBRESOURCES = (
 _NAMESPACE_SUBRESOURCES = (Subresource("finalize", ("update",)), STATUS)
 _NAMESPACE_VERBS = tuple(verb for verb in STANDARD_VERBS if verb != "deletecollection")
 _TOKEN = Subresource("token", ("create",), kind="TokenRequest", group="authentication.k8s.io", version="v1")
+EVENT_FIELDS_STORED = {
+    "reportingController": "reportingComponent",
+    **{
+        f"regarding.{field}": f"involvedObject.{field}"
+        for field in ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
+    },
+}
+"""Selectable fields of events that have another name in the store, which keeps core/v1's."""
+_EVENTS_V1_FIELDS = (*EVENT_FIELDS_STORED, "reason", "type")
 _EVENT_FIELDS = (
     "involvedObject.kind",
     "involvedObject.namespace",
@@ -165,7 +174,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("", "v1", "ConfigMap", "configmaps", short_names=("cm",)),
     Kind("", "v1", "Secret", "secrets", selectable_fields=("type",)),
     Kind("", "v1", "ServiceAccount", "serviceaccounts", short_names=("sa",), subresources=(_TOKEN,)),
-    Kind("", "v1", "Event", "events", short_names=("ev",), selectable_fields=_EVENT_FIELDS),
+    Kind("", "v1", "Event", "events", short_names=("ev",), selectable_fields=(*_EVENT_FIELDS, "reportingController")),
     Kind("", "v1", "Binding", "bindings", verbs=_CREATE),
     Kind(
         "",
@@ -208,7 +217,7 @@ KINDS: tuple[Kind, ...] = (
         "events",
         short_names=("ev",),
         stored_as=("", "events"),
-        selectable_fields=_EVENT_FIELDS,
+        selectable_fields=_EVENTS_V1_FIELDS,
     ),
     Kind("coordination.k8s.io", "v1", "Lease", "leases"),
     Kind(

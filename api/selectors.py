@@ -9,7 +9,7 @@ https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from api.names import is_label_value, is_qualified_name
@@ -157,6 +157,10 @@ class FieldSelector:
     @property
     def equalities(self) -> dict[str, str]:
         return {term.field: term.value for term in self.terms if not term.negated}
+
+    def renamed(self, names: Mapping[str, str]) -> FieldSelector:
+        """The same question about objects whose fields are called otherwise."""
+        return FieldSelector(tuple(replace(term, field=names.get(term.field, term.field)) for term in self.terms))
 
     def __str__(self) -> str:
         return ",".join(map(str, self.terms))

@@ -28,10 +28,14 @@ _GO_TYPE_META = (
 
 @quick_dataclass(frozen=True, slots=True)
 class Decoded:
-    """`duplicates` are paths of keys that occur twice in one mapping (`metadata.name`)."""
+    """`duplicates` are paths of keys that occur twice in one mapping (`metadata.name`).
+
+    `repeated`: what Go's YAML decoder says of them, when the body was YAML.
+    """
 
     obj: Object
     duplicates: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
 
 
 def decode_body(body: bytes, content_type: str, kind: Kind | None) -> Decoded:
@@ -44,7 +48,8 @@ def decode_body(body: bytes, content_type: str, kind: Kind | None) -> Decoded:
     if media == JSON:
         value, duplicates = _read_json(body, kind)
     elif media == YAML:
-        value, duplicates = _read_yaml(body, kind)
+        value, duplicates, repeated = _read_yaml(body, kind)
+        return Decoded(_identified(value, kind, body), duplicates, repeated)
     elif media == PROTOBUF:
         from api.codec.protobuf import decode_envelope
 
@@ -61,13 +66,19 @@ def _read_json(body: bytes, kind: Kind | None) -> tuple[Any, list[str]]:
         raise unrecognized(kind, body, f"couldn't get version/kind; json parse error: {fault}") from fault
 
 
-def _read_yaml(body: bytes, kind: Kind | None) -> tuple[Any, list[str]]:
-    """YAML, or JSON sent as YAML (as Helm does), which is much cheaper to read as what it is."""
+def _read_yaml(body: bytes, kind: Kind | None) -> tuple[Any, list[str], list[str]]:
+    """YAML, or JSON sent as YAML (as Helm does), which is much cheaper to read as what it is.
+
+    Only the YAML decoder has words for keys that repeat, so JSON in which some do is read by it, too.
+    """
     if body[:1] == b"{":
         try:
-            return parse_json(body)
+            value, duplicates = parse_json(body)
         except Unparsable:
             pass
+        else:
+            if not duplicates:
+                return value, [], []
     from api.codec.yaml_text import YamlFault, read_documents
 
     try:
@@ -77,8 +88,8 @@ def _read_yaml(body: bytes, kind: Kind | None) -> tuple[Any, list[str]]:
     if len(documents) > 1:
         raise unrecognized(kind, body, "the body holds more than one YAML document")
     if not documents:
-        return None, []
-    return documents[0].value, documents[0].duplicates
+        return None, [], []
+    return documents[0].value, documents[0].duplicates, documents[0].repeated
 
 
 def _identified(value: Any, kind: Kind | None, body: bytes) -> Object:

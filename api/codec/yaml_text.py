@@ -13,11 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 import yaml
 
 _BUDGET = 25_000
 _DEEPEST = 180
 _MOST_DIRECTIVES = 100
+_MOST_REPEATED = 100
 _TAG = "tag:yaml.org,2002:"
 _TRUE = frozenset({"true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON", "y", "Y"})
 
@@ -33,10 +35,14 @@ class YamlFault(ValueError):
 
 @dataclass
 class Document:
-    """One document: its value, paths of duplicate keys, and the line of each path ("" is the document's own)."""
+    """One document: its value, paths of duplicate keys, and the line of each path ("" is the document's own).
+
+    `repeated` says the duplicates in the words of Go's YAML decoder.
+    """
 
     value: Any
     duplicates: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
     lines: dict[str, int] = field(default_factory=dict)
 
 
@@ -177,9 +183,8 @@ class _Reader:
                 continue
             key = _key(key_node)
             place = f"{path}.{key}" if path else key
-            if key in found and place not in self._noted:
-                self._noted.add(place)
-                self._document.duplicates.append(place)
+            if key in found:
+                self._note_repeated(key_node, value_node, place)
             if self._with_lines:
                 self._document.lines[place] = key_node.start_mark.line + 1
             found[key] = self._read(value_node, place, depth + 1)
@@ -187,6 +192,16 @@ class _Reader:
         for other in reversed(merged):
             base.update(other)
         return base | found if base else found
+
+    def _note_repeated(self, key: yaml.Node, value: yaml.Node, place: str) -> None:
+        """Go's decoder names the line of the value, and every repetition; a path is noted once."""
+        if place not in self._noted:
+            self._noted.add(place)
+            self._document.duplicates.append(place)
+        if len(self._document.repeated) < _MOST_REPEATED:
+            name = _scalar(key) if isinstance(key, yaml.ScalarNode) else place
+            shown = orjson.dumps(name).decode()
+            self._document.repeated.append(f"line {_line(value)}: key {shown} already set in map")
 
     def _merged(self, node: yaml.Node, path: str, depth: int) -> list[dict[str, Any]]:
         """The mappings that `<<` names; the earlier one wins."""

@@ -7,10 +7,21 @@ Invariant: `check` never raises on any JSON value; `default` is idempotent and o
 
 from __future__ import annotations
 
-from api.schema.defaults import default
+from api.schema.defaults import default, defaults_whole
 from api.schema.nodes import Node, merge_schema
 from api.schema.openapi import definition, openapi_v3
 from api.schema.unimplemented import idle, unimplemented
 from api.schema.walker import Checked, check
 
-__all__ = ["Checked", "Node", "check", "default", "definition", "idle", "merge_schema", "openapi_v3", "unimplemented"]
+__all__ = [
+    "Checked",
+    "Node",
+    "check",
+    "default",
+    "defaults_whole",
+    "definition",
+    "idle",
+    "merge_schema",
+    "openapi_v3",
+    "unimplemented",
+]

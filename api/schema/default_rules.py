@@ -131,7 +131,9 @@ def _stateful_set(stateful_set: Object) -> None:
 
 def _service_spec(spec: Object) -> None:
     kind = spec.get("type") or "ClusterIP"
-    if spec.get("sessionAffinity") == "ClientIP":
+    if spec.get("sessionAffinity") in (None, "", "None"):
+        spec.pop("sessionAffinityConfig", None)
+    elif spec["sessionAffinity"] == "ClientIP":
         affinity = spec.setdefault("sessionAffinityConfig", {})
         affinity.setdefault("clientIP", {}).setdefault("timeoutSeconds", 10800)
     external = kind in ("NodePort", "LoadBalancer") or (kind == "ClusterIP" and spec.get("externalIPs"))
@@ -248,6 +250,17 @@ ROOT_RULES: dict[str, Rule] = {
     "batch.v1.Job": _job,
     "apiextensions.v1.CustomResourceDefinition": _custom_resource_definition,
 }
+
+
+DEFAULTED_WHOLE = frozenset(
+    (
+        "core.v1.Service",
+        "core.v1.ReplicationController",
+        "batch.v1.Job",
+        "apiextensions.v1.CustomResourceDefinition",
+    )
+)
+"""Kinds whose rules read one top-level field to set something in another: no part of one is defaulted alone."""
 
 
 def copied(value: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 from api.kinds import Kind
 from api.objects import Object
 from api.schema.custom.type import custom_of
-from api.schema.default_rules import ROOT_RULES, RULES, copied
+from api.schema.default_rules import DEFAULTED_WHOLE, ROOT_RULES, RULES, copied
 from api.schema.default_values import CONSTANTS
 from api.schema.facts import Type, fields_of, reaches, struct_of
 
@@ -29,6 +29,11 @@ def default(kind: Kind, obj: Object) -> None:
         default_struct(struct, obj)
     elif (schema := custom_of(kind)) is not None:
         schema.default(obj)
+
+
+def defaults_whole(kind: Kind) -> bool:
+    """Whether a default of this kind follows from another top-level field, so that parts cannot be defaulted alone."""
+    return struct_of(kind) in DEFAULTED_WHOLE
 
 
 def default_struct(struct: str, obj: Object) -> None:

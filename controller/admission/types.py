@@ -43,8 +43,9 @@ def utc_now() -> datetime:
 class Request:
     """One request on its way in. `warnings` collects the texts of `Warning:` headers.
 
-    `duplicates` are the paths of duplicate keys the decoder saw in the body; `field_validation` says what becomes of
-    them and of unknown fields: "Strict" 400, "Warn" a warning each, "Ignore" nothing.
+    `duplicates` are the paths of duplicate keys the decoder saw in the body, `repeated` what the YAML decoder says of
+    them; `field_validation` says what becomes of them and of unknown fields: "Strict" 400, "Warn" a warning each,
+    "Ignore" nothing.
     `guards` are compared in the same transaction as the write (leadership).
     `trusted` means that the object was made from an already validated template: no schema walk, no validation.
     """
@@ -55,6 +56,7 @@ class Request:
     field_validation: str = "Warn"
     warnings: list[str] = field(default_factory=list)
     duplicates: tuple[str, ...] = ()
+    repeated: tuple[str, ...] = ()
     guards: tuple[Guard, ...] = ()
     trusted: bool = False
     force: bool = False

@@ -23,6 +23,7 @@ ASIDE_BYTES = 32 * 1024
 ASIDE_YAML_BYTES = 4 * 1024
 """Every two bytes of YAML may be a value that costs ten microseconds."""
 _MOST_FINDINGS = 100
+_YAML_FAULTS = "yaml: unmarshal errors:"
 
 
 async def decode(body: bytes, content_type: str, kind: Kind | None) -> Decoded:
@@ -57,7 +58,7 @@ def _walk(request: Request, kind: Kind, obj: Object) -> Object:
     if checked.type_errors:
         raise undecodable(kind, checked.type_errors[0])
     if request.duplicates or checked.unknown:
-        found = strict_findings(request.duplicates, checked.unknown)
+        found = _body_findings(request, kind, checked.unknown)
         if request.field_validation == "Strict":
             raise undecodable(kind, "strict decoding error: " + ", ".join(found))
         warn(request, found)
@@ -70,15 +71,41 @@ def undecodable(kind: Kind, why: str) -> BadRequest:
     return BadRequest(f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {why}')
 
 
-def strict_findings(duplicates: Iterable[str], unknown: Iterable[str]) -> list[str]:
-    """What is wrong with a body only if one is strict: at most _MOST_FINDINGS of it, as Go's decoder."""
-    found = [f'duplicate field "{path}"' for path in duplicates] + [f'unknown field "{path}"' for path in unknown]
+def _body_findings(request: Request, kind: Kind, unknown: list[str]) -> list[str]:
+    """Of a whole body, in the order of Kubernetes' decoders.
+
+    YAML is decoded strictly before its JSON is; a custom object's duplicates are found before its schema is asked;
+    a built-in kind's decoder names what it does not know first, and does not look into it.
+    """
+    if request.repeated:
+        return strict_findings((), unknown, repeated=request.repeated)
+    if kind.custom is not None:
+        return strict_findings(request.duplicates, unknown)
+    below = tuple(path + end for path in unknown for end in (".", "["))
+    repeated = [path for path in request.duplicates if path not in unknown and not path.startswith(below)]
+    found = strict_findings((), unknown) + strict_findings(repeated, ())
     return found[:_MOST_FINDINGS]
 
 
+def strict_findings(duplicates: Iterable[str], unknown: Iterable[str], *, repeated: Iterable[str] = ()) -> list[str]:
+    """What is wrong with a body only if one is strict: at most _MOST_FINDINGS of it, as Go's decoder.
+
+    `repeated`: duplicates as the YAML decoder says them, which makes one finding of them.
+    """
+    found = [f'duplicate field "{path}"' for path in duplicates] + [f'unknown field "{path}"' for path in unknown]
+    lines = [_YAML_FAULTS, *(f"  {line}" for line in repeated)]
+    return [*(["\n".join(lines)] if len(lines) > 1 else []), *found][:_MOST_FINDINGS]
+
+
 def warn(request: Request, findings: Iterable[str]) -> None:
-    if request.field_validation != "Ignore":
-        request.warnings[:] = dict.fromkeys([*request.warnings, *findings])
+    """A header has one line, so each of the YAML decoder's is a warning of its own."""
+    if request.field_validation == "Ignore":
+        return
+    warnings: list[str] = []
+    for finding in findings:
+        yaml = finding.startswith(_YAML_FAULTS)
+        warnings += [line.strip() for line in finding.splitlines()[1:]] if yaml else [finding]
+    request.warnings[:] = dict.fromkeys([*request.warnings, *warnings])
 
 
 def settle_namespace(target: Target, obj: Object) -> None:

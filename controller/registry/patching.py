@@ -18,7 +18,7 @@ from api.kinds import Kind
 from api.objects import Object
 from api.patch import apply, json_patch, merge_patch, strategic_merge, untyped
 from api.patch.json import unknown_operation_fields
-from api.schema import check, default, merge_schema
+from api.schema import check, default, defaults_whole, merge_schema
 from controller.admission.types import Request
 from controller.registry.create import Taken, create_taken
 from controller.registry.ground import Ground
@@ -125,11 +125,13 @@ def _decoded(request: Request, kind: Kind, wanted: Object, seen: tuple[frozenset
     warn(request, found)
     taken: Object = checked.obj
     taken.setdefault("metadata", {})
+    rest = {field: value for field, value in wanted.items() if field not in judged}
+    if defaults_whole(kind):
+        taken |= rest
+        default(kind, taken)
+        return taken
     default(kind, taken)
-    if touched is not None:
-        rest = {field: value for field, value in wanted.items() if field not in judged}
-        taken = {field: value for field, value in taken.items() if field in judged} | rest
-    return taken
+    return {field: value for field, value in taken.items() if field in judged} | rest if rest else taken
 
 
 def _bad_patch(wanted: Object, why: str) -> Invalid:
@@ -175,9 +177,9 @@ async def configuration(request: Request, target: Target, body: bytes) -> Object
     checked = check(target.kind, decoded.obj, prune=True)
     if faults := checked.type_errors[:1] or [f".{path}: field not declared in schema" for path in checked.unknown]:
         raise untyped(decoded.obj, f"{target.kind.group}/{target.kind.version}, Kind={target.kind.kind}", faults)
-    found = strict_findings(decoded.duplicates, ())
+    found = strict_findings((), (), repeated=decoded.repeated)
     if found and request.field_validation == "Strict":
-        raise BadRequest(f"error strict decoding patch: {', '.join(found)}")
+        raise BadRequest(f"error strict decoding YAML: error converting YAML to JSON: {found[0]}")
     warn(request, found)
     applied: Object = checked.obj
     metadata = applied.setdefault("metadata", {})

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 from api.errors import BadRequest, FieldError, Invalid, forbidden, invalid, invalid_object, required, too_long
-from api.kinds import Kind
+from api.kinds import EVENT_FIELDS_STORED, Kind
 from api.selectors import FieldSelector, LabelSelector, parse_field_selector, parse_label_selector
 
 META = "meta.k8s.io"
@@ -114,7 +114,7 @@ def _field_selector(params: Params, kind: Kind) -> FieldSelector | None:
     for field in selector.fields:
         if not (field in kind.selectable_fields or _is_common(kind, field)):
             raise BadRequest(_unknown_field(kind, field))
-    return selector
+    return selector.renamed(EVENT_FIELDS_STORED) if kind.resource == ("", "events") else selector
 
 
 def _is_common(kind: Kind, field: str) -> bool:

@@ -63,7 +63,7 @@ def _note(call: Call, found: Decoded, request: Request | None, *, packed: bool) 
         with contextlib.suppress(TypeError):  # a number that JSON does not have
             call.request[BODY] = orjson.dumps(found.obj)
     if request is not None and found.duplicates:
-        request.duplicates = tuple(found.duplicates)
+        request.duplicates, request.repeated = tuple(found.duplicates), tuple(found.repeated)
 
 
 async def create_object(services: Services, call: Call) -> Answer:

@@ -13,11 +13,11 @@ from functools import lru_cache
 from sys import intern
 from typing import Any
 
-from api.kinds import Kind, by_resource, cached_by_table
+from api.kinds import EVENT_FIELDS_STORED, Kind, by_resource, cached_by_table
 
 _TRUE_OR_FALSE = frozenset({"spec.unschedulable", "spec.hostNetwork"})
-# Accepted in selectors, but Kubernetes never fills it in.
-_ALWAYS_EMPTY = frozenset({"status.podIPs"})
+# Accepted in selectors, but never filled in: by Kubernetes, or because a selector is asked under the stored name.
+_ALWAYS_EMPTY = frozenset({"status.podIPs", *EVENT_FIELDS_STORED})
 _UNSHARED = frozenset({"status.podIP", "involvedObject.name", "involvedObject.uid", "involvedObject.resourceVersion"})
 _NOTHING: Mapping[str, Any] = {}
 

@@ -369,3 +369,20 @@ async def test_a_race_for_one_address_has_one_winner(store_config: StoreConfig) 
         results = await asyncio.gather(*asked, return_exceptions=True)
         assert sorted(isinstance(one, Invalid) for one in results) == [False, True, True]
         await check_claims(registries[0].store)
+
+
+async def test_where_a_balancer_is_reached_is_defaulted_by_a_patch_of_the_status(small: Registry) -> None:
+    await create(small, a_service("s", type="LoadBalancer"))
+    body = b'{"status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}]}}}'
+    record, _ = await small.patch(admin(), SERVICES, "shop", "s", Patch(PatchType.MERGE, body), subresource="status")
+    assert record.parse()["status"]["loadBalancer"]["ingress"] == [{"ip": "203.0.113.1", "ipMode": "VIP"}]
+
+
+async def test_the_time_of_an_affinity_goes_with_it(small: Registry) -> None:
+    config = {"clientIP": {"timeoutSeconds": 5}}
+    made = await create(small, a_service("s", sessionAffinity="ClientIP", sessionAffinityConfig=config))
+    spec = {**made["spec"], "sessionAffinity": "None"}
+    assert "sessionAffinityConfig" not in (await put(small, "s", **spec))["spec"]
+    await put(small, "s", **made["spec"])
+    switched = await merge(small, "s", b'{"spec": {"sessionAffinity": "None"}}')
+    assert "sessionAffinityConfig" not in switched["spec"]

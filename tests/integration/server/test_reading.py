@@ -118,6 +118,14 @@ async def test_both_groups_show_one_event(cluster: Cluster) -> None:
     assert core["items"][0]["message"] == "hello" and core["items"][0]["involvedObject"]["name"] == "p"
     view = (await cluster.admin.get("/apis/events.k8s.io/v1/namespaces/default/events")).json
     assert view["items"][0]["regarding"]["name"] == "p" and "message" not in view["items"][0]
+    events = "/apis/events.k8s.io/v1/namespaces/default/events?fieldSelector="
+    found = await cluster.admin.get(f"{events}regarding.name=p,reportingController=test/er")
+    assert [each["metadata"]["name"] for each in found.json["items"]] == ["e"]
+    assert (await cluster.admin.get(f"{events}reportingController!=test/er")).json["items"] == []
+    core = await cluster.admin.get("/api/v1/namespaces/default/events?fieldSelector=reportingController=test/er")
+    assert len(core.json["items"]) == 1
+    refused = await cluster.admin.get(f"{events}involvedObject.name=p")
+    assert (refused.status, refused.message) == (400, "field label not supported: involvedObject.name")
 
 
 async def test_a_watch_goes_on_exactly_where_it_was_left(cluster: Cluster) -> None:

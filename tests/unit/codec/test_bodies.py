@@ -144,10 +144,11 @@ def test_yaml_is_read_as_kubernetes_reads_it() -> None:
 
 
 def test_yaml_duplicates_are_found() -> None:
-    assert decode_body(b"data: {a: x, a: z}\nkind: ConfigMap\nkind: ConfigMap\n", YAML, CONFIG_MAP).duplicates == [
-        "data.a",
-        "kind",
-    ]
+    found = decode_body(b"data: {a: x, a: z}\nkind: ConfigMap\nkind: ConfigMap\n", YAML, CONFIG_MAP)
+    assert found.duplicates == ["data.a", "kind"]
+    assert found.repeated == ['line 1: key "a" already set in map', 'line 3: key "kind" already set in map']
+    in_json = decode_body(b'{"data": {"a": "1",\n "a": "2"}}', YAML, CONFIG_MAP)
+    assert in_json.repeated == ['line 2: key "a" already set in map']
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_an_unknown_field_is_an_error_a_warning_or_nothing() -> None:
         take_in(strict, MAPS, a_map(fooBar=1))
     assert refused.value.message == (
         'ConfigMap in version "v1" cannot be handled as a ConfigMap: '
-        'strict decoding error: duplicate field "kind", unknown field "fooBar"'
+        'strict decoding error: unknown field "fooBar", duplicate field "kind"'
     )
     warned = Request(ADMIN)
     assert "fooBar" not in take_in(warned, MAPS, a_map(fooBar=1))
@@ -60,6 +60,25 @@ def test_an_unknown_field_is_an_error_a_warning_or_nothing() -> None:
     ignored = Request(ADMIN, field_validation="Ignore")
     assert "fooBar" not in take_in(ignored, MAPS, a_map(fooBar=1))
     assert ignored.warnings == []
+
+
+def test_a_decoder_does_not_look_into_what_it_does_not_know() -> None:
+    repeated = ("fooBar", "fooBar.a", "fooBarred")
+    with pytest.raises(BadRequest, match=r'error: unknown field "fooBar", duplicate field "fooBarred"$'):
+        take_in(Request(ADMIN, field_validation="Strict", duplicates=repeated), MAPS, a_map(fooBar={}))
+
+
+def test_keys_that_repeat_in_yaml_are_told_in_the_words_of_its_decoder() -> None:
+    lines = ('line 9: key "foo" already set in map', 'line 11: key "bar" already set in map')
+    strict = Request(ADMIN, field_validation="Strict", duplicates=("data.foo",), repeated=lines)
+    with pytest.raises(BadRequest) as refused:
+        take_in(strict, MAPS, a_map(fooBar=1))
+    assert refused.value.message.endswith(
+        f'strict decoding error: yaml: unmarshal errors:\n  {lines[0]}\n  {lines[1]}, unknown field "fooBar"'
+    )
+    warned = Request(ADMIN, duplicates=("data.foo",), repeated=lines)
+    take_in(warned, MAPS, a_map(fooBar=1))
+    assert warned.warnings == [*lines, 'unknown field "fooBar"']
 
 
 def test_a_wrong_type_is_refused_whatever_the_field_validation() -> None:

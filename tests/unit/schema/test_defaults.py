@@ -221,6 +221,8 @@ def test_services() -> None:
     assert balanced["externalTrafficPolicy"] == "Cluster"
     assert balanced["allocateLoadBalancerNodePorts"] is True
     assert balanced["sessionAffinityConfig"] == {"clientIP": {"timeoutSeconds": 10800}}
+    switched = {"sessionAffinity": "None", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 5}}}
+    assert "sessionAffinityConfig" not in defaulted("", "Service", spec=switched)["spec"]
     external = defaulted("", "Service", spec={"type": "ExternalName", "externalName": "a.b"})["spec"]
     assert "internalTrafficPolicy" not in external
 
