@@ -28,6 +28,7 @@ from api.patch.fields import (
     is_associative,
     is_granular,
     is_readable,
+    ordered,
     paths,
     refitted,
     union,
@@ -168,7 +169,7 @@ def apply(
         _refuse_conflicts(others, difference(taken, allowed), elsewhere)
     unchanged = not changed and not removed and own is not None and own.fields == fields
     unchanged = unchanged and own is not None and own.api_version == writer.api_version
-    mine = own if unchanged else _owned(writer, "Apply", fields)
+    mine = own if unchanged else _owned(writer, "Apply", ordered(fields))
     kept = [entry for entry in _reduced(others, (taken, removed), elsewhere) if entry.fields]
     if mine is not None and mine.fields:
         kept.append(mine)
@@ -276,7 +277,10 @@ def _stored_or_given(old: Object | None, given: Any, writer: Writer) -> list[_En
         return _decoded(stored) or []
     if given in ([], [{}]):
         return []
-    return _decoded(given) or _decoded(stored) or []
+    if given == stored:
+        return _decoded(stored) or []
+    entries = _decoded(given) or _decoded(stored) or []
+    return [replace(entry, fields=ordered(entry.fields)) for entry in entries]
 
 
 def are_readable(wire: Any) -> bool:
@@ -319,7 +323,7 @@ def _after_update(
     kept = [entry for entry in others if entry.fields]
     if fields:
         same = own is not None and own.fields == fields and not changed
-        kept.append(own if own is not None and same else _owned(writer, "Update", fields))
+        kept.append(own if own is not None and same else _owned(writer, "Update", ordered(fields)))
     return _capped(kept)
 
 
@@ -333,7 +337,7 @@ def _capped(entries: list[_Entry]) -> list[_Entry]:
     fields: FieldSet = {}
     for entry in oldest:
         fields = union(fields, entry.fields)
-    merged = replace(oldest[-1], manager=_ANCIENT, subresource="", fields=fields)
+    merged = replace(oldest[-1], manager=_ANCIENT, subresource="", fields=ordered(fields))
     return [entry for entry in entries if all(entry is not old for old in oldest)] + [merged]
 
 

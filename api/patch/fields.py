@@ -10,6 +10,7 @@ Rules: KEP-555, sigs.k8s.io/structured-merge-diff.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -44,6 +45,7 @@ _OMITS_KEYS = (
 )
 _CACHED_SECTIONS = 1024
 _LONGEST_CACHED = 16_384
+_LONGEST_ORDERED = 4096
 
 
 # ---- algebra ----
@@ -150,6 +152,50 @@ def _is_step(key: str) -> bool:
     except orjson.JSONDecodeError:
         return False
     return kind == "v" or (kind == "k" and isinstance(value, dict)) or (kind == "i" and type(value) is int)
+
+
+def ordered(fields: FieldSet) -> FieldSet:
+    """`in_order`, remembered: thousands of status updates write few different sets."""
+    text = orjson.dumps(fields)
+    return in_order(fields) if len(text) > _LONGEST_ORDERED else _ordered(text)
+
+
+@lru_cache(maxsize=256)
+def _ordered(text: bytes) -> FieldSet:
+    return in_order(orjson.loads(text))
+
+
+def in_order(fields: FieldSet) -> FieldSet:
+    """The same set as Kubernetes writes it: the node itself, fields, list elements by keys, by value, by place."""
+    if len(fields) < 2:
+        keys = list(fields)
+    elif all(key[0] in ".f" for key in fields):
+        keys = sorted(fields)
+    else:
+        keys = sorted(fields, key=_place)
+    return {key: in_order(fields[key]) if fields[key] else {} for key in keys}
+
+
+_KINDS = {kind: place for place, kind in enumerate(".fkvi")}
+
+
+def _place(key: str) -> tuple[Any, ...]:
+    """Numbers are compared as numbers: port 80 comes before 443."""
+    kind, _, rest = key.partition(":")
+    if kind in (_SELF, "f"):
+        return _KINDS[kind], rest
+    value = orjson.loads(rest)
+    if kind == "k":
+        return _KINDS[kind], *((name, _rank(value[name])) for name in sorted(value))
+    return _KINDS.get(kind, len(_KINDS)), _rank(value)
+
+
+def _rank(value: Any) -> tuple[int, Any]:
+    if isinstance(value, bool):
+        return 2, value
+    if isinstance(value, int | float):
+        return 0, value
+    return (1, value) if isinstance(value, str) else (3, orjson.dumps(value, option=orjson.OPT_SORT_KEYS))
 
 
 # ---- list elements ----
@@ -277,22 +323,22 @@ def all_fields(value: Any, node: Node | None) -> FieldSet:
 
 
 def created_fields(obj: Object, schema: Node | None) -> FieldSet:
-    """What the creator of an object set. The sets of large sections are cached: many objects share one template."""
+    """What the creator of an object set, in order. The sets of large sections are cached: many share one template."""
     out: FieldSet = {}
     for key, value in obj.items():
         if key in _UNTRACKED:
             continue
         node = _child(schema, key)
         if key == "metadata":
-            fields = _created({k: v for k, v in value.items() if k not in _UNTRACKED_METADATA}, node)
+            fields = in_order(_created({k: v for k, v in value.items() if k not in _UNTRACKED_METADATA}, node))
         elif isinstance(value, dict) and node is not None and node.struct:
             fields = _section(key, value, node)
         else:
-            out["f:" + key] = all_fields(value, node)
+            out["f:" + key] = in_order(all_fields(value, node))
             continue
         if fields or key not in _ALWAYS_THERE:
             out["f:" + key] = fields
-    return out
+    return {key: out[key] for key in sorted(out)}
 
 
 _sections: dict[tuple[int, str, bytes], tuple[Node, FieldSet]] = {}
@@ -302,13 +348,13 @@ def _section(key: str, value: Object, node: Node) -> FieldSet:
     compute = _created if key in _ALWAYS_THERE else all_fields
     text = orjson.dumps(value)
     if len(text) > _LONGEST_CACHED:
-        return compute(value, node)
+        return in_order(compute(value, node))
     cached = _sections.get((id(node), key, text))
     if cached is None:
         if len(_sections) >= _CACHED_SECTIONS:
             _sections.clear()
         # The node is kept with its set, so that its id stays its own.
-        cached = _sections[id(node), key, text] = (node, compute(value, node))
+        cached = _sections[id(node), key, text] = (node, in_order(compute(value, node)))
     return cached[1]
 
 

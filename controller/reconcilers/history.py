@@ -145,13 +145,18 @@ def collisions_of(owner: Mapping[str, Any]) -> int:
 
 
 def _data(template: Mapping[str, Any]) -> Object:
-    """A strategic merge patch that brings the template back."""
-    return {"spec": {"template": {**template, "$patch": "replace"}}}
+    """A strategic merge patch that brings the template back, in Go's order of keys: clients compare the bytes."""
+    patch: Object = orjson.loads(_patch(template))
+    return patch
+
+
+def _patch(template: Mapping[str, Any]) -> bytes:
+    return orjson.dumps({"spec": {"template": {**template, "$patch": "replace"}}}, option=orjson.OPT_SORT_KEYS)
 
 
 def _hash(owner: Mapping[str, Any]) -> str:
     """FNV-1 of the data as Go writes it, with the collision count behind it."""
-    text = orjson.dumps(_data(owner["spec"]["template"]), option=orjson.OPT_SORT_KEYS)
+    text = _patch(owner["spec"]["template"])
     for plain, escaped in _ESCAPED.items():
         text = text.replace(plain.encode(), escaped)
     number = _FNV_OFFSET

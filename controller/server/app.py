@@ -157,7 +157,7 @@ class ApiServer:
         self._refuse_overload()
         if handler is None or target.kind is None:
             return _unserved(target)
-        form = negotiate(accept, pods=_is_pods(target)) if accept else PLAIN
+        form = negotiate(accept, pods=_is_pods(target), tables=_has_tables(target)) if accept else PLAIN
         call = Call(request, user, target, target.kind, verb, params, form)
         try:
             answer = await self._run(call, handler)
@@ -315,6 +315,11 @@ def _attributes(user: User, target: Target, verb: str, params: dict[str, str]) -
 
 def _is_pods(target: Target) -> bool:
     return (target.group, target.resource) == ("", "pods")
+
+
+def _has_tables(target: Target) -> bool:
+    """What is only ever an answer (a review, a token, a binding) has no columns."""
+    return target.kind is not None and "get" in target.kind.verbs and target.subresource not in routes.ONLY_ANSWERS
 
 
 def _code_of_stream(request: web.BaseRequest) -> int:

@@ -60,13 +60,18 @@ _YAML = ("application/yaml",)
 
 
 @lru_cache(maxsize=512)
-def negotiate(accept: str, *, pods: bool = False) -> Form:
-    """The form of an object or list; `pods`: of pods, which have a shape of their own. Raises NotAcceptable."""
+def negotiate(accept: str, *, pods: bool = False, tables: bool = True) -> Form:
+    """The form of an object or list. Raises NotAcceptable.
+
+    `pods`: of pods, which have a shape of their own; `tables`: whether what is sent can be a row of a table.
+    """
     if not accept:
         return PLAIN
     for clause in parse_accept(accept):
         form = _form(clause)
-        if form is not None and (pods or form.shape is not Shape.POD_ADDRESS):
+        if form is None or (form.shape is Shape.POD_ADDRESS and not pods):
+            continue
+        if tables or form.shape is not Shape.TABLE:
             return form
     raise NotAcceptable(_AVAILABLE, {})
 

@@ -15,6 +15,8 @@ LONG_RUNNING = frozenset(("log", "exec", "attach", "portforward", "proxy"))
 """Subresources that may stay open; so may watches."""
 CONNECT_AS_CREATE = frozenset(("exec", "attach", "portforward"))
 """Opening one is a create, however it is asked (KEP: authorizing websocket upgrades)."""
+ONLY_ANSWERS = frozenset(("binding", "eviction", "token"))
+"""What is posted there is answered and never listed, so it has no columns."""
 
 _OBJECTS: dict[str, Handler] = {
     "get": read.get_object,

@@ -62,7 +62,7 @@ class StoreConfig:
     prefix: str = "/wherry"
     request_timeout_seconds: float = 10.0
     quota_bytes: int = 8 * 1024**3
-    keep_seconds: float = 600.0
+    keep_seconds: float = 300.0
     """History younger than this is not compacted unless etcd fills up."""
 
 

@@ -34,13 +34,9 @@ def _prepare_status(new: Object, old: Mapping[str, Any]) -> None:
 
 
 def prepare_approval(new: Object, old: Mapping[str, Any]) -> None:
-    """Who approves writes conditions only."""
+    """Who approves writes conditions, and may label and annotate the request; no more of its status."""
     status, before = new.get("status") or {}, old.get("status") or {}
     keep(new, old, "spec")
-    metadata = new["metadata"]
-    new["metadata"] = {**old["metadata"], "resourceVersion": metadata.get("resourceVersion", "")}
-    if managed := metadata.get("managedFields"):
-        new["metadata"]["managedFields"] = managed
     _set(new, {**before, "conditions": _timed(status.get("conditions") or [], before)})
 
 

@@ -57,6 +57,20 @@ async def issued(cluster: Cluster, name: str) -> bytes:
             await asyncio.sleep(0.01)
 
 
+async def test_who_approves_or_signs_may_annotate(cluster: Cluster) -> None:
+    await ask(cluster, "noted", request_for("somebody")[1], "client auth")
+    for part in ("approval", "status"):
+        condition = {"type": "Approved" if part == "approval" else "Seen", "status": "True", "reason": "x"}
+        patch = {"metadata": {"annotations": {part: "yes"}}, "status": {"conditions": [condition]}}
+        headers = {"Content-Type": MERGE}
+        answer = await cluster.admin.ask("PATCH", f"{CSRS}/noted/{part}", patch, headers=headers)
+        assert answer.status == 200 and answer.json["metadata"]["annotations"][part] == "yes", answer.body
+    assert (await cluster.admin.get(f"{CSRS}/noted")).json["metadata"]["annotations"] == {
+        "approval": "yes",
+        "status": "yes",
+    }
+
+
 async def test_an_approved_request_becomes_a_certificate_that_works(cluster: Cluster, tmp_path: Path) -> None:
     registry = cluster.services.registry
     request = request_of("certificatesigningrequest-signing-controller", ())

@@ -242,3 +242,36 @@ async def test_applying_to_another_uid_is_refused_as_kubernetes_does(cluster: Cl
     why = "uid mismatch: the provided object specified uid abc, and no existing object was found"
     assert (missing.status, missing.message) == (409, f'Operation cannot be fulfilled on configmaps "missing": {why}')
     assert (other.status, 'metadata.uid: Invalid value: "abc": field is immutable' in other.message) == (422, True)
+
+
+async def test_a_table_of_a_review_is_not_acceptable(cluster: Cluster) -> None:
+    review = {"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}}
+    table = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
+    for kind in ("selfsubjectaccessreviews", "selfsubjectrulesreviews"):
+        refused = await cluster.admin.post(f"/apis/authorization.k8s.io/v1/{kind}", review, **table)
+        assert (refused.status, refused.json["reason"]) == (406, "NotAcceptable")
+    await cluster.namespace("n")
+    token = await cluster.admin.post("/api/v1/namespaces/n/serviceaccounts/default/token", {}, **table)
+    assert token.status == 406
+
+
+async def test_what_a_resize_answers_is_what_a_get_shows_byte_by_byte(cluster: Cluster) -> None:
+    await cluster.namespace("n")
+    ports = [{"containerPort": 443}, {"containerPort": 80}]
+    resources = {"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}
+    container = {"resources": resources, "ports": ports, "name": "c", "image": "busybox:1"}
+    pod = await cluster.pod("n", "p", containers=[container])
+    (entry,) = pod["metadata"]["managedFields"]
+    owned = entry["fieldsV1"]["f:spec"]["f:containers"]['k:{"name":"c"}']
+    assert list(owned) == [".", *sorted(owned)[1:]]
+    assert [key for key in owned["f:ports"] if key != "."] == [
+        'k:{"containerPort":80,"protocol":"TCP"}',
+        'k:{"containerPort":443,"protocol":"TCP"}',
+    ]
+    path = "/api/v1/namespaces/n/pods/p"
+    pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "500m"
+    answer = await cluster.admin.ask("PUT", f"{path}/resize", pod)
+    assert answer.status == 200, answer.body
+    assert (await cluster.admin.get(path)).body == answer.body
+    again = await cluster.admin.ask("PUT", f"{path}/resize", answer.json)
+    assert again.body == answer.body

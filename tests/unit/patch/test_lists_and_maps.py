@@ -74,7 +74,7 @@ def test_all_that_a_creator_wrote_of_a_custom_resource_is_its_own() -> None:
 
 def test_a_key_that_an_element_omits_counts_as_its_default_or_not_at_all() -> None:
     live = apply(None, thing(p=[{"n": "1"}, {"q": "y"}, {"n": "1", "q": "z"}]), writer("one"), PORTS)
-    assert list(owned(live)["one"]["f:p"]) == ['k:{"n":"1","q":"x"}', 'k:{"q":"y"}', 'k:{"n":"1","q":"z"}']
+    assert list(owned(live)["one"]["f:p"]) == ['k:{"n":"1","q":"x"}', 'k:{"n":"1","q":"z"}', 'k:{"q":"y"}']
     again = apply(live, thing(p=[{"n": "1", "q": "x", "v": "new"}]), writer("two"), PORTS)
     assert again["p"] == [{"n": "1", "q": "x", "v": "new"}, {"q": "y"}, {"n": "1", "q": "z"}]
 

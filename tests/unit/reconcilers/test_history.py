@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from api.objects import Object
@@ -56,6 +57,16 @@ def made(command: str, number: int, *before: Revision) -> Revision:
     obj["metadata"] |= {"uid": f"uid-{number}", "resourceVersion": "4"}
     (revision,) = revisions_of(owner(), [obj])
     return revision
+
+
+def test_a_revision_holds_the_bytes_that_kubernetes_keeps() -> None:
+    template = {"spec": {"restartPolicy": "Always", "containers": [{"name": "c", "image": "i"}]}, "metadata": {}}
+    whole = owner()
+    whole["spec"]["template"] = template
+    assert orjson.dumps(creation(whole, (), "hash").obj["data"]) == (
+        b'{"spec":{"template":{"$patch":"replace","metadata":{},"spec":{"containers":[{"image":"i","name":"c"}],'
+        b'"restartPolicy":"Always"}}}}'
+    )
 
 
 def test_hashes_are_those_of_kubernetes() -> None:

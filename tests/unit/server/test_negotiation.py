@@ -43,6 +43,13 @@ def test_what_cannot_be_served_is_not_acceptable(accept: str) -> None:
         negotiate(accept)
 
 
+def test_what_has_no_columns_is_no_table() -> None:
+    table = "application/json;as=Table;v=v1;g=meta.k8s.io"
+    assert negotiate(f"{table}, application/json", tables=False) == Form()
+    with pytest.raises(NotAcceptable):
+        negotiate(table, tables=False)
+
+
 def test_pods_have_a_shape_of_their_own_and_other_kinds_pass_it_over() -> None:
     accept = "application/json;as=PodAddress;v=v1;g=wherry, application/json"
     assert negotiate(accept, pods=True) == Form(shape=Shape.POD_ADDRESS)
