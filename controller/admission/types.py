@@ -47,7 +47,8 @@ class Request:
     them; `field_validation` says what becomes of them and of unknown fields: "Strict" 400, "Warn" a warning each,
     "Ignore" nothing.
     `guards` are compared in the same transaction as the write (leadership).
-    `trusted` means that the object was made from an already validated template: no schema walk, no validation.
+    `trusted` means that the object was made from an already validated template: no schema walk, and no validation but
+    of what admission may have changed (pods; everything where there are mutating webhooks).
     """
 
     user: User

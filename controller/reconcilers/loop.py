@@ -24,7 +24,7 @@ from api.errors import ApiError, Conflict, ServiceUnavailable, Timeout
 from controller.reconcilers.actions import Action, Executor
 from controller.reconcilers.queue import WorkQueue
 from controller.store import Store
-from controller.store.types import Event, EventType, StoreError, UnknownOutcome
+from controller.store.types import Event, StoreError, UnknownOutcome
 
 log = structlog.get_logger()
 
@@ -80,10 +80,7 @@ class Watch:
             for key in self.keys(event):
                 enqueue(key)
 
-        stop = store.subscribe(self.resource, on_event)
-        for record in store.list(self.resource).records:
-            on_event(Event(EventType.ADDED, record, None))
-        return stop
+        return store.subscribe(self.resource, on_event, existing=True)
 
 
 @dataclass(frozen=True)

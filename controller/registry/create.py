@@ -19,7 +19,7 @@ from controller.registry.allocation import Booking, claims_between
 from controller.registry.faults import api_error, translated
 from controller.registry.ground import Ground, attributes_of, unstored
 from controller.registry.intake import judge, refuse, settle_namespace, take_in, take_in_known, tell_idle
-from controller.registry.known_specs import Known
+from controller.registry.known_specs import Known, fingerprint_of
 from controller.registry.ownership import keep_ownership, own_new
 from controller.registry.strategies import strategy_of
 from controller.registry.system_fields import merge_owners, name_it, stamp_new
@@ -28,6 +28,7 @@ from controller.registry.validation.pods import check_pod_metadata
 from controller.registry.views import inward, judged_kind, outward, outward_judged, stored_object
 from controller.store.types import Guard, GuardFailed, Key, KeyExists, Record, StoreError
 
+PODS = ("", "pods")
 NAME_ATTEMPTS = 8
 """How many generated names are tried before AlreadyExists, as in Kubernetes."""
 ATTEMPTS = 16
@@ -36,12 +37,12 @@ ATTEMPTS = 16
 
 @quick_dataclass(frozen=True, slots=True)
 class Taken:
-    """An object that passed intake. `owned`: its managedFields are final (server-side apply); `spec_judged`: its spec
-    was found valid before (known_specs)."""
+    """An object that passed intake. `owned`: its managedFields are final (server-side apply); `shared`: a pod whose
+    spec is judged once for all that have the same (known_specs)."""
 
     obj: Object
     owned: bool = False
-    spec_judged: bool = False
+    shared: bool = False
 
 
 async def create(ground: Ground, request: Request, target: Target, obj: Object) -> Record:
@@ -51,18 +52,18 @@ async def create(ground: Ground, request: Request, target: Target, obj: Object) 
     """
     kind = target.kind
     key = ground.known.key_of(kind, obj)
-    known = ground.known.find(key, valid=not request.trusted)
+    known = ground.known.find(key, walked=not request.trusted)
     if known is not None:
-        taken = Taken(take_in_known(request, kind, obj, known.spec()), spec_judged=True)
+        taken = Taken(take_in_known(request, kind, obj, known.spec()), shared=True)
     else:
-        taken = Taken(take_in(request, kind, obj))
+        taken = Taken(take_in(request, kind, obj), shared=key is not None)
     settle_namespace(target, taken.obj)
     if known is not None or key is None:
         return await create_taken(ground, request, target, taken)
     text, warnings = orjson.dumps(taken.obj["spec"]), len(request.warnings)
     record = await create_taken(ground, request, target, taken)
     silent = len(request.warnings) == warnings and request.field_validation != "Ignore"
-    ground.known.learn(key, Known(text, valid=silent and not request.trusted))
+    ground.known.learn(key, Known(text, walked=silent and not request.trusted))
     return record
 
 
@@ -153,20 +154,29 @@ async def _charged_write(ground: Ground, attributes: Attributes, draft: _Draft) 
 
 
 def _finish(ground: Ground, request: Request, target: Target, taken: Taken) -> None:
-    """What is decided after admission: the kind's own start state, and whether the whole is valid.
+    """What is decided after admission: the kind's own start state, and whether the whole is valid as it will be stored.
 
-    What a webhook may have changed is judged whoever wrote it.
+    What admission may have changed (a pod, and anything where somebody's webhook is) is judged whoever wrote it.
     """
     kind, obj, fresh = target.kind, taken.obj, ground.chain.mutates
     strategy_of(kind).prepare_create(obj)
-    if request.trusted and not fresh:
-        return
-    if taken.spec_judged and not fresh:
+    if taken.shared and not fresh:
+        _judge_shared(ground, request, target, obj)
+    elif fresh or not request.trusted or kind.resource == PODS:
+        judge(request, target, obj, None)
+
+
+def _judge_shared(ground: Ground, request: Request, target: Target, obj: Object) -> None:
+    fingerprint = fingerprint_of(obj["spec"])
+    if not ground.known.is_good(fingerprint):
+        warnings = len(request.warnings)
+        judge(request, target, obj, None)
+        if len(request.warnings) == warnings and request.field_validation != "Ignore":
+            ground.known.remember_good(fingerprint)
+    elif not request.trusted:
         errors: list[FieldError] = []
         check_pod_metadata(errors, obj)
-        refuse(kind, target.name, errors)
-    else:
-        judge(request, target, obj, None)
+        refuse(target.kind, target.name, errors)
 
 
 def _rename(target: Target, obj: Object) -> Target:

@@ -14,7 +14,7 @@ from api.schema.custom.type import custom_of
 from controller.registry.conversion import Converter
 from controller.registry.views import indexed, outward_all
 from controller.store import Query
-from controller.store.types import Event, Record
+from controller.store.types import ENCODED, Event, Record
 from controller.store.watchers import translated
 
 _Wanted = tuple[Event, Record, str]
@@ -78,3 +78,4 @@ async def _convert(converter: Converter, kind: Kind, mine: list[_Wanted]) -> Non
         raise
     for (event, _, form), record in zip(mine, shown, strict=True):
         event.forms[form].set_result(record)
+        ENCODED.keep(event, len(record.raw))

@@ -22,7 +22,7 @@ from controller.admission.types import Request
 from controller.registry.recorder import Recorder
 from controller.registry.registry import Registry
 from controller.scheduler import metrics
-from controller.scheduler.decide import Binding, Refusal, decide
+from controller.scheduler.decide import Binding, Decision, Refusal, decide
 from controller.scheduler.demand import DEFAULT_SCHEDULER, PendingPod, class_of, is_pending, pending_pod, uses_node
 from controller.scheduler.filters import StaticFit
 from controller.scheduler.snapshot import PlacedPod, Snapshot, node_view
@@ -72,11 +72,8 @@ class Scheduler:
     async def run(self) -> None:
         store = self._registry.store
         handlers = ((NAMESPACES, self._on_namespace), (NODES, self._on_node), (PODS, self._on_pod))
-        stops = [store.subscribe(kind.resource, handler) for kind, handler in handlers]
+        stops = [store.subscribe(kind.resource, handler, existing=True) for kind, handler in handlers]
         try:
-            for kind, handler in handlers:
-                for record in store.list(kind.resource).records:
-                    handler(Event(EventType.ADDED, record, None))
             async with asyncio.TaskGroup() as tasks:
                 while True:
                     await self._wake.wait()
@@ -96,7 +93,7 @@ class Scheduler:
         if not self._pending:
             return
         started = time.perf_counter()
-        decision = decide(self._snapshot, self._pending.values(), self._static_fits)
+        decision = self._decide()
         for binding in decision.bindings:
             self._snapshot.place_pod(PlacedPod(binding.pod.uid, binding.node, binding.pod.pod_class))
             tasks.create_task(self._bind(binding))
@@ -108,6 +105,20 @@ class Scheduler:
                 tasks.create_task(self._tell(refusal))
         self._forget_old_classes()
         metrics.observe(decision, time.perf_counter() - started, len(self._waiting))
+
+    def _decide(self) -> Decision:
+        """The decision about all pending pods. When that fails, each is tried alone, and one on which it fails waits
+        until it changes: it must not keep the others from being placed."""
+        try:
+            return decide(self._snapshot, self._pending.values(), self._static_fits)
+        except Exception:
+            for uid, pod in tuple(self._pending.items()):
+                try:
+                    decide(self._snapshot, (pod,), self._static_fits)
+                except Exception:
+                    log.exception("pod_put_aside", namespace=pod.namespace, pod=pod.name)
+                    del self._pending[uid]
+            return decide(self._snapshot, self._pending.values(), self._static_fits)
 
     def _forget_old_classes(self) -> None:
         while len(self._static_fits) > self._settings.remembered_classes:

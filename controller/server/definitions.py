@@ -198,6 +198,8 @@ class Definitions:
                 except (ApiError, StoreError, TimeoutError) as error:
                     _log.info("definitions: trying again", error=str(error), retry_in=RETRY_SECONDS)
                     asyncio.get_running_loop().call_later(RETRY_SECONDS, self._changed.set)
+                except Exception:  # one odd definition must not end the process; it is looked at again when one changes
+                    _log.exception("a definition could not be settled")
         finally:
             stop()
 

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from api.objects import Object
-from controller.store.types import Event, EventType
+from controller.store.types import ENCODED, Event, EventType
 
 _METADATA = ("name", "namespace", "uid", "resourceVersion", "deletionTimestamp", "labels")
 _SPEC = ("nodeName", "hostNetwork")
@@ -46,8 +46,11 @@ def address_lines(events: Iterable[Event]) -> Iterator[bytes]:
     """Watch lines; a modification that changes nothing of the shape (most do: conditions, probes) has none."""
     for event in events:
         if LINES not in event.forms:
-            event.forms[LINES] = _line(event)
-        if line := event.forms[LINES]:
+            line = event.forms[LINES] = _line(event)
+            ENCODED.keep(event, len(line))
+        else:
+            line = event.forms[LINES]
+        if line:
             yield line
 
 

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from api import kinds
 from api.errors import ApiError, Gone, InternalError, status_of
+from api.turns import Turn
 from controller.registry.views import stored_query
 from controller.server import shapes
 from controller.server.call import Call, Services, parse_version
@@ -34,7 +35,11 @@ TIMEOUT_SECONDS = (1800, 3600)
 """A watch without timeoutSeconds ends after a random time between these."""
 BOOKMARK_SECONDS = 60.0
 INITIAL_AT_ONCE = 500
-"""Events of the initial state written in one piece."""
+"""Objects of the initial state made events at once."""
+STUCK_SECONDS = 60.0
+"""So long a client may take to read one piece."""
+PIECE_BYTES = 1 << 19
+"""Written at once."""
 _INITIAL_END = {"k8s.io/initial-events-end": "true"}
 
 
@@ -94,6 +99,8 @@ class _Stream:
         seconds = options.timeout_seconds or random.randint(*TIMEOUT_SECONDS)
         self._end = self._loop.time() + seconds
         self._bookmarked = 0
+        self._due = False
+        self._write_began = 0.0
         self._headings = True
         self._encode = self._encoder()
         headers = [
@@ -128,36 +135,64 @@ class _Stream:
             await self._bookmark(version, _INITIAL_END)
 
     async def follow(self, watcher: Watcher) -> Answer:
-        """Writes batches as they come until the watch's time is over."""
+        """Writes batches as they come until the watch's time is over. The clock is looked at between batches only: what
+        was taken from the watcher is written to its end, or the connection is lost."""
+        self._set_timer(watcher)
         try:
-            while (now := self._loop.time()) < self._end:
-                try:
-                    async with asyncio.timeout_at(min(self._end, now + BOOKMARK_SECONDS)):
-                        batch = await self._relay(watcher)
-                except TimeoutError:
+            while (batch := watcher.take()) is not None:
+                if batch:
+                    await self._write(await self._shown(batch))
+                if self._due:
+                    self._due = False
                     if self._options.bookmarks and watcher.version > self._bookmarked:
                         await self._bookmark(watcher.version)
-                    continue
-                if batch is None:
+                if self._loop.time() >= self._end:
                     break
-                await self._write(await self._shown(batch))
+                if not batch:
+                    await watcher.wait()
         except asyncio.CancelledError:
             self._end_at_once()
             raise
+        finally:
+            self._timer.cancel()
         await self._response.write_eof()
         return self.answer
 
-    async def _relay(self, watcher: Watcher) -> list[Event] | None:
-        """Sends what needs no conversion; returns a batch that may need one, None when the watcher has ended."""
-        async for batch in watcher:
-            if self._derived:
-                return batch
-            await self._write(batch)
-        return None
+    def _tick(self, watcher: Watcher) -> None:
+        """Every minute, and at the end: the stream looks at the clock, and a client that does not read is given up."""
+        if self._write_began and self._loop.time() - self._write_began > STUCK_SECONDS:
+            self._abort()
+        self._due = True
+        watcher.nudge()
+        self._set_timer(watcher)
+
+    def _set_timer(self, watcher: Watcher) -> None:
+        now = self._loop.time()
+        at = self._end if now < self._end < now + BOOKMARK_SECONDS else now + BOOKMARK_SECONDS
+        self._timer = self._loop.call_at(at, self._tick, watcher)
 
     async def _write(self, events: list[Event]) -> None:
-        if lines := b"".join(self._encode(events)):
-            await self._response.write(lines)
+        """In pieces: of a batch of 50,000 nobody else should hear for a second."""
+        turn, lines, size = Turn(), [], 0
+        for line in self._encode(events):
+            lines.append(line)
+            size += len(line)
+            if size > PIECE_BYTES or turn.is_over:
+                await self._send(b"".join(lines))
+                await turn.breathe()
+                lines, size = [], 0
+        if lines:
+            await self._send(b"".join(lines))
+
+    async def _send(self, piece: bytes) -> None:
+        self._write_began = self._loop.time()
+        await self._response.write(piece)
+        self._write_began = 0.0
+
+    def _abort(self) -> None:
+        transport = self._call.request.transport
+        if transport is not None:
+            transport.abort()
 
     async def _shown(self, events: list[Event]) -> list[Event]:
         """Events as the kind shows them now: its definition may have changed since the watch began. Raises ApiError."""

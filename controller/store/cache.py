@@ -21,7 +21,7 @@ from controller.store.history import History, Ring
 from controller.store.indexes import Indexes
 from controller.store.keys import place
 from controller.store.query import Page, Query
-from controller.store.types import Event, EventType, Key, Record
+from controller.store.types import ENCODED, Event, EventType, Key, Record
 from controller.store.values import (
     HEADER_BYTES,
     Codec,
@@ -56,8 +56,25 @@ class KindCache:
         history.add(self.ring, events)
         self.audience.dispatch(events)
         for subscriber in tuple(self.subscribers):
-            for event in events:
-                subscriber(event)
+            deliver(subscriber, events)
+
+
+def deliver(subscriber: Subscriber, events: Iterable[Event]) -> None:
+    """Tells a subscriber. An event that it cannot take is left out for it, told and counted: one odd object must end
+    neither the feed nor, at each start anew, the process."""
+    for event in events:
+        try:
+            subscriber(event)
+        except Exception:
+            key = event.record.key
+            metrics.count_quarantined(key.resource)
+            _log.exception(
+                "an event is left out: its subscriber failed",
+                subscriber=getattr(subscriber, "__qualname__", repr(subscriber)),
+                resource=".".join(filter(None, reversed(key.resource))),
+                object=f"{key.namespace}/{key.name}",
+                version=event.record.version,
+            )
 
 
 class Cache:
@@ -104,9 +121,7 @@ class Cache:
         if since < kind.ring.floor:
             return None
         watcher = Watcher(kind.audience, since, query, lambda: self.version)
-        missed = kind.ring.since(since)
-        if missed:
-            watcher.offer(missed, kind.ring.floor)
+        watcher.catch_up(kind.ring.since(since))
         kind.audience.add(watcher)
         return watcher
 
@@ -176,9 +191,9 @@ class Cache:
         self.load(entries, revision)
         self._advance(revision)
         for kind in tuple(self._kinds.values()):
-            for event in _difference(before.get(kind.resource, {}), kind, self.version):
-                for subscriber in tuple(kind.subscribers):
-                    subscriber(event)
+            changed = tuple(_difference(before.get(kind.resource, {}), kind, self.version))
+            for subscriber in tuple(kind.subscribers):
+                deliver(subscriber, changed)
         self._call_waiting()
 
     def _change(self, change: Change, sub_index: int) -> tuple[int, Event | None]:
@@ -263,7 +278,7 @@ class Cache:
     def measure(self) -> None:
         """Sets the gauges that would cost too much at every change."""
         metrics.version.set(self.version)
-        metrics.kept_event_bytes.set(self._history.bytes)
+        metrics.kept_event_bytes.set(self._history.bytes + ENCODED.bytes)
         for kind in self._kinds.values():
             metrics.set_objects(kind.resource, len(kind.objects))
 

@@ -1,7 +1,8 @@
 """Past events, kept in memory so that watches can resume: one ring a kind, one budget for all.
 
 Used by cache.py and watchers.py. What an event costs is what it alone keeps alive: the state before it, and a deleted
-object's last state (the newest state is in the cache anyway). The oldest events of the whole store go first.
+object's last state (the newest state is in the cache anyway); what is encoded for watchers has a bound of its own
+(`types.ENCODED`). The oldest events of the whole store go first.
 Pure.
 """
 
@@ -15,7 +16,8 @@ from controller.store.types import Event, EventType
 
 KEPT_BYTES = 64 * 1024**2
 KEPT_EVENTS = 100_000
-_EVENT_BYTES = 400
+_EVENT_BYTES = 800
+"""The event, its record and their dictionaries, measured."""
 _TRIM_AT = 1024
 
 _version = attrgetter("record.version")

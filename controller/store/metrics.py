@@ -18,6 +18,11 @@ _requests = Histogram("etcd_request_duration_seconds", "Requests to etcd.", ["op
 _objects = Gauge("apiserver_storage_objects", "Objects in the store.", ["resource"])
 _watchers = Gauge("wherry_store_watchers", "Watchers of the store.", ["resource"])
 _outcomes = Counter("wherry_store_writes_total", "Writes by outcome.", ["outcome"])
+_quarantined = Counter(
+    "wherry_store_quarantined_events_total",
+    "Events a part of the controller failed on and goes on without.",
+    ["resource"],
+)
 _alarms = Gauge("wherry_etcd_alarm", "1 while etcd raises this alarm.", ["alarm"])
 
 commit_operations = Histogram("wherry_store_commit_operations", "Writes in one commit.", buckets=_BATCHES)
@@ -52,6 +57,10 @@ def set_objects(resource: tuple[str, str], amount: int) -> None:
 
 def set_watchers(resource: tuple[str, str], amount: int) -> None:
     _watcher_count(_named(resource)).set(amount)
+
+
+def count_quarantined(resource: tuple[str, str]) -> None:
+    _quarantined.labels(_named(resource)).inc()
 
 
 def set_alarms(raised: frozenset[str]) -> None:

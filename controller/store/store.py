@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from api.objects import Object
 from controller.store.barrier import Barrier
 from controller.store.border import EtcdError, HistoryCompacted
-from controller.store.cache import Cache, Subscriber
+from controller.store.cache import Cache, Subscriber, deliver
 from controller.store.cipher import Cipher
 from controller.store.claims import ClaimBook
 from controller.store.commit import Action, Committer, Write
@@ -30,6 +30,8 @@ from controller.store.query import Page, Query
 from controller.store.types import (
     Claims,
     Compacted,
+    Event,
+    EventType,
     Guard,
     Key,
     KeyMissing,
@@ -191,11 +193,16 @@ class Store:
             raise Compacted(f"version {since} is no longer kept")
         return watcher
 
-    def subscribe(self, resource: tuple[str, str], callback: Subscriber) -> Callable[[], None]:
-        """Calls back for every event, in order, once the cache holds it. Returns what ends it."""
-        subscribers = self._cache.kind(resource).subscribers
-        subscribers[callback] = None
-        return lambda: subscribers.pop(callback, None)
+    def subscribe(
+        self, resource: tuple[str, str], callback: Subscriber, *, existing: bool = False
+    ) -> Callable[[], None]:
+        """Calls back for every event, in order, once the cache holds it; with `existing` first for all there is, as
+        ADDED. An event on which `callback` raises is logged and left out. Returns what ends it."""
+        kind = self._cache.kind(resource)
+        kind.subscribers[callback] = None
+        if existing:
+            deliver(callback, [Event(EventType.ADDED, record, None) for record in kind.objects])
+        return lambda: kind.subscribers.pop(callback, None)
 
     async def create(
         self, key: Key, obj: Object, guards: tuple[Guard, ...] = (), claims: Claims | None = None

@@ -15,6 +15,8 @@ Versions are Kubernetes resourceVersions: mod_revision * 4096 + place in the com
 
 from __future__ import annotations
 
+from asyncio import Future
+from collections import deque
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -26,6 +28,8 @@ from api.objects import Object
 from api.quick import quick_dataclass
 
 SUB_INDEXES = 4096
+ENCODED_BYTES = 8 * 1024**2
+_ENCODED_OVERHEAD_BYTES = 200
 VERSION_MARK = b'"metadata":{"resourceVersion":"'
 """How the version stands in `Record.raw`; the first place where it does is the object's own."""
 
@@ -87,12 +91,15 @@ class Event:
 
     @cached_property
     def line(self) -> bytes:
-        """The watch line, encoded once for all watchers."""
-        return b'{"type":"' + self.type.encode() + b'","object":' + self.record.raw + b"}\n"
+        """The watch line, encoded once for all watchers who read at about the same time."""
+        line = b'{"type":"' + self.type.encode() + b'","object":' + self.record.raw + b"}\n"
+        ENCODED.keep(self, len(line))
+        return line
 
     @cached_property
     def forms(self) -> dict[str, Any]:
-        """What else is shown of this change than what is stored, by the shape's name, kept here by who makes it."""
+        """What else is shown of this change than what is stored, by the shape's name, put here by who makes it; who
+        keeps bytes says so (`ENCODED.keep`)."""
         return {}
 
     @cached_property
@@ -104,7 +111,41 @@ class Event:
     def left(self) -> Event:
         """This change for a watcher whose selector matches no more: the last matching state, at this version."""
         last = self.previous or self.record
+        ENCODED.keep(self, len(last.raw))
         return Event(EventType.DELETED, last.at_version(self.record.version), last)
+
+    def forget_encoded(self) -> None:
+        """Drops what can be made again; what is being made stays."""
+        kept = self.__dict__
+        for name in ("line", "entered", "left"):
+            kept.pop(name, None)
+        forms: dict[str, Any] = kept.get("forms", {})
+        for name, form in tuple(forms.items()):
+            if not isinstance(form, Future) or form.done():
+                del forms[name]
+
+
+class Encoded:
+    """What events keep so that many watchers share one encoding, the newest of the whole process: a watch that follows
+    reads it within moments, and one that resumes makes its own."""
+
+    def __init__(self, limit_bytes: int = ENCODED_BYTES) -> None:
+        self._limit_bytes = limit_bytes
+        self._kept: deque[tuple[Event, int]] = deque()
+        self.bytes = 0
+
+    def keep(self, event: Event, size: int) -> None:
+        """`event` holds `size` more bytes from now on. The oldest are forgotten when it is too much."""
+        size += _ENCODED_OVERHEAD_BYTES
+        self._kept.append((event, size))
+        self.bytes += size
+        while self.bytes > self._limit_bytes and len(self._kept) > 1:
+            oldest, freed = self._kept.popleft()
+            self.bytes -= freed
+            oldest.forget_encoded()
+
+
+ENCODED = Encoded()
 
 
 @quick_dataclass(frozen=True, slots=True)

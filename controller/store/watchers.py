@@ -10,7 +10,7 @@ Selector transitions follow https://kubernetes.io/docs/reference/using-api/api-c
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 
 from controller.store import metrics
@@ -19,6 +19,8 @@ from controller.store.query import Query
 from controller.store.types import Compacted, Event, EventType
 
 _NAMESPACE = "metadata.namespace"
+_MISSED_AT_ONCE = 1_000
+"""Of the events a watch resumes with; so that none holds the loop."""
 Route = tuple[str, str]
 
 
@@ -31,6 +33,7 @@ class Watcher:
         self._plain = not query.selects
         self._newest = newest
         self._handed_out = since
+        self._missed: deque[Event] = deque()
         self._pending: list[Event] = []
         self._waiting: asyncio.Future[None] | None = None
         self._dropped = False
@@ -39,7 +42,7 @@ class Watcher:
     @property
     def version(self) -> int:
         """Everything up to this version was handed out; for bookmarks."""
-        if self._pending or self._dropped or self._closed:
+        if self._missed or self._pending or self._dropped or self._closed:
             return self._handed_out
         return max(self._handed_out, self._newest())
 
@@ -51,19 +54,38 @@ class Watcher:
         return self
 
     async def __anext__(self) -> list[Event]:
-        while not self._pending:
-            if self._dropped:
-                raise Compacted("the watcher was too slow; list again")
-            if self._closed:
+        while not (batch := self.take()):
+            if batch is None:
                 raise StopAsyncIteration
+            await self.wait()
+        return batch
+
+    async def wait(self) -> None:
+        """Returns when `take` has something to say, or at a `nudge`. Cancelling it loses nothing."""
+        if self._missed:
+            await asyncio.sleep(0)
+        elif not (self._pending or self._dropped or self._closed):
             self._waiting = asyncio.get_running_loop().create_future()
             try:
                 await self._waiting
             finally:
                 self._waiting = None
-        batch, self._pending = self._pending, []
-        self._handed_out = batch[-1].record.version
-        return batch
+
+    def take(self) -> list[Event] | None:
+        """What has come, which is the reader's from now on; None when the watcher has ended. Raises Compacted."""
+        if self._missed and not self._dropped:
+            return self._take_missed()
+        if self._pending:
+            batch, self._pending = self._pending, []
+            self._handed_out = batch[-1].record.version
+            return batch
+        if self._dropped:
+            raise Compacted("the watcher was too slow; list again")
+        return None if self._closed else []
+
+    def nudge(self) -> None:
+        """Ends a `wait`, so that its reader looks at the clock."""
+        self._wake()
 
     def close(self) -> None:
         """Ends the iteration; what is pending can still be read. Safe to call twice."""
@@ -71,14 +93,14 @@ class Watcher:
         self._audience.remove(self)
         self._wake()
 
+    def catch_up(self, missed: list[Event]) -> None:
+        """Before anything is offered: what the ring kept since the version to watch from, picked over while it is
+        read, for that may be 100,000 events."""
+        self._missed.extend(missed)
+
     def offer(self, events: list[Event], floor: int) -> None:
         """Takes what concerns it of new events. `floor`: the version up to which the ring forgot events."""
-        if events[0].record.version <= self._handed_out:
-            events = [event for event in events if event.record.version > self._handed_out]
-        if self._query.namespace:
-            events = [event for event in events if event.record.key.namespace == self._query.namespace]
-        if not self._plain:
-            events = [seen for event in events if (seen := translated(self._query, event)) is not None]
+        events = self._concerning(events)
         if not events:
             return
         self._pending.extend(events)
@@ -90,10 +112,30 @@ class Watcher:
     def drop(self) -> None:
         """The reader is told to list again."""
         self._pending.clear()
+        self._missed.clear()
         self._dropped = True
         self._audience.remove(self)
         metrics.dropped_watchers.inc()
         self._wake()
+
+    def _concerning(self, events: list[Event]) -> list[Event]:
+        if events[0].record.version <= self._handed_out:
+            events = [event for event in events if event.record.version > self._handed_out]
+        if self._query.namespace:
+            events = [event for event in events if event.record.key.namespace == self._query.namespace]
+        if not self._plain:
+            events = [seen for event in events if (seen := translated(self._query, event)) is not None]
+        return events
+
+    def _take_missed(self) -> list[Event] | None:
+        """The next events of those missed that concern it; maybe none of these."""
+        if self._missed[0].record.version <= self._audience.floor:
+            self.drop()
+            return self.take()
+        taken = [self._missed.popleft() for _ in range(min(_MISSED_AT_ONCE, len(self._missed)))]
+        batch = self._concerning(taken)
+        self._handed_out = taken[-1].record.version
+        return batch
 
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():
@@ -129,6 +171,11 @@ class Audience:
         self._routed: dict[Route, dict[Watcher, None]] = {}
         self._routed_fields: Counter[str] = Counter()
         self._size = 0
+
+    @property
+    def floor(self) -> int:
+        """The version up to which events are forgotten."""
+        return self._ring.floor
 
     def add(self, watcher: Watcher) -> None:
         route = route_of(watcher.query)

@@ -354,13 +354,14 @@ async def test_a_spec_seen_before_is_stored_alike_and_its_metadata_is_still_judg
         await registry.create(admin(field_validation="Strict"), PODS, "shop", a_pod("c", fooBar=1))
 
 
-async def test_a_trusted_spec_is_not_taken_for_valid(registry: Registry) -> None:
-    def broken(name: str) -> Object:
-        return {"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": ""}]}}
+async def test_a_trusted_spec_is_not_taken_for_walked(registry: Registry) -> None:
+    def odd(name: str) -> Object:
+        return {"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "i"}], "fooBar": 1}}
 
-    await registry.create(Request(User("controller"), trusted=True), PODS, "shop", broken("a"))
-    with pytest.raises(Invalid):
-        await registry.create(admin(), PODS, "shop", broken("b"))
+    await registry.create(Request(User("controller"), trusted=True), PODS, "shop", odd("a"))
+    warned = admin()
+    await registry.create(warned, PODS, "shop", odd("b"))
+    assert warned.warnings == ['unknown field "spec.fooBar"']
 
 
 async def test_duplicate_keys_of_a_patch_are_seen(registry: Registry) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import ssl
@@ -12,6 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import WSMsgType
 
+from controller.server import watch
 from tests.integration.server.conftest import Answer, Cluster
 from tests.integration.server.test_custom_resources import eventually
 from tests.integration.server.test_streams import MAPS, POD, Agent, agent, register, upgrading
@@ -65,6 +67,24 @@ async def test_the_work_ends_when_the_client_leaves(cluster: Cluster, session: a
         assert watches(await cluster.admin.get("/metrics"))
         await socket.close()
         await eventually(cluster, "/metrics", lambda answer: not watches(answer))
+
+
+async def test_a_watch_that_outlasts_its_clock_in_the_middle_of_a_batch_loses_nothing(
+    cluster: Cluster, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader so slow that the minute passes while a batch is written, message by message."""
+    monkeypatch.setattr(watch, "BOOKMARK_SECONDS", 0.2)
+    await cluster.namespace("default")
+    version = (await cluster.admin.get(MAPS)).json["metadata"]["resourceVersion"]
+    names = [f"m{number}" for number in range(40)]
+    async with session.ws_connect(f"{MAPS}?watch=1&resourceVersion={version}") as socket:
+        transport = socket._response.connection.transport  # type: ignore[union-attr]  # to stop reading for a while
+        transport.pause_reading()  # type: ignore[union-attr]
+        for name in names:
+            await cluster.admin.post(MAPS, {"metadata": {"name": name}, "data": {"a": "x" * 400_000}})
+        await asyncio.sleep(0.5)
+        transport.resume_reading()  # type: ignore[union-attr]
+        assert [(await event(socket))["object"]["metadata"]["name"] for _ in names] == names
 
 
 @pytest.mark.parametrize(

@@ -266,17 +266,17 @@ def a_pod(**spec: object) -> Object:
     return {"metadata": {"name": "x"}, "spec": {"containers": [{"name": "c"}], **spec}}
 
 
-def test_a_valid_spec_is_known_again_and_a_merely_defaulted_one_only_to_the_trusted() -> None:
+def test_a_walked_spec_is_known_again_and_a_merely_defaulted_one_only_to_the_trusted() -> None:
     pods = kinds.by_resource("", "pods")
     specs = KnownSpecs()
     key = specs.key_of(pods, a_pod())
     assert key is not None
-    assert specs.find(key, valid=False) is None
-    specs.learn(key, Known(b'{"a":1}', valid=False))
-    assert specs.find(key, valid=True) is None
-    specs.learn(key, Known(b'{"a":2}', valid=True))
-    specs.learn(key, Known(b'{"a":3}', valid=False))
-    known = specs.find(specs.key_of(pods, a_pod()), valid=True)
+    assert specs.find(key, walked=False) is None
+    specs.learn(key, Known(b'{"a":1}', walked=False))
+    assert specs.find(key, walked=True) is None
+    specs.learn(key, Known(b'{"a":2}', walked=True))
+    specs.learn(key, Known(b'{"a":3}', walked=False))
+    known = specs.find(specs.key_of(pods, a_pod()), walked=True)
     assert known is not None
     assert known.spec() == {"a": 2}
 
@@ -295,6 +295,6 @@ def test_a_spec_that_cannot_be_judged_alone_has_no_key() -> None:
 def test_known_specs_forget_the_oldest() -> None:
     specs = KnownSpecs()
     for number in range(600):
-        specs.learn(str(number).encode(), Known(b"{}", valid=True))
-    assert specs.find(b"0", valid=True) is None
-    assert specs.find(b"599", valid=True) is not None
+        specs.learn(str(number).encode(), Known(b"{}", walked=True))
+    assert specs.find(b"0", walked=True) is None
+    assert specs.find(b"599", walked=True) is not None

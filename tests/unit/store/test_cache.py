@@ -66,7 +66,7 @@ def loaded(*changes: Change, revision: int = 10, history: History | None = None)
 
 def pending(watcher: Watcher | None) -> list[Shown]:
     assert watcher is not None
-    return shown(watcher._pending)
+    return shown(watcher.take() or [])
 
 
 def test_a_listing_is_there_at_its_revision_and_nothing_before_it_can_be_watched() -> None:
@@ -254,18 +254,18 @@ def record(name: str, version: int, raw: bytes = RAW, about: About = About()) ->
 
 def test_an_event_weighs_what_it_alone_keeps_in_memory() -> None:
     old, new = record("a", 1, b"12345"), record("a", 2, b"1234567")
-    assert weight(Event(EventType.ADDED, new, None)) == 400
-    assert weight(Event(EventType.MODIFIED, new, old)) == 405
-    assert weight(Event(EventType.DELETED, new, old)) == 412
+    assert weight(Event(EventType.ADDED, new, None)) == 800
+    assert weight(Event(EventType.MODIFIED, new, old)) == 805
+    assert weight(Event(EventType.DELETED, new, old)) == 812
 
 
 def test_the_oldest_events_of_all_rings_go_first() -> None:
     history, one, two = History(kept_events=3), Ring(0), Ring(0)
     for version, ring in ((1, one), (2, two), (3, one)):
         history.add(ring, [Event(EventType.ADDED, record("a", version), None)])
-    assert (len(one), len(two), one.floor, two.floor, history.bytes) == (2, 1, 0, 0, 1200)
+    assert (len(one), len(two), one.floor, two.floor, history.bytes) == (2, 1, 0, 0, 2400)
     history.add(two, [Event(EventType.ADDED, record("a", version), None) for version in (4, 5)])
-    assert (len(one), len(two), one.floor, two.floor, history.bytes) == (1, 2, 1, 2, 1200)
+    assert (len(one), len(two), one.floor, two.floor, history.bytes) == (1, 2, 1, 2, 2400)
     assert [event.record.version for event in two.since(4)] == [5]
     assert [event.record.version for event in two.since(2)] == [4, 5] and one.since(3) == []
     history.clear()
@@ -273,11 +273,11 @@ def test_the_oldest_events_of_all_rings_go_first() -> None:
 
 
 def test_the_budget_is_met_to_the_byte() -> None:
-    history, ring = History(kept_bytes=800), Ring(0)
+    history, ring = History(kept_bytes=1600), Ring(0)
     history.add(ring, [Event(EventType.ADDED, record("a", version), None) for version in (1, 2)])
-    assert (len(ring), history.bytes) == (2, 800)
+    assert (len(ring), history.bytes) == (2, 1600)
     history.add(ring, [Event(EventType.ADDED, record("a", 3), None)])
-    assert (len(ring), history.bytes, ring.floor) == (2, 800, 1)
+    assert (len(ring), history.bytes, ring.floor) == (2, 1600, 1)
 
 
 def test_a_long_ring_is_trimmed_and_keeps_what_it_should() -> None:
@@ -451,3 +451,25 @@ def test_a_query_looks_at_objects_only_when_it_selects() -> None:
     asked = [Query(), Query(labels=some[0]), Query(fields=some[1]), Query(labels=some[0], fields=some[1])]
     assert [(query.matches(one), query.matches(two)) for query in asked] == [(True,) * 2] * 2 + [(False, True)] * 2
     assert not Query(labels=some[0], fields=some[1]).matches(record("a", 1, about=About("y", "n")))
+
+
+# ---- subscribers ----
+
+
+def test_a_subscriber_that_fails_on_one_object_hears_of_all_others_and_ends_nothing() -> None:
+    cache, heard = loaded(put(key("old"), 4)), []
+
+    def fragile(event: Event) -> None:
+        if event.record.key.name == "poison":
+            raise KeyError("spec")
+        heard.append(event.record.key.name)
+
+    counted = metrics._quarantined.labels("configmaps")
+    before = counted._value.get()
+    others: list[str] = []
+    cache.kind(MAPS).subscribers |= {fragile: None, lambda event: others.append(event.record.key.name): None}
+    cache.apply(11, [put(key("a"), 11), put(key("poison"), 11, 1), put(key("b"), 11, 2)])
+    cache.replace([(KEYSPACE.name(key("poison")), draft(key("poison")).value(0, 1), 12)], 12)
+    assert (heard, cache.revision) == (["a", "b", "a", "b", "old"], 12)
+    assert others == ["a", "poison", "b", "poison", "a", "b", "old"]
+    assert counted._value.get() - before == 2

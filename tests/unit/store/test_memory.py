@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import tracemalloc
+
 import pytest
 
 from api.selectors import parse_field_selector, parse_label_selector
@@ -9,7 +12,7 @@ from controller.store.history import History, Ring, weight
 from controller.store.indexes import Indexes
 from controller.store.maintenance import decide
 from controller.store.query import Query
-from controller.store.types import Compacted, Event, EventType, Key, Record
+from controller.store.types import ENCODED_BYTES, Compacted, Event, EventType, Key, Record
 from controller.store.watchers import Audience, Watcher, translated
 
 PODS = ("", "pods")
@@ -188,3 +191,51 @@ def test_a_clock_that_was_set_back_neither_loses_history_nor_stops_compaction() 
     plan = decide([(5000.0, 10)], 1400.0, 20, 600)
     assert plan.compact_to == 0
     assert decide(plan.marks, 2000.0, 30, 600).compact_to == 20
+
+
+def test_what_events_keep_for_their_watchers_is_bounded_however_large_they_are() -> None:
+    """3,000 changes of an object of 20 kB: their lines are encoded once for all who follow, and not kept for ever."""
+    history, ring = History(), Ring(0)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        previous: Record | None = None
+        for version in range(1, 3001):
+            raw = b'{"metadata":{"resourceVersion":"%d"},"data":"%b"}' % (version, b"x" * 20_000)
+            record = Record(Key(*PODS, "default", "a"), version, raw, {}, {})
+            event = Event(EventType.ADDED if previous is None else EventType.MODIFIED, record, previous)
+            history.add(ring, [event])
+            assert event.line is event.line, "one for all who read it now"
+            previous = record
+        kept = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert kept < history.bytes * 1.1 + ENCODED_BYTES
+    assert history.bytes > 55_000_000
+
+
+def test_a_small_event_costs_no_more_than_it_is_counted_for() -> None:
+    history, ring = History(), Ring(0)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        previous = None
+        for version in range(1, 5001):
+            record = pod("a", version, "n1", app="x")
+            history.add(ring, [Event(EventType.MODIFIED, record, previous)])
+            previous = record
+        kept = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert kept < history.bytes * 1.1
+
+
+def test_an_encoding_that_is_being_made_is_not_forgotten() -> None:
+    loop = asyncio.new_event_loop()
+    try:
+        event = added(pod("a", 1))
+        event.forms["made"], event.forms["pending"] = b"x", loop.create_future()
+        event.forget_encoded()
+        assert list(event.forms) == ["pending"]
+    finally:
+        loop.close()
