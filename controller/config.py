@@ -32,7 +32,8 @@ from controller.registry.ranges import (
     parse_port_range,
     parse_service_range,
 )
-from controller.server.audit import NO_AUDIT, AuditSettings, BadPolicy, parse_policy
+from controller.server.audit import NO_AUDIT, AuditSettings
+from controller.server.audit_policy import BadPolicy, parse_policy
 
 DEFAULT_PORT = 6443
 DEFAULT_DATA_DIR = Path("/var/lib/wherry")
@@ -184,7 +185,8 @@ def _add_audit_flags(parser: argparse.ArgumentParser) -> None:
     add("--audit-log-path", default="", help="where audit events go, - for nowhere (default DATA-DIR/audit/audit.log)")
     add("--audit-policy-file", type=Path, default=None, help="what is logged, an audit.k8s.io/v1 Policy")
     add("--audit-log-maxsize", type=int, default=100, help="megabytes before the log is rotated (default %(default)s)")
-    add("--audit-log-maxbackup", type=int, default=5, help="rotated logs that are kept (default %(default)s)")
+    add("--audit-log-maxbackup", type=int, default=10, help="rotated logs that are kept (default %(default)s)")
+    add("--audit-log-maxage", type=int, default=30, help="days they are kept, 0: for ever (default %(default)s)")
 
 
 def _add_admission_flags(parser: argparse.ArgumentParser) -> None:
@@ -219,7 +221,8 @@ def _audit_settings(given: argparse.Namespace, parser: argparse.ArgumentParser) 
         except (OSError, UnicodeDecodeError, BadPolicy) as error:
             parser.error(f"--audit-policy-file {given.audit_policy_file}: {error}")
     limit = given.audit_log_maxsize << 20
-    return AuditSettings(None if given.audit_log_path == "-" else path, rules, limit, given.audit_log_maxbackup)
+    target = None if given.audit_log_path == "-" else path
+    return AuditSettings(target, rules, limit, given.audit_log_maxbackup, given.audit_log_maxage)
 
 
 def _add_service_flags(parser: argparse.ArgumentParser) -> None:

@@ -34,6 +34,7 @@ from controller.store import Query, Store
 from controller.store.types import Event, Record
 
 _SCALE = "scale"
+Witness = Callable[[Request, str, Target], None]
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,23 @@ class Registry:
     def __init__(self, store: Store, settings: RegistrySettings = DEFAULT_SETTINGS) -> None:
         self.store = store
         self.ranges = settings.ranges
+        self.witness: Witness | None = None
+        """Told of what the leader's loops wrote: the server's audit log, which sees requests only."""
         allocator = Allocator(store, settings.ranges)
         converter = Converter(settings.caller)
         chain = Chain(store, settings.checks, settings.caller, Translations(converter))
         self._ground = Ground(store, chain, KnownSpecs(), Ledger(store), allocator, converter)
 
+    def _tell(self, request: Request, verb: str, target: Target) -> None:
+        """Only the leader's own requests have guards; all others are seen by the server."""
+        if request.guards and self.witness is not None and not request.dry_run:
+            self.witness(request, verb, target)
+
     async def create(self, request: Request, kind: Kind, namespace: str, obj: Object) -> Record:
         """Creates `obj` (which becomes the registry's own: do not use it afterwards)."""
-        return await create(self._ground, request, Target(kind, namespace), obj)
+        record = await create(self._ground, request, Target(kind, namespace), obj)
+        self._tell(request, "create", Target(kind, namespace, record.key.name))
+        return record
 
     async def update(
         self, request: Request, kind: Kind, namespace: str, name: str, obj: Object, *, subresource: str = ""
@@ -74,8 +84,11 @@ class Registry:
         """
         target = Target(kind, namespace, name, subresource)
         if subresource == _SCALE:
-            return await scale.replace_scale(self._ground, request, target, obj), False
-        return await update.replace_object(self._ground, request, target, obj)
+            written = await scale.replace_scale(self._ground, request, target, obj), False
+        else:
+            written = await update.replace_object(self._ground, request, target, obj)
+        self._tell(request, "update", target)
+        return written
 
     async def patch(
         self, request: Request, kind: Kind, namespace: str, name: str, patch: Patch, *, subresource: str = ""
@@ -83,20 +96,27 @@ class Registry:
         """Applies a patch; (record, created): only server-side apply creates."""
         target = Target(kind, namespace, name, subresource)
         if subresource == _SCALE:
-            return await scale.patch_scale(self._ground, request, target, patch), False
-        return await patch_object(self._ground, request, target, patch)
+            written = await scale.patch_scale(self._ground, request, target, patch), False
+        else:
+            written = await patch_object(self._ground, request, target, patch)
+        self._tell(request, "patch", target)
+        return written
 
     async def delete(
         self, request: Request, kind: Kind, namespace: str, name: str, options: DeleteOptions = DEFAULT_DELETE
     ) -> Deletion:
         """Deletes an object, or starts its deletion when finalizers or a grace period keep it."""
-        return await deletion.delete(self._ground, request, Target(kind, namespace, name), options)
+        deleted = await deletion.delete(self._ground, request, Target(kind, namespace, name), options)
+        self._tell(request, "delete", Target(kind, namespace, name))
+        return deleted
 
     async def delete_collection(
         self, request: Request, kind: Kind, query: Query, options: DeleteOptions = DEFAULT_DELETE
     ) -> list[Record]:
         """Deletes what the query selects; the states before deletion, as Kubernetes answers them."""
-        return await deletion.delete_collection(self._ground, request, kind, query, options)
+        deleted = await deletion.delete_collection(self._ground, request, kind, query, options)
+        self._tell(request, "deletecollection", Target(kind, query.namespace))
+        return deleted
 
     async def modify(
         self,
@@ -117,7 +137,11 @@ class Registry:
             changed = change(current)
             return changed if changed is None or request.trusted else take_in(request, kind, changed)
 
-        return await update.change(self._ground, request, Target(kind, namespace, name, subresource), wanted)
+        target = Target(kind, namespace, name, subresource)
+        record = await update.change(self._ground, request, target, wanted)
+        if record is not None:
+            self._tell(request, "update", target)
+        return record
 
     async def bind(self, request: Request, namespace: str, name: str, node: str, uid: str = "") -> Record:
         """Binds a pod to a node. Raises Conflict when it is bound, being deleted, or another pod than `uid`."""
@@ -128,11 +152,17 @@ class Registry:
 
     async def bind_as(self, request: Request, namespace: str, name: str, binding: Object) -> Record:
         """POST pods/NAME/binding (or /bindings) with a core/v1 Binding; Kubernetes answers a Success Status, 201."""
-        return await pods.bind(self._ground, request, Target(pods.PODS, namespace, name, "binding"), binding)
+        target = Target(pods.PODS, namespace, name, "binding")
+        bound = await pods.bind(self._ground, request, target, binding)
+        self._tell(request, "create", target)
+        return bound
 
     async def evict_as(self, request: Request, namespace: str, name: str, obj: Object) -> Deletion:
         """POST pods/NAME/eviction with a policy/v1 Eviction; Kubernetes answers a Success Status, 201."""
-        return await eviction.evict(self._ground, request, Target(pods.PODS, namespace, name, "eviction"), obj)
+        target = Target(pods.PODS, namespace, name, "eviction")
+        evicted = await eviction.evict(self._ground, request, target, obj)
+        self._tell(request, "create", target)
+        return evicted
 
     async def admit(self, attributes: Attributes) -> None:
         """Shows admission what is no write of a stored object: a token request, a connection. Raises ApiError."""

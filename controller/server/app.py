@@ -24,7 +24,8 @@ from controller.admission.types import MASTERS_GROUP, User
 from controller.registry.faults import api_error
 from controller.registry.types import Target as Written
 from controller.server import discovery, openapi_v2, routes
-from controller.server.audit import ASKED, COMPLETE, NO_AUDIT, PANIC, RECEIVED, STARTED, Asked, AuditLog, AuditSettings
+from controller.server.audit import ASKED, JOIN_PATH, NO_AUDIT, Asked, AuditLog, AuditSettings
+from controller.server.audit_policy import COMPLETE, PANIC, RECEIVED, STARTED
 from controller.server.authorization import Attributes
 from controller.server.call import ASKER, Asker, Call, Services
 from controller.server.cluster_metrics import ClusterMetrics
@@ -75,6 +76,8 @@ class ApiServer:
     def __init__(self, services: Services, audit: AuditSettings = NO_AUDIT) -> None:
         self.services = services
         self.audit = AuditLog(audit)
+        if self.audit.wanted:
+            services.registry.witness = self.audit.note_own
         self.fairness = Fairness()
         self.metrics = RequestMetrics(levels=self.fairness.levels)
         self.stopping = False
@@ -244,7 +247,7 @@ class ApiServer:
         if path == "/cacerts":
             return Reply(200, self.services.pki.authority.pem, "application/x-pem-file")
         services = self.services
-        if path == "/wherry/v1/join":
+        if path == JOIN_PATH:
             return await answer_join(services, request, self._certified(request))
         if path.startswith(NODES_PREFIX):
             with self._endless():

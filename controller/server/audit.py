@@ -1,9 +1,10 @@
 """The audit log: who did what, when, and what came of it; one JSON line an event.
 
 Called by app.py when a request has been answered. What is logged, and how much of it, says a policy in Kubernetes'
-format (audit.k8s.io/v1); without one, every change and every refusal is logged without bodies, but for the constant
-hum of leases, events and reviews. Invariants: an acknowledged event is written, late by at most half a second;
-contents of Secrets and tokens are never in it; a full disk is told and stops no request. Events:
+format (see audit_policy); without one, every change and every refusal is logged without bodies, and joins, reads of
+Secrets and what passes a proxy, but for the constant hum of leases, events and reviews. What the leader's own loops
+write is logged, too, each in the name of its controller. Invariants: an acknowledged event is written, late by at most
+half a second; contents of Secrets and tokens are never in it; a full disk is told and stops no request. Events:
 https://kubernetes.io/docs/tasks/debug/debug-cluster/audit/
 """
 
@@ -22,155 +23,44 @@ from typing import Any
 
 import orjson
 import structlog
-import yaml
 from aiohttp import web
 
 from api.codec import decode_body
 from api.objects import Object
 from api.quick import quick_dataclass
-from controller.admission.types import User
+from controller.admission.types import Request, User
 from controller.registry.system_fields import new_uid
+from controller.registry.types import Target as Written
+from controller.server.audit_policy import COMPLETE, LEVELS, RECEIVED, STARTED, Rule
 from controller.server.authentication import ANONYMOUS
 from controller.server.call import ASKER, BODY, NAMED, Asker
+from controller.server.connect import reads_metrics
 from controller.server.reply import Answer, Reply
 from controller.server.target import Target
 
 FLUSH_SECONDS = 0.5
+EXPIRY_SECONDS = 3600.0
 AT_ONCE_BYTES = 8 << 20
 """With so much unwritten, an event waits for the disk."""
-LEVELS = ("None", "Metadata", "Request", "RequestResponse")
-RECEIVED, STARTED, COMPLETE, PANIC = STAGES = ("RequestReceived", "ResponseStarted", "ResponseComplete", "Panic")
-"""An event's stage: the user is known; a watch, exec or the like is under way; all is over; we failed."""
 _SECRET = frozenset({("", "secrets"), ("", "serviceaccounts/token"), ("authentication.k8s.io", "tokenreviews")})
 _READS = ("get", "list", "watch")
 _CONNECTS = ("exec", "attach", "portforward")
 _HUM = ("events", "leases", "subjectaccessreviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews")
+JOIN_PATH = "/wherry/v1/join"
 _REVIEWS = ("tokenreviews", "selfsubjectreviews", "localsubjectaccessreviews")
 _log = structlog.get_logger()
 
 
-class BadPolicy(ValueError):
-    """The policy file cannot be used; the message says where it is wrong."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One rule of a policy; an empty field matches everything. `resources`: (group, resources, names)."""
-
-    level: str
-    users: frozenset[str] = frozenset()
-    groups: frozenset[str] = frozenset()
-    verbs: frozenset[str] = frozenset()
-    resources: tuple[tuple[str, frozenset[str], frozenset[str]], ...] = ()
-    namespaces: frozenset[str] = frozenset()
-    urls: tuple[str, ...] = ()
-    omitted_stages: frozenset[str] = frozenset()
-    omits_managed_fields: bool = False
-
-    def matches(self, user: User, verb: str, target: Target | None, path: str) -> bool:
-        if self.users and user.name not in self.users:
-            return False
-        if self.groups and not self.groups.intersection(user.groups):
-            return False
-        if self.verbs and verb not in self.verbs:
-            return False
-        if not self.resources and not self.namespaces and not self.urls:
-            return True
-        if target is None:
-            return any(url == path or (url.endswith("*") and path.startswith(url[:-1])) for url in self.urls)
-        if self.urls or (self.namespaces and target.namespace not in self.namespaces):
-            return False
-        return not self.resources or any(_names(each, target) for each in self.resources)
-
-
-def _names(resource: tuple[str, frozenset[str], frozenset[str]], target: Target) -> bool:
-    group, resources, names = resource
-    if group != target.group or (names and target.name not in names):
-        return False
-    if not resources or "*" in resources:
-        return True
-    if not target.subresource:
-        return target.resource in resources
-    wanted = (f"{target.resource}/{target.subresource}", f"{target.resource}/*", f"*/{target.subresource}")
-    return any(each in resources for each in wanted)
-
-
-def parse_policy(text: str) -> tuple[Rule, ...]:
-    """The rules of a policy file. Raises BadPolicy."""
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise BadPolicy(f"no YAML: {error}") from error
-    if not isinstance(document, dict) or document.get("kind") != "Policy":
-        raise BadPolicy("kind: must be Policy, of apiVersion audit.k8s.io/v1")
-    if document.get("apiVersion") != "audit.k8s.io/v1":
-        raise BadPolicy("apiVersion: must be audit.k8s.io/v1")
-    _check_names(document, ("apiVersion", "kind", "metadata", "rules", *_OMISSIONS), "")
-    everywhere = _omissions(document, "")
-    rules = document.get("rules")
-    if not isinstance(rules, list) or not rules:
-        raise BadPolicy("rules: at least one is needed; the first that matches a request decides")
-    return tuple(_rule(each, f"rules[{index}]", everywhere) for index, each in enumerate(rules))
-
-
-_OMISSIONS = ("omitStages", "omitManagedFields")
-_RULE_LISTS = ("users", "userGroups", "verbs", "resources", "namespaces", "nonResourceURLs")
-
-
-def _rule(wire: Any, path: str, everywhere: tuple[frozenset[str], bool]) -> Rule:
-    if not isinstance(wire, dict):
-        raise BadPolicy(f"{path}: must be a mapping")
-    _check_names(wire, ("level", *_RULE_LISTS, *_OMISSIONS), f"{path}.")
-    if wire.get("level") not in LEVELS:
-        raise BadPolicy(f"{path}.level: {wire.get('level')!r} is none of {', '.join(LEVELS)}")
-    for name in _RULE_LISTS:
-        if not isinstance(wire.get(name) or [], list):
-            raise BadPolicy(f"{path}.{name}: must be a list")
-    resources = []
-    for index, each in enumerate(wire.get("resources") or ()):
-        if not isinstance(each, dict):
-            raise BadPolicy(f"{path}.resources[{index}]: must be a mapping with group and resources")
-        _check_names(each, ("group", "resources", "resourceNames"), f"{path}.resources[{index}].")
-        names = frozenset(each.get("resourceNames") or ())
-        resources.append((each.get("group") or "", frozenset(each.get("resources") or ()), names))
-    stages, managed = _omissions(wire, f"{path}.")
-    return Rule(
-        level=wire["level"],
-        users=frozenset(wire.get("users") or ()),
-        groups=frozenset(wire.get("userGroups") or ()),
-        verbs=frozenset(wire.get("verbs") or ()),
-        resources=tuple(resources),
-        namespaces=frozenset(wire.get("namespaces") or ()),
-        urls=tuple(wire.get("nonResourceURLs") or ()),
-        omitted_stages=stages | everywhere[0],
-        omits_managed_fields=managed if wire.get("omitManagedFields") is not None else everywhere[1],
-    )
-
-
-def _check_names(wire: Mapping[str, Any], known: tuple[str, ...], path: str) -> None:
-    for name in wire:
-        if name not in known:
-            raise BadPolicy(f"{path}{name}: unknown field; known are {', '.join(known)}")
-
-
-def _omissions(wire: Mapping[str, Any], path: str) -> tuple[frozenset[str], bool]:
-    """(stages that are not logged, whether managedFields are left out), of a policy or a rule."""
-    stages, managed = wire.get("omitStages") or [], wire.get("omitManagedFields") or False
-    if not isinstance(stages, list) or not set(stages) <= set(STAGES):
-        raise BadPolicy(f"{path}omitStages: must be a list of {', '.join(STAGES)}")
-    if not isinstance(managed, bool):
-        raise BadPolicy(f"{path}omitManagedFields: must be true or false")
-    return frozenset(stages), managed
-
-
 @dataclass(frozen=True)
 class AuditSettings:
-    """Where events go (None: nowhere), by which policy. A file of `limit_bytes` is renamed; `kept` old ones stay."""
+    """Where events go (None: nowhere), by which policy. A file of `limit_bytes` is renamed; `kept` old ones stay, for
+    `kept_days` (0: for ever). The defaults are those of the CIS benchmark."""
 
     path: Path | None = None
     rules: tuple[Rule, ...] | None = None
     limit_bytes: int = 100 << 20
-    kept: int = 5
+    kept: int = 10
+    kept_days: int = 30
 
 
 NO_AUDIT = AuditSettings()
@@ -206,6 +96,7 @@ class AuditLog:
     _pending: list[bytes] = field(default_factory=list)
     _pending_bytes: int = 0
     _running: bool = False
+    _expires_next: float = 0.0
     failures: int = 0
 
     @property
@@ -227,6 +118,44 @@ class AuditLog:
             event["responseStatus"] = {"metadata": {}, "code": status, **_refusal(answer)}
             if rule.level == "RequestResponse" and stage is not STARTED and isinstance(answer, Reply):
                 _show(event, "responseObject", _as_json(answer), asked.target, rule)
+        self._add(event)
+
+    def note_own(self, request: Request, verb: str, written: Written) -> None:
+        """Logs a write of the leader's loops, which comes by no connection. Bodies are not kept."""
+        kind = written.kind
+        target = Target(
+            kind.group, kind.version, kind.plural, written.namespace, written.name, written.subresource, "", kind
+        )
+        path = _path_of(target)
+        rules = self.settings.rules
+        level = _own_level(target)
+        if rules is not None:
+            matching = (rule for rule in rules if rule.matches(request.user, verb, target, path))
+            rule = next(matching, _NEVER)
+            level = "None" if COMPLETE in rule.omitted_stages else rule.level
+        if level == "None":
+            return
+        now = _time(time.time())
+        self._add(
+            {
+                "kind": "Event",
+                "apiVersion": "audit.k8s.io/v1",
+                "level": "Metadata",
+                "auditID": new_uid(),
+                "stage": COMPLETE,
+                "requestURI": path,
+                "verb": verb,
+                "user": _user(request.user),
+                "sourceIPs": ["127.0.0.1"],
+                "userAgent": "wherry-controller",
+                "objectRef": _reference(target, {}),
+                "responseStatus": {"metadata": {}, "code": 201 if verb == "create" else 200},
+                "requestReceivedTimestamp": now,
+                "stageTimestamp": now,
+            }
+        )
+
+    def _add(self, event: Object) -> None:
         line = orjson.dumps(event) + b"\n"
         self._pending.append(line)
         self._pending_bytes += len(line)
@@ -248,6 +177,7 @@ class AuditLog:
         self._running = True
         try:
             while True:
+                self._expire()
                 await asyncio.sleep(FLUSH_SECONDS)
                 if self._pending:
                     await asyncio.to_thread(self._write, self._taken())
@@ -274,6 +204,17 @@ class AuditLog:
             self.failures += 1
             _log.error("audit events are lost", path=str(path), error=str(error))
 
+    def _expire(self) -> None:
+        """Old files that are past their days go, once an hour."""
+        path, days, now = self.settings.path, self.settings.kept_days, time.time()
+        if path is None or not days or now < self._expires_next:
+            return
+        self._expires_next = now + EXPIRY_SECONDS
+        for old in path.parent.glob(f"{path.name}.*"):
+            with contextlib.suppress(OSError):
+                if old.suffix[1:].isdigit() and old.stat().st_mtime < now - days * 86400:
+                    old.unlink()
+
     def _rotate(self, path: Path) -> None:
         """audit.log becomes audit.log.1, and so on; the oldest goes."""
         for number in range(self.settings.kept, 0, -1):
@@ -292,11 +233,27 @@ def _usual_level(asked: Asked, status: int) -> str:
     target = asked.target
     if status in (401, 403):
         return "Metadata"
-    if target is None or target.resource in _HUM or target.resource in _REVIEWS:
+    if target is None:
+        return "Metadata" if asked.request.path == JOIN_PATH else "None"
+    if target.resource in _HUM or target.resource in _REVIEWS:
         return "None"
+    if target.subresource == "proxy":
+        return "None" if reads_metrics(asked.request, target) else "Metadata"
     if asked.verb in _READS and target.subresource not in _CONNECTS:
-        return "None"
+        return "Metadata" if (target.group, target.resource) == ("", "secrets") else "None"
     return "None" if asked.asker.user.node and target.subresource == "status" else "Metadata"
+
+
+def _own_level(target: Target) -> str:
+    """Of what loops write, statuses follow from what is logged already."""
+    return "None" if target.resource in _HUM or target.subresource == "status" else "Metadata"
+
+
+def _path_of(target: Target) -> str:
+    start = f"/apis/{target.group}/{target.version}" if target.group else f"/api/{target.version}"
+    namespace = f"/namespaces/{target.namespace}" if target.namespace else ""
+    parts = (target.resource, target.name, target.subresource)
+    return start + namespace + "".join(f"/{part}" for part in parts if part)
 
 
 def _event(asked: Asked, stage: str, rule: Rule) -> Object:
@@ -323,6 +280,8 @@ def _event(asked: Asked, stage: str, rule: Rule) -> Object:
         event["impersonatedUser"] = _user(acting_as)
     if target is not None:
         event["objectRef"] = _reference(target, request.get(NAMED) or {})
+    elif request.path == JOIN_PATH:
+        event["objectRef"] = {"resource": "nodes", "name": _joining(request.get(BODY)), "apiVersion": "v1"}
     if rule.level in ("Request", "RequestResponse"):
         _show(event, "requestObject", request.get(BODY), target, rule)
     return event
@@ -371,6 +330,13 @@ def _reference(target: Target, body: Mapping[str, Any]) -> Object:
         "subresource": target.subresource,
     }
     return {name: value for name, value in named.items() if value}
+
+
+def _joining(body: bytes | None) -> str:
+    """The name that a join asks for, whatever comes of it."""
+    with contextlib.suppress(orjson.JSONDecodeError, AttributeError):
+        return str(orjson.loads(body or b"{}").get("nodeName") or "")
+    return ""
 
 
 def _as_json(answer: Reply) -> bytes:

@@ -10,7 +10,11 @@ from typing import Any
 
 import aiohttp
 
-from controller.server.audit import AuditLog, AuditSettings, parse_policy
+from api import kinds
+from controller.reconcilers.build import request_of
+from controller.server.audit import AuditLog, AuditSettings
+from controller.server.audit_policy import parse_policy
+from controller.store.types import Guard, Key
 from tests.integration.server.conftest import Caller, Cluster
 
 CLIENTS = 200
@@ -167,3 +171,50 @@ async def test_who_runs_commands_in_pods_is_logged_by_default(cluster: Cluster, 
         ("ResponseStarted", "exec"),
         ("ResponseComplete", "exec"),
     ]
+
+
+async def test_joins_the_node_proxy_and_reads_of_secrets_are_logged(cluster: Cluster, tmp_path: Path) -> None:
+    await cluster.namespace("shop")
+    log = tmp_path / "audit.log"
+    cluster.server.audit = AuditLog(AuditSettings(log))
+    await cluster.anonymous.post("/wherry/v1/join", {"nodeName": "evil", "csr": "x"})
+    await cluster.admin.post("/wherry/v1/join", {"nodeName": "n7", "csr": "x"})
+    await cluster.admin.get("/api/v1/nodes/n7/proxy/pods")
+    await cluster.admin.get("/api/v1/nodes/n7/proxy/metrics")
+    await cluster.admin.get("/api/v1/namespaces/shop/secrets")
+    await cluster.admin.get("/api/v1/namespaces/shop/secrets/x")
+    await cluster.admin.get("/api/v1/namespaces/shop/configmaps")
+    told = [
+        (
+            each["requestURI"],
+            each["user"]["username"],
+            each["responseStatus"]["code"],
+            each["objectRef"].get("name", ""),
+        )
+        for each in events(log)
+        if each["stage"] == "ResponseComplete"
+    ]
+    assert told == [
+        ("/wherry/v1/join", "system:anonymous", 401, "evil"),
+        ("/wherry/v1/join", "admin", 400, "n7"),
+        ("/api/v1/nodes/n7/proxy/pods", "admin", 404, "n7"),
+        ("/api/v1/namespaces/shop/secrets", "admin", 200, ""),
+        ("/api/v1/namespaces/shop/secrets/x", "admin", 404, "x"),
+    ]
+
+
+async def test_what_a_controller_writes_is_logged_under_its_own_name(cluster: Cluster, tmp_path: Path) -> None:
+    await cluster.namespace("shop")
+    log = tmp_path / "audit.log"
+    audit = cluster.server.audit = AuditLog(AuditSettings(log))
+    registry = cluster.services.registry
+    registry.witness = audit.note_own
+    maps = kinds.by_resource("", "configmaps")
+    request = request_of("replicaset-controller", (Guard.exists(Key("", "namespaces", "", "shop")),))
+    await registry.create(request, maps, "shop", {"metadata": {"generateName": "x-"}})
+    await registry.create(request_of("nobody", ()), maps, "shop", {"metadata": {"name": "y"}})
+    (event,) = events(log)
+    assert event["user"]["username"] == "system:serviceaccount:kube-system:replicaset-controller"
+    about = event["objectRef"]
+    assert (event["verb"], about["resource"], about["namespace"]) == ("create", "configmaps", "shop")
+    assert about["name"].startswith("x-") and event["requestURI"].startswith("/api/v1/namespaces/shop/configmaps/x-")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
+
 import pytest
 
 from controller.admission.types import User
-from controller.server.audit import BadPolicy, _redacted, parse_policy
+from controller.server.audit import AuditLog, AuditSettings, _redacted
+from controller.server.audit_policy import BadPolicy, parse_policy
 from controller.server.target import parse_target
 
 HEAD = "apiVersion: audit.k8s.io/v1\nkind: Policy\n"
@@ -89,3 +94,19 @@ def test_secrets_keep_their_names_and_lose_their_values() -> None:
         "data": {"password": "<redacted>"},
         "items": [{"stringData": {"k": "<redacted>"}}],
     }
+
+
+def test_old_logs_go_by_number_and_by_age(tmp_path: Path) -> None:
+    """As the CIS benchmark asks: ten files, thirty days."""
+    path = tmp_path / "audit.log"
+    assert (AuditSettings(path).kept, AuditSettings(path).kept_days) == (10, 30)
+    log = AuditLog(AuditSettings(path, limit_bytes=10))
+    for number in range(14):
+        log._write([b"x" * 9 + str(number % 10).encode()])
+    assert {each.name for each in tmp_path.iterdir()} == {"audit.log", *(f"audit.log.{n}" for n in range(1, 11))}
+    other = tmp_path / "audit.log.mine"
+    other.touch()
+    for each, days in ((tmp_path / "audit.log.9", 31), (tmp_path / "audit.log.8", 29), (other, 99)):
+        os.utime(each, times=(time.time() - days * 86400,) * 2)
+    log._expire()
+    assert not (tmp_path / "audit.log.9").exists() and (tmp_path / "audit.log.8").exists() and other.exists()
