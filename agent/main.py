@@ -114,7 +114,7 @@ class Agent:
         )  # fmt: skip
         self.keeper = NodeKeeper(self._client, self._profile)
         self._heartbeat = Heartbeat(self._client, config.name)
-        self._facts = NodeFacts(config.name, allocatable=self._allocatable())
+        self._facts = NodeFacts(config.name, allocatable=self._allocatable(), read_labels=self.keeper.read_labels)
         self._network = Network(self._ground())
         self._network.routes.problem_told = self.keeper.doubted.set
         self._shop = self._workshop()
@@ -283,11 +283,10 @@ class Agent:
         return "" if health.network_ready else f"container runtime network not ready: {health.message}"
 
     async def _readings(self, problem: str) -> Readings:
-        try:
-            listed = await self._engine.runtime.list_images()
-        except RuntimeFault:
-            listed = []
-        biggest = sorted(listed, key=lambda image: (-image.size_bytes, image.id))
+        if not problem:
+            with contextlib.suppress(RuntimeFault):
+                self._images = await self._engine.runtime.list_images()
+        biggest = sorted(self._images, key=lambda image: (-image.size_bytes, image.id))
         return Readings(
             now=wire_time(time.time()),
             disk=hostinfo.disk_use(self._config.data_dir),
@@ -325,8 +324,8 @@ class Agent:
                 try:
                     directory = self._config.data_dir / "pki"
                     fresh = await renew_identity(self._client, directory, self._applicant, self._identity)
-                except errors.ApiError as error:
-                    _log.warning("certificate not renewed", error=error.message)
+                except (errors.ApiError, OSError) as error:
+                    _log.warning("certificate not renewed; the next try is soon", error=str(error))
                 else:
                     self._identity = fresh
                     await self._client.renew(fresh.credentials)

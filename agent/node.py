@@ -239,6 +239,15 @@ class NodeKeeper:
                 _log.warning("node not registered yet", error=error.message)
                 await asyncio.sleep(RETRY_SECONDS)
 
+    async def read_labels(self) -> Mapping[str, str]:
+        """The Node's labels as the API has them now; of what was last heard, if it does not answer."""
+        await self.known.wait()
+        try:
+            return labels_of(await self._client.get(NODES, "", self.profile.name))
+        except errors.ApiError as error:
+            _log.warning("the node's labels were not read", error=error.message)
+            return labels_of(self.node)
+
     async def _register_once(self) -> Object:
         try:
             return await self._client.create(NODES, node_object(self.profile))

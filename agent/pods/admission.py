@@ -6,7 +6,7 @@ and messages are those of the kubelet's general predicates.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from api.objects import Object
 from api.quantity import bytes_of, millicores
 from api.selectors import from_object
 
+NODE_AFFINITY = "NodeAffinity"
 _AFFINITY = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
 _SAFE_SYSCTLS = frozenset(
     ("kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.tcp_syncookies", "net.ipv4.ping_group_range")
@@ -37,13 +38,15 @@ class NodeFacts:
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
     allocatable: Mapping[str, str] = field(default_factory=dict)
+    read_labels: Callable[[], Awaitable[Mapping[str, str]]] | None = None
+    """Reads the Node's labels from the API; waits until the node is registered."""
 
 
 def admit(pod: Object, others: Iterable[Object], node: NodeFacts) -> Rejection | None:
     """None: the pod may start. `others` are the pods of the node that are not finished."""
     present = list(others)
     if not _selected(pod, node.labels):
-        return Rejection("NodeAffinity", _AFFINITY)
+        return Rejection(NODE_AFFINITY, _AFFINITY)
     wanted = _ports(pod)
     if wanted and any(clash(one, taken) for other in present for taken in _ports(other) for one in wanted):
         return Rejection("NodePorts", _PORTS)

@@ -37,6 +37,16 @@ FOREVER = float("inf")
 
 
 @dataclass(frozen=True)
+class Observe:
+    """Look at all that the runtime has of the pod: a call failed, and what came of it is unknown."""
+
+
+@dataclass(frozen=True)
+class SaveCheckpoint:
+    """Write down what the node has granted, before it is put in force."""
+
+
+@dataclass(frozen=True)
 class MountVolumes:
     """Make the pod's directories and volumes."""
 
@@ -145,13 +155,16 @@ class Done:
 
 
 Step = (
-    MountVolumes | RunSandbox | PullImage | StartContainer | RunHook | Announce | KillContainer | ResizeContainer
-    | RemoveContainer | Expire | Terminate | RemoveSandbox | ReleaseVolumes | UnmountVolumes | Confirm | Wait | Done
+    Observe | SaveCheckpoint | MountVolumes | RunSandbox | PullImage | StartContainer | RunHook | Announce
+    | KillContainer | ResizeContainer | RemoveContainer | Expire | Terminate | RemoveSandbox | ReleaseVolumes
+    | UnmountVolumes | Confirm | Wait | Done
 )  # fmt: skip
 
 
 def next_step(pod: Object, observed: Observed, now: float) -> Step:
     """The one thing to do now. Never blocks, never changes its input."""
+    if observed.doubtful:
+        return Observe()
     if observed.ending is not None:
         return _ending(observed, observed.ending.grace_seconds)
     if observed.held:
@@ -253,7 +266,7 @@ def _advancing(pod: Object, observed: Observed, now: float) -> Step:
         if step is not None:
             return step
     due = FOREVER
-    for step in chain(_resizing(pod, observed, now), _starting(pod, observed, now)):
+    for step in chain(_resizing(pod, observed, now), _starting(pod, observed, now), _saving(observed)):
         if not isinstance(step, Wait):
             return step
         due = min(due, step.until)
@@ -284,7 +297,15 @@ def _condemned(container: Object, view: ContainerView) -> Step | None:
     return None
 
 
+def _saving(observed: Observed) -> Iterator[Step]:
+    """Last: a full disk keeps no container from starting."""
+    if observed.unsaved:
+        yield SaveCheckpoint()
+
+
 def _resizing(pod: Object, observed: Observed, now: float) -> Iterator[Step]:
+    if observed.unsaved:
+        return
     for container in (*init_containers(pod), *main_containers(pod)):
         name = container["name"]
         view = observed.containers[name]

@@ -38,6 +38,9 @@ class PodMemory:
         self.resize_not_before = 0.0
         self.ending: Ending | None = None
         self.confirmed = False
+        self.doubtful = False
+        self.unsaved = False
+        """What was granted is not in the checkpoint yet."""
         self.held = False
 
     def observed(self) -> Observed:
@@ -56,6 +59,8 @@ class PodMemory:
             resize_fault=self.resize_fault,
             resize_not_before=self.resize_not_before,
             confirmed=self.confirmed,
+            doubtful=self.doubtful,
+            unsaved=self.unsaved,
             held=self.held,
         )
 
@@ -139,7 +144,9 @@ class PodMemory:
         """The runtime no longer knows a container that was thought to be alive: it ended, nobody knows how."""
         for name, view in list(self.views.items()):
             current = view.current
-            if current is not None and current.id == container_id and current.state != "exited":
+            if current is not None and current.id == container_id and current.state == "created":
+                self.forget_container(container_id)  # it never ran: there is no end to remember
+            elif current is not None and current.id == container_id and current.state != "exited":
                 lost = replace(current, state="exited", exit_code=137, reason=UNKNOWN_REASON, message=UNKNOWN_MESSAGE)
                 self._update(replace(lost, finished_at=now), current)
                 self.change(name, image="")

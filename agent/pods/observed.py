@@ -104,6 +104,10 @@ class Observed:
     resize_not_before: float = 0.0
     confirmed: bool = False
     """The API knows the end: final status sent and, for a deleted pod, its removal confirmed."""
+    doubtful: bool = False
+    """A call to the runtime failed or timed out: what is known of the runtime may be wrong."""
+    unsaved: bool = False
+    """The pod's checkpoint is older than what the node has granted."""
     held: bool = False
     """It must not run twice, and only the control plane, not heard yet, knows whether it still belongs here."""
 

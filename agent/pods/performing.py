@@ -7,21 +7,20 @@ only a runtime that does not answer (`RuntimeFault.retryable`) is raised. Events
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 
 from agent import counters
 from agent.events import NORMAL, WARNING
 from agent.pods import backoff, lifecycle, spec
 from agent.pods.checkpoints import load_service_environment, save_service_environment
-from agent.pods.configs import POD_UID, Attempt, container_config, runtime_resources, sandbox_config
+from agent.pods.configs import Attempt, container_config, runtime_resources, sandbox_config
 from agent.pods.dns import hosts_file
 from agent.pods.env import ConfigFault, Surroundings, environment, references
 from agent.pods.fields import Facts
 from agent.pods.images import ImageFault, pull_secret_names
 from agent.pods.memory import PodMemory
 from agent.pods.observed import EVICTED, FAILED_HOOK, Waiting, is_resizing
+from agent.pods.observing import PodObserver
 from agent.pods.resizing import shown_sizes
 from agent.pods.service_env import service_environment
 from agent.pods.termination import Stopper, run_hook
@@ -48,10 +47,13 @@ TERMINATION_PATH = "/dev/termination-log"
 class Performer:
     """`owns` is told the id of everything made, before it can end."""
 
-    def __init__(self, shop: Workshop, memory: PodMemory, owns: Callable[[str], None]) -> None:
+    def __init__(self, shop: Workshop, memory: PodMemory, observer: PodObserver, owns: Callable[[str], None]) -> None:
         self._shop = shop
         self._memory = memory
+        self._observer = observer
         self._owns = owns
+        self._starting: dict[str, str] = {}
+        """Containers (by name) whose start was asked for and not yet answered."""
         self._images: dict[str, ImageStatus] = {}
         self._told: Mapping[str, str] | None = None
         self.stopper = Stopper(shop.runtime, shop.prober, self.tell)
@@ -85,12 +87,8 @@ class Performer:
         config = sandbox_config(memory.pod, attempt, self._shop.node)
         try:
             sandbox_id = await runtime.run_sandbox(config)
-        except AlreadyExists:
-            await self.relist_sandboxes()
-            memory.sandbox_not_before = self._shop.clock() + SANDBOX_RETRY_SECONDS
-            return
         except RuntimeFault as fault:
-            if fault.retryable:
+            if fault.retryable or isinstance(fault, AlreadyExists):
                 raise
             self.tell(WARNING, "FailedCreatePodSandBox", f"Failed to create pod sandbox: {fault.message}")
             memory.sandbox_not_before = self._shop.clock() + SANDBOX_RETRY_SECONDS
@@ -98,24 +96,9 @@ class Performer:
         counters.pods_started.inc()
         self._owns(sandbox_id)
         memory.take_sandbox(await runtime.sandbox_status(sandbox_id))
-        self.announce_sandbox()
+        self._observer.announce_sandbox()
         if attempt:
             self.tell(NORMAL, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
-
-    async def relist_sandboxes(self) -> None:
-        """Takes stock of the pod's sandboxes, dead ones too."""
-        found = []
-        for box in await self._shop.runtime.list_sandboxes({POD_UID: uid_of(self._memory.pod)}):
-            with contextlib.suppress(NotFound):
-                found.append(await self._shop.runtime.sandbox_status(box.id))
-        self._memory.take_sandboxes(found)
-        self.announce_sandbox()
-
-    def announce_sandbox(self) -> None:
-        """The node's network learns where the pod is, and prepares for its first packet meanwhile."""
-        sandbox, pod = self._memory.sandbox, self._memory.pod
-        if sandbox is not None and sandbox.state == "ready" and not pod["spec"].get("hostNetwork"):
-            self._shop.gate.announce(pod, sandbox.ips)
 
     async def pull_image(self, name: str) -> None:
         memory = self._memory
@@ -159,6 +142,8 @@ class Performer:
         container_id = await self._create(step)
         if container_id and await self._is_admitted(step.name):
             await self._start(step.name, container_id)
+        elif container_id:
+            await self._shop.runtime.remove_container(container_id)
 
     async def _is_admitted(self, name: str) -> bool:
         """Whether the network is ready for the pod's packets. In a sandbox where something ran already it was."""
@@ -193,15 +178,9 @@ class Performer:
         except ConfigFault as fault:
             self._failed(step.name, "CreateContainerConfigError", fault.message, CONFIG_RETRY_SECONDS)
             return ""
-        except AlreadyExists:
-            await self._remove_leftovers(step.name, step.attempt)
-            return ""
-        except NotFound:
-            await self.relist_sandboxes()
-            return ""
         except RuntimeFault as fault:
-            if fault.retryable:
-                raise
+            if fault.retryable or isinstance(fault, AlreadyExists | NotFound):
+                raise  # a container of an earlier call, or no such sandbox any more
             self._failed(step.name, "CreateContainerError", fault.message, RUNTIME_RETRY_SECONDS)
             return ""
         self._owns(container_id)
@@ -218,22 +197,44 @@ class Performer:
     async def _start(self, name: str, container_id: str) -> None:
         memory, runtime = self._memory, self._shop.runtime
         fault: RuntimeFault | None = None
+        self._starting[name] = container_id
         try:
             await runtime.start_container(container_id)
         except RuntimeFault as error:
             if error.retryable:
                 raise
             fault = error
-        status = await runtime.container_status(container_id)
-        memory.take_container(status)
-        if fault is not None:
-            counters.container_start_failures.inc()
-            self.tell(WARNING, "Failed", f"Error: {fault.message}", name)
-            memory.change(name, waiting=Waiting("RunContainerError", fault.message))
+        memory.take_container(await runtime.container_status(container_id))
+        if fault is None:
+            self._started(name)
             return
+        del self._starting[name]
+        counters.container_start_failures.inc()
+        self.tell(WARNING, "Failed", f"Error: {fault.message}", name)
+        later = self._shop.clock() + RUNTIME_RETRY_SECONDS if self._is_created(name) else 0.0
+        memory.change(name, waiting=Waiting("RunContainerError", fault.message), not_before=later)
+
+    def _is_created(self, name: str) -> bool:
+        current = self._memory.view(name).current
+        return current is not None and current.state == "created"
+
+    async def observe(self) -> None:
+        """Looks at all that the runtime has of the pod; what was being started may run. Raises RuntimeFault."""
+        await self._observer.observe()
+        for name, container_id in list(self._starting.items()):
+            current = self._memory.view(name).current
+            if current is not None and current.id == container_id and current.started_at:
+                self._started(name)
+        self._starting.clear()
+        self._memory.doubtful = False
+
+    def _started(self, name: str) -> None:
+        memory = self._memory
+        del self._starting[name]
         counters.containers_started.inc()
         self.tell(NORMAL, "Started", started_words(memory.view(name).previous), name)
-        if (self._container(name).get("lifecycle") or {}).get("postStart") and status.state == "running":
+        current, hooks = memory.view(name).current, self._container(name).get("lifecycle") or {}
+        if hooks.get("postStart") and current is not None and current.state == "running":
             memory.change(name, hook_pending=True)
 
     async def _attempt(self, container: Object, number: int, image: ImageStatus) -> Attempt:
@@ -295,13 +296,6 @@ class Performer:
         paths.container_log(pod, container["name"], number).parent.mkdir(parents=True, exist_ok=True)
         return mounts
 
-    async def _remove_leftovers(self, name: str, attempt: int) -> None:
-        """A container of this attempt that an earlier, interrupted call made."""
-        uid = uid_of(self._memory.pod)
-        for found in await self._shop.runtime.list_containers({POD_UID: uid}):
-            if found.name == name and found.attempt == attempt and found.state in ("created", "exited"):
-                await self._shop.runtime.remove_container(found.id)
-
     async def run_hook(self, name: str) -> None:
         """The postStart hook; a container whose hook failed is killed."""
         memory = self._memory
@@ -334,13 +328,10 @@ class Performer:
         grace = self._restart_grace(step.name, step.message)
         memory.change(step.name, killed_for_restart=step.message != FAILED_HOOK)
         await self.stopper.stop_one(memory.pod, view, step.message, grace, self.address())
-        try:
-            status = await self._shop.runtime.container_status(step.container_id)
-        except NotFound:
-            memory.forget_container(step.container_id)
-            return
-        memory.take_container(status if status.state == "exited" else replace(status, state="exited"))
-        memory.change(step.name, must_restart="")
+        await self._observer.look_at(step.container_id)
+        current = memory.view(step.name).current
+        if current is None or current.id != step.container_id or current.state == "exited":
+            memory.change(step.name, must_restart="")
 
     async def resize_container(self, name: str) -> None:
         """Puts in force what was granted; what cannot be is told, and tried again later."""

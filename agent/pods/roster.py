@@ -13,19 +13,20 @@ from collections.abc import Iterable
 
 import structlog
 
-from agent.pods.admission import NodeFacts, admit, judge_resize
+from agent.pods.admission import NODE_AFFINITY, NodeFacts, admit, judge_resize
 from agent.pods.checkpoints import load_checkpoints
 from agent.pods.configs import NODE_LABEL, POD_UID
 from agent.pods.env import Source, references
 from agent.pods.images import pull_secret_names
+from agent.pods.orphans import remove_orphans
 from agent.pods.phase import FINAL_PHASES
 from agent.pods.spec import all_containers
+from agent.pods.status import Rejection
 from agent.pods.worker import PodWorker, key_of
 from agent.pods.workshop import Workshop
 from agent.runtime.errors import NotFound, RuntimeFault
 from agent.runtime.protocol import ContainerStatus, RuntimeEvent, SandboxStatus
 from agent.volumes.payload import needs
-from agent.volumes.volumes import remove_pod_directory
 from api.client import Selection
 from api.kinds import by_resource
 from api.objects import Object, namespace_of, uid_of
@@ -33,7 +34,8 @@ from api.objects import Object, namespace_of, uid_of
 PODS = by_resource("", "pods")
 RELIST_SECONDS = 60.0
 REFRESH_SECONDS = 60.0
-RETRY_SECONDS = 1.0
+ORPHANS_RETRY_SECONDS = 5.0
+RETRY_SECONDS, LAST_RETRY_SECONDS = 1.0, 60.0
 _log = structlog.get_logger()
 
 
@@ -70,6 +72,7 @@ class Roster:
             group.create_task(self._follow_runtime())
             group.create_task(self._relist())
             group.create_task(self._refresh_volumes())
+            group.create_task(self._remove_orphans())
 
     # The API's news.
 
@@ -91,9 +94,9 @@ class Roster:
                     self._workers[uid].vanish()
                 continue
             listed.add(uid)
-            self._take(event.object)
+            await self._take(event.object)
 
-    def _take(self, pod: Object) -> None:
+    async def _take(self, pod: Object) -> None:
         """A pod that is new here, or a newer version of one that is known."""
         worker = self._workers.get(uid_of(pod))
         if worker is not None:
@@ -103,10 +106,18 @@ class Roster:
         worker = PodWorker(self._shop, pod, self._own)
         phase = (pod.get("status") or {}).get("phase")
         if phase not in FINAL_PHASES and worker.memory.ending is None:
-            rejection = admit(pod, self._others(worker), self._facts)
+            rejection = await self._judge(worker)
             if rejection is not None:
                 worker.reject(rejection)
         self._start(worker)
+
+    async def _judge(self, worker: PodWorker) -> Rejection | None:
+        """Whether the node can take a new pod. A rejection is for good: labels are read anew before one for them."""
+        rejection = admit(worker.pod, self._others(worker), self._facts)
+        if rejection is None or rejection.reason != NODE_AFFINITY or self._facts.read_labels is None:
+            return rejection
+        self._facts.labels = await self._facts.read_labels()
+        return admit(worker.pod, self._others(worker), self._facts)
 
     def _others(self, worker: PodWorker) -> list[Object]:
         """The other pods of the node that are not over, with what each was granted."""
@@ -125,14 +136,16 @@ class Roster:
         self._group.create_task(self._keep(worker), name=key_of(worker.pod))
 
     async def _keep(self, worker: PodWorker) -> None:
-        """Runs a worker to its end; one that breaks is told in the log and goes on with what it knows."""
+        """Runs a worker to its end; one that breaks is told in the log and goes on with what it knows, ever slower."""
+        pause = RETRY_SECONDS
         while True:
             try:
                 await worker.run()
                 break
             except Exception:
                 _log.exception("pod worker broke", pod=key_of(worker.pod))
-                await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LAST_RETRY_SECONDS)
         self._workers.pop(uid_of(worker.pod), None)
         self._settle_sizes()
         self._owners = {made: owner for made, owner in self._owners.items() if owner is not worker}
@@ -141,28 +154,18 @@ class Roster:
         self._owners[made] = worker
 
     async def _settle(self, listed: set[str]) -> None:
-        """After the first whole list: what the API does not know ends; what nobody owns is removed."""
+        """After the first whole list: what the API does not know ends."""
         for uid, worker in list(self._workers.items()):
             if uid not in listed:
                 _log.info("pod is gone from the API", pod=key_of(worker.pod))
                 worker.vanish()
-        try:
-            await self._remove_orphans()
-        except RuntimeFault as fault:
-            _log.warning("orphans not removed", error=fault.message)
 
     async def _remove_orphans(self) -> None:
-        for box in await self._shop.runtime.list_sandboxes({NODE_LABEL: self._shop.node.name}):
-            if box.uid not in self._workers:
-                _log.info("sandbox of an unknown pod removed", pod=f"{box.namespace}/{box.name}")
-                await self._shop.runtime.stop_sandbox(box.id)
-                await self._shop.runtime.remove_sandbox(box.id)
-        if not self._shop.paths.pods.is_dir():
-            return
-        for directory in list(self._shop.paths.pods.iterdir()):
-            if directory.name not in self._workers:
-                with contextlib.suppress(OSError):
-                    await asyncio.to_thread(remove_pod_directory, directory)
+        """Once the API was heard, and ever after: a fault, or what a late call left behind, is for the next round."""
+        await self.synced.wait()
+        while True:
+            left = await remove_orphans(self._shop, self._workers.keys())
+            await asyncio.sleep(ORPHANS_RETRY_SECONDS if left else RELIST_SECONDS)
 
     # The runtime's news.
 
@@ -180,7 +183,7 @@ class Roster:
         for checkpoint in remembered:
             worker = PodWorker(self._shop, checkpoint.pod, self._own, remembered=True)
             uid = uid_of(checkpoint.pod)
-            worker.adopt(boxes.get(uid, ()), containers.get(uid, ()), volumes_stand=uid in standing)
+            await worker.adopt(boxes.get(uid, ()), containers.get(uid, ()), volumes_stand=uid in standing)
             worker.hold_if_fenced(same_boot=checkpoint.same_boot)
             self._start(worker)
 
@@ -223,7 +226,7 @@ class Roster:
             _log.warning("runtime not listed", error=fault.message)
             return
         for uid, worker in list(self._workers.items()):
-            if worker.differs(boxes.get(uid, []), containers.get(uid, [])):
+            if worker.observer.differs(boxes.get(uid, []), containers.get(uid, [])):
                 await worker.recheck()
 
     async def _relist(self) -> None:

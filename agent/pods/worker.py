@@ -8,8 +8,8 @@ in `lifecycle`, all effects in `performing`. Invariant: one step at a time; dele
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import replace
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 import structlog
@@ -21,22 +21,22 @@ from agent.pods.checkpoints import save_checkpoint
 from agent.pods.lifecycle import Step, Wait, next_step
 from agent.pods.memory import PodMemory
 from agent.pods.observed import EVICTED, Ending, Observed
+from agent.pods.observing import PodObserver
+from agent.pods.pace import Pace
 from agent.pods.performing import Performer
 from agent.pods.phase import FINAL_PHASES
 from agent.pods.probed import ProbeKeeper
 from agent.pods.reporter import StatusReporter
 from agent.pods.resizing import Pending, shown_sizes
-from agent.pods.spec import find_container, grace_seconds
+from agent.pods.spec import grace_seconds
 from agent.pods.status import Rejection, pod_status, rejected_status
-from agent.pods.words import last_words
 from agent.pods.workshop import Workshop
-from agent.runtime.errors import NotFound, RuntimeFault
+from agent.runtime.errors import RuntimeFault, Timeout
 from agent.runtime.protocol import ContainerStatus, SandboxStatus
 from api import errors
 from api.fencing import is_fenced
-from api.objects import Object, is_deleting, name_of, namespace_of, uid_of
+from api.objects import Object, is_deleting, name_of, namespace_of
 
-FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.1, 5.0
 FLUSH_SECONDS = 5.0
 CONFIRM_RETRY_SECONDS = 1.0
 LEAST_VANISHED_GRACE = 1
@@ -58,7 +58,8 @@ class PodWorker:
         self.memory = PodMemory(pod)
         self._shop = shop
         self._tell_owner = owns
-        self.performer = Performer(shop, self.memory, self._own)
+        self.observer = PodObserver(shop, self.memory, self._own)
+        self.performer = Performer(shop, self.memory, self.observer, self._own)
         self._reporter = StatusReporter(shop.client, pod)
         self._probes = ProbeKeeper(shop, self.memory, self._finding_changed, self.performer.tell)
         self._wake = asyncio.Event()
@@ -95,8 +96,7 @@ class PodWorker:
         memory = self.memory
         if pending is None:
             memory.grant()
-            if memory.volumes == "ready":
-                save_checkpoint(self._shop.paths, self.pod)
+            memory.unsaved = memory.volumes == "ready"
             self.performer.tell(NORMAL, "ResizeStarted", f"Pod resize started: {shown_sizes(self.pod)}")
         elif pending != memory.pending:
             memory.pending = pending
@@ -130,15 +130,11 @@ class PodWorker:
         self._hurry.set()
         self._wake.set()
 
-    def adopt(
+    async def adopt(
         self, sandboxes: Iterable[SandboxStatus], containers: Iterable[ContainerStatus], *, volumes_stand: bool
     ) -> None:
         """What the runtime and the kernel already have of this pod (after a restart of the agent, or a boot)."""
-        self.memory.take_sandboxes(sandboxes)
-        self.performer.announce_sandbox()
-        self.memory.take_containers(self._with_words(status) for status in containers)
-        for made in self._ids():
-            self._own(made)
+        await self.observer.take(sandboxes, containers)
         self._recall()
         if self.memory.sandbox is not None and volumes_stand:
             self.memory.volumes = "ready"
@@ -152,16 +148,6 @@ class PodWorker:
         if memory.held:
             _log.info("fenced pod waits for the control plane", pod=key_of(self.pod), same_boot=same_boot)
 
-    def differs(self, sandboxes: list[SandboxStatus], containers: list[ContainerStatus]) -> bool:
-        """Whether a listing says something else than what is known here (the safety net under events)."""
-        known = {view.current.id: view.current.state for view in self.memory.views.values() if view.current is not None}
-        listed = {status.id: status.state for status in containers}
-        box = self.memory.sandbox
-        boxes = {sandbox.id: sandbox.state for sandbox in sandboxes}
-        if any(listed.get(made) != state for made, state in known.items() if state != "exited" or made in listed):
-            return True
-        return box is not None and boxes.get(box.id) != box.state
-
     async def recheck(self) -> None:
         """Looks at all that is thought to be alive, one by one (a listing may be older than what was made since)."""
         for view in list(self.memory.views.values()):
@@ -171,24 +157,17 @@ class PodWorker:
 
     async def container_changed(self, container_id: str) -> None:
         """Something happened to a container: look at it."""
-        try:
-            status = await self._shop.runtime.container_status(container_id)
-        except NotFound:
-            self.memory.lose_container(container_id, self._shop.clock())
-            self._wake.set()
-            return
-        except RuntimeFault as fault:
-            _log.info("container not seen", container=container_id, error=fault.message)
-            return
-        self.memory.take_container(self._with_words(status))
-        self._report()
-        self._wake.set()
+        await self._noticed(self.observer.look_at(container_id))
 
     async def sandbox_changed(self) -> None:
+        await self._noticed(self.observer.relist_sandboxes())
+
+    async def _noticed(self, look: Awaitable[None]) -> None:
         try:
-            await self.performer.relist_sandboxes()
+            await look
         except RuntimeFault as fault:
-            _log.info("sandbox not seen", pod=name_of(self.pod), error=fault.message)
+            _log.info("the runtime does not say what happened", pod=name_of(self.pod), error=fault.message)
+            self.memory.doubtful = True
         self._report()
         self._wake.set()
 
@@ -211,7 +190,7 @@ class PodWorker:
                 task.cancel()
 
     async def _until_done(self) -> None:
-        pause = FIRST_PAUSE_SECONDS
+        pace = Pace()
         while True:
             self._report()
             self._probes.adjust()
@@ -220,15 +199,45 @@ class PodWorker:
             if isinstance(step, lifecycle.Done):
                 return
             if isinstance(step, Wait):
+                pace.rest()
                 await self._sleep(step.until - now)
                 continue
-            try:
-                await self._perform(step)
-                pause = FIRST_PAUSE_SECONDS
-            except RuntimeFault as fault:
-                _log.warning("runtime trouble", pod=name_of(self.pod), step=type(step).__name__, error=fault.message)
-                await self._sleep(pause)
-                pause = min(pause * 2, LAST_PAUSE_SECONDS)
+            failed = not await self._try(step)
+            if pause := pace.pause_after(step, failed=failed):
+                await self._pause(pause)
+
+    async def _try(self, step: Step) -> bool:
+        """Does a step. False: it failed, which is told; what came of it is looked at before the next one."""
+        try:
+            await self._perform(step)
+        except RuntimeFault as fault:
+            self.memory.doubtful = True
+            _log.warning("runtime trouble", pod=name_of(self.pod), step=type(step).__name__, error=fault.message)
+            if isinstance(fault, Timeout):
+                self._tell_failure(step, fault.message)
+        except OSError as error:
+            told = f"{error.strerror or error}: {error.filename}" if error.filename else error.strerror or str(error)
+            _log.warning("disk trouble", pod=name_of(self.pod), step=type(step).__name__, error=told)
+            self._tell_failure(step, told)
+        else:
+            return True
+        return False
+
+    def _tell_failure(self, step: Step, why: str) -> None:
+        if isinstance(step, lifecycle.Terminate | lifecycle.KillContainer | lifecycle.RemoveSandbox):
+            self.performer.tell(WARNING, "FailedKillPod", f"error killing pod: {why}")
+        else:
+            self.performer.tell(WARNING, "FailedSync", f"Error syncing pod: {why}")
+
+    async def _pause(self, seconds: float) -> None:
+        """Waits before a step is done again; only that the pod has to end cuts it short."""
+        if self.memory.ending is not None:
+            await asyncio.sleep(seconds)
+            return
+        self._hurry.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
 
     async def _sleep(self, seconds: float) -> None:
         try:
@@ -241,8 +250,13 @@ class PodWorker:
     async def _perform(self, step: Step) -> None:
         performer = self.performer
         match step:
+            case lifecycle.Observe():
+                await performer.observe()
+                self._report()
+            case lifecycle.SaveCheckpoint():
+                await self._save_checkpoint()
             case lifecycle.MountVolumes():
-                save_checkpoint(self._shop.paths, self.pod)
+                await self._save_checkpoint()
                 await self._unless_ending(performer.mount_volumes())
             case lifecycle.RunSandbox(attempt):
                 await performer.run_sandbox(attempt)
@@ -250,14 +264,14 @@ class PodWorker:
                 await self._unless_ending(performer.pull_image(name))
             case lifecycle.StartContainer():
                 await performer.start_container(step)
-                self._read_words(step.name)
+                await self.observer.read_words(step.name)
             case lifecycle.RunHook(name):
                 await self._unless_ending(performer.run_hook(name))
             case lifecycle.Announce():
                 performer.announce(step)
             case lifecycle.KillContainer():
                 await performer.kill_container(step)
-                self._read_words(step.name)
+                await self.observer.read_words(step.name)
             case lifecycle.ResizeContainer(name):
                 await performer.resize_container(name)
             case lifecycle.RemoveContainer(container_id):
@@ -291,6 +305,15 @@ class PodWorker:
         if not task.cancelled():
             task.result()
 
+    async def _save_checkpoint(self) -> None:
+        """Remembers the pod on the disk. Raises OSError."""
+        self.memory.unsaved = False
+        try:
+            await asyncio.to_thread(save_checkpoint, self._shop.paths, self.pod)
+        except OSError:
+            self.memory.unsaved = self.memory.volumes == "ready"
+            raise
+
     def _expire(self) -> None:
         self.performer.tell(NORMAL, DEADLINE_EXCEEDED, DEADLINE_MESSAGE)
         self.memory.ending = Ending(
@@ -322,9 +345,9 @@ class PodWorker:
             await runtime.stop_sandbox(memory.sandbox.id)
         for view in list(memory.views.values()):
             if view.current is not None and view.current.state != "exited":
-                await self.container_changed(view.current.id)
+                await self.observer.look_at(view.current.id)
                 self._settle(view.current.name)
-        await self.performer.relist_sandboxes()
+        await self.observer.relist_sandboxes()
 
     def _settle(self, name: str) -> None:
         """After its sandbox was stopped a container cannot run, whatever the runtime still thinks of it."""
@@ -402,13 +425,6 @@ class PodWorker:
     def _own(self, made: str) -> None:
         self._tell_owner(made, self)
 
-    def _ids(self) -> list[str]:
-        memory = self.memory
-        found = [*memory.old_sandboxes, *([memory.sandbox.id] if memory.sandbox is not None else [])]
-        for view in memory.views.values():
-            found += [status.id for status in (view.current, view.previous) if status is not None]
-        return found
-
     def _recall(self) -> None:
         """After a restart of the agent: containers are as ready and as started as they were."""
         status = self.pod.get("status") or {}
@@ -420,21 +436,6 @@ class PodWorker:
                     started, ready = view.started or bool(entry.get("started")), view.ready or bool(entry["ready"])
                     resources = view.resources if view.resources is not None else entry.get("resources")
                     self.memory.change(entry["name"], started=started, ready=ready, resources=resources)
-
-    def _read_words(self, name: str) -> None:
-        current = self.memory.view(name).current
-        if current is not None and current.state == "exited" and not current.message:
-            self.memory.take_container(self._with_words(current))
-
-    def _with_words(self, status: ContainerStatus) -> ContainerStatus:
-        """An ended container with its termination message."""
-        if status.state != "exited" or status.message:
-            return status
-        paths, uid = self._shop.paths, uid_of(self.pod)
-        file = paths.termination_log(uid, status.name, status.attempt)
-        log = paths.container_log(self.pod, status.name, status.attempt)
-        container = find_container(self.pod, status.name) or {}
-        return replace(status, message=last_words(container, file, log, status.exit_code))
 
 
 def _phase(pod: Object) -> str:

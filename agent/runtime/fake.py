@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import wraps
 from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from agent.runtime.errors import (
     AlreadyExists,
@@ -48,6 +50,10 @@ from agent.runtime.reference import normalize
 _TEST_IMAGE = "localhost/busybox:1"
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
 @dataclass
 class _FakeSandbox:
     status: SandboxStatus
@@ -67,6 +73,20 @@ _POD_NAME = "io.kubernetes.pod.name"
 _LAYER_BYTES = 4096
 
 
+def _answering(
+    verb: Callable[Concatenate[FakeRuntime, P], Coroutine[Any, Any, R]],
+) -> Callable[Concatenate[FakeRuntime, P], Coroutine[Any, Any, R]]:
+    """A verb whose answer may get lost (`lose_answers`)."""
+
+    @wraps(verb)
+    async def answered(runtime: FakeRuntime, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        made = await verb(runtime, *args, **kwargs)
+        runtime.answer(verb.__name__)
+        return made
+
+    return answered
+
+
 class FakeRuntime:
     """`protocol.Runtime` in memory. One per test; not shared between event loops."""
 
@@ -78,6 +98,7 @@ class FakeRuntime:
         self._pullable: dict[str, str] = {}
         self._written: dict[str, int] = {}
         self._refusals: dict[str, RuntimeFault] = {}
+        self._lost_answers: dict[str, RuntimeFault] = {}
         self._events: asyncio.Queue[RuntimeEvent] | None = None
         self._made = 0
         self.calls: list[tuple[str, str]] = []
@@ -108,6 +129,18 @@ class FakeRuntime:
         """Each container of a pod of this name has so many bytes in its writable layer."""
         self._written[pod] = size
 
+    def lose_answers(self, verb: str, fault: RuntimeFault | None) -> None:
+        """From now on a verb that makes or ends something does it and raises nevertheless; None ends that."""
+        if fault is None:
+            self._lost_answers.pop(verb, None)
+        else:
+            self._lost_answers[verb] = fault
+
+    def answer(self, verb: str) -> None:
+        """A verb has taken effect. Raises what keeps its answer from arriving."""
+        if verb in self._lost_answers:
+            raise self._lost_answers[verb]
+
     def exit_container(self, container_id: str, exit_code: int, *, oom: bool = False) -> None:
         """The container's process ends, by itself or killed from outside."""
         if oom:
@@ -137,6 +170,7 @@ class FakeRuntime:
         self._called("health")
         return RuntimeHealth(True, True)
 
+    @_answering
     async def run_sandbox(self, config: SandboxConfig) -> str:
         self._called("run_sandbox", config.name)
         taken = (config.name, config.namespace, config.uid, config.attempt)
@@ -149,6 +183,7 @@ class FakeRuntime:
         self._sandboxes[sandbox_id] = _FakeSandbox(_new_sandbox(sandbox_id, config, self._clock(), ip), config)
         return sandbox_id
 
+    @_answering
     async def stop_sandbox(self, sandbox_id: str) -> None:
         self._called("stop_sandbox", sandbox_id)
         for entry in self._inside(sandbox_id):
@@ -157,6 +192,7 @@ class FakeRuntime:
         if (found := self._sandboxes.get(sandbox_id)) and found.status.state == "ready":
             self.exit_sandbox(sandbox_id)
 
+    @_answering
     async def remove_sandbox(self, sandbox_id: str) -> None:
         self._called("remove_sandbox", sandbox_id)
         await self.stop_sandbox(sandbox_id)
@@ -174,6 +210,7 @@ class FakeRuntime:
         self._called("list_sandboxes")
         return [entry.status for entry in self._sandboxes.values() if _carries(entry.status.labels, labels)]
 
+    @_answering
     async def create_container(self, sandbox_id: str, config: ContainerConfig, sandbox_config: SandboxConfig) -> str:
         self._called("create_container", config.name)
         if sandbox_id not in self._sandboxes:
@@ -190,6 +227,7 @@ class FakeRuntime:
         self._containers[container_id] = _FakeContainer(status, config)
         return container_id
 
+    @_answering
     async def start_container(self, container_id: str) -> None:
         self._called("start_container", container_id)
         entry = self._container(container_id)
@@ -211,6 +249,7 @@ class FakeRuntime:
                 entry.program.seconds, self._exit, entry, entry.program.exit_code
             )
 
+    @_answering
     async def stop_container(self, container_id: str, timeout_seconds: float) -> None:
         self._called("stop_container", container_id)
         entry = self._containers.get(container_id)
@@ -229,6 +268,7 @@ class FakeRuntime:
         self._called("update_container", container_id)
         self._running(container_id)
 
+    @_answering
     async def remove_container(self, container_id: str) -> None:
         self._called("remove_container", container_id)
         entry = self._containers.get(container_id)
