@@ -34,6 +34,7 @@ from agent.logs import log_options, read_log
 from agent.metrics import AgentMetrics
 from agent.network.check.check import Checker
 from agent.pods.lognames import LogRefused, choose_log
+from agent.pods.pruning import prune
 from agent.pods.roster import Roster
 from agent.pods.worker import PodWorker
 from agent.pods.workshop import Workshop
@@ -44,6 +45,7 @@ from agent.stats import Meter, summary
 from agent.tunnel import tunnel
 from agent.volumes.named import NamedVolumes
 from api import errors
+from api.listeners import listener_on
 from api.tunnel import Unanswered
 
 SHUTDOWN_SECONDS = 0.2
@@ -223,6 +225,26 @@ class AgentServer:
         shown = [{"id": one.id, "names": [*one.tags, *one.digests], "sizeBytes": one.size_bytes} for one in images]
         return _json({"images": shown})
 
+    async def listeners(self, request: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
+        """Who listens on a port of this node: wherry/v1/listeners/PROTOCOL/PORT?address=, {} when nobody does."""
+        if len(parts) != 5 or parts[3] not in ("tcp", "udp") or not parts[4].isdigit():
+            return _json({})
+        address = request.rel_url.query.get("address", "")
+        found = await asyncio.to_thread(listener_on, int(parts[4]), parts[3], address)
+        return _json({"listener": str(found)} if found else {})
+
+    async def prune_images(self, request: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
+        """Removes images without a name, with ?all=true all that no container uses; tells which."""
+        del parts
+        everything = request.rel_url.query.get("all") == "true"
+        specs = [worker.pod["spec"] for worker in self._office.roster.workers()]
+        named = [
+            one["image"] for spec in specs for part in ("initContainers", "containers") for one in spec.get(part) or ()
+        ]
+        removed = await prune(self._office.shop.runtime, named, everything=everything)
+        return _json({"images": [{"names": list(one.tags or one.digests) or [one.id], "sizeBytes": one.size_bytes}
+                                 for one in removed]})  # fmt: skip
+
     async def load_image(self, request: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
         """The body is an OCI or `docker save` archive; the reply names what it brought."""
         del parts
@@ -311,6 +333,7 @@ _FIXED: dict[tuple[str, str], Handler] = {
     ("GET", "/stats/summary"): AgentServer.summary,
     ("GET", "/wherry/v1/images"): AgentServer.list_images,
     ("POST", "/wherry/v1/images"): AgentServer.load_image,
+    ("DELETE", "/wherry/v1/images"): AgentServer.prune_images,
 }
 _BY_FIRST: dict[str, Handler] = {
     "containerLogs": AgentServer.logs,
@@ -319,6 +342,7 @@ _BY_FIRST: dict[str, Handler] = {
     "portForward": AgentServer.port_forward,
     "run": AgentServer.run_command,
     "wherry/v1/volumes": AgentServer.volumes,
+    "wherry/v1/listeners": AgentServer.listeners,
     "wherry/v1/connect": AgentServer.connect,
     "wherry/v1/netcheck": AgentServer.netcheck,
 }

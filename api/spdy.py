@@ -18,6 +18,8 @@ UPGRADE = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1", "Content-Length": "0"
 PROTOCOL = {"X-Stream-Protocol-Version": "v4.channel.k8s.io"}
 STDIN, STDOUT, STDERR, ERROR, RESIZE = "stdin", "stdout", "stderr", "error", "resize"
 """Kubernetes' types of streams; the result of a process comes on ERROR."""
+DATA = "data"
+"""What a port-forward carries, beside its ERROR."""
 _SYN_STREAM, _PING, _GOAWAY = 1, 6, 7
 _CONTROL = 0x8003
 _LAST = 0x01
@@ -35,12 +37,13 @@ class Spdy:
         self._ids: dict[str, int] = {}
         self._names: dict[int, str] = {}
 
-    def open(self, name: str) -> None:
-        """Opens the stream of this type."""
+    def open(self, name: str, **headers: str) -> None:
+        """Opens the stream of this type; port-forwards say more in its headers."""
         number = 2 * len(self._ids) + 1
         self._ids[name], self._names[number] = number, name
-        block = struct.pack("!I", 1)
-        for text in ("streamtype", name):
+        pairs = {"streamtype": name, **headers}
+        block = struct.pack("!I", len(pairs))
+        for text in (part for pair in pairs.items() for part in pair):
             block += struct.pack("!I", len(text)) + text.encode()
         packed = self._compressor.compress(block) + self._compressor.flush(zlib.Z_SYNC_FLUSH)
         self._control(_SYN_STREAM, struct.pack("!IIH", number, 0, 0) + packed)
@@ -57,17 +60,19 @@ class Spdy:
         """Ends our side of a stream; the other side may go on."""
         self._data(self._ids[name], b"", _LAST)
 
-    async def received(self) -> AsyncIterator[tuple[str, bytes]]:
-        """(stream, data) as it comes, until the peer has nothing more to say."""
+    async def received(self, *, ends: bool = False) -> AsyncIterator[tuple[str, bytes]]:
+        """(stream, data) as it comes, until the peer has nothing more to say. With `ends`, b"" is a stream's end."""
         while True:
             try:
-                first, _flags, high, low = _FRAME.unpack(await self._reader.readexactly(_FRAME.size))
+                first, flags, high, low = _FRAME.unpack(await self._reader.readexactly(_FRAME.size))
                 content = await self._reader.readexactly(high << 16 | low)
             except (asyncio.IncompleteReadError, ConnectionError):
                 return
             if not first >> 31:
                 if content and first in self._names:
                     yield self._names[first], content
+                if ends and flags & _LAST and first in self._names:
+                    yield self._names[first], b""
                 continue
             kind = first & 0xFFFF
             if kind == _PING:

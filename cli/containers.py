@@ -1,6 +1,7 @@
 """`wherry run`, `ps`, `stop`, `rm`: one container at a time, as Docker's users know it. Each is a pod with a label.
 
 A stopped container is a pod whose activeDeadlineSeconds has passed: ended, but still there with its logs, until `rm`.
+Started again, it is a new pod of the same name: Kubernetes has no way back from an end.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ STOP_SECONDS = 60.0
 @click.option("--name", help="Its name; default made from the image's.")
 @click.option("-w", "--workdir", help="Working directory inside.")
 @click.option("-u", "--user", metavar="UID[:GID]", help="Run as this numeric user.")
-@click.option("-m", "--memory", metavar="SIZE", help="Memory limit: 256Mi, 1Gi.")
+@click.option("-m", "--memory", metavar="SIZE", help="Memory limit: 64m, 1g (MiB, GiB).")
 @click.option("--cpus", metavar="N", help="CPU limit: 0.5, 2.")
 @click.option("--restart", type=click.Choice(list(DOCKER_RESTART)), default="no", show_default=True)
 @click.option("--privileged", is_flag=True, help="Give it all of the host's devices and capabilities.")
@@ -76,7 +77,7 @@ def ps_command(everything: bool, quiet: bool) -> None:
 @click.command("stop")
 @click.argument("names", nargs=-1, required=True)
 def stop_command(names: tuple[str, ...]) -> None:
-    """Stop a container and keep it for its logs; `wherry rm` removes it."""
+    """Stop a container and keep it for its logs; `wherry start` starts it anew, `wherry rm` removes it."""
 
     async def stop(cluster: Cluster) -> None:
         for name in names:
@@ -84,6 +85,59 @@ def stop_command(names: tuple[str, ...]) -> None:
             click.echo(name)
 
     on_cluster(stop)
+
+
+@click.command("start")
+@click.argument("names", nargs=-1, required=True)
+def start_command(names: tuple[str, ...]) -> None:
+    """Start a stopped container anew, with its options and volumes; files outside of volumes are those of its image."""
+
+    async def start(cluster: Cluster) -> None:
+        from cli.running import start_again
+
+        for name in names:
+            pod = await find_container(cluster, name)
+            if _has_ended(pod):
+                await start_again(cluster, pod)
+            click.echo(name)
+
+    on_cluster(start)
+
+
+@click.command("restart")
+@click.argument("names", nargs=-1, required=True)
+def restart_command(names: tuple[str, ...]) -> None:
+    """Stop a container, if it runs, and start it anew, with its options and volumes."""
+
+    async def restart(cluster: Cluster) -> None:
+        from cli.running import start_again
+
+        for name in names:
+            await start_again(cluster, await find_container(cluster, name))
+            click.echo(name)
+
+    on_cluster(restart)
+
+
+@click.command("inspect")
+@click.argument("names", nargs=-1, required=True)
+def inspect_command(names: tuple[str, ...]) -> None:
+    """Show all that is known about containers (or other pods), as a JSON list."""
+
+    async def inspect(cluster: Cluster) -> None:
+        from api.errors import NotFound
+        from api.kinds import by_resource
+        from cli.output import render_json
+
+        pods, found = by_resource("", "pods"), []
+        for name in names:
+            try:
+                found.append(await cluster.client.get(pods, cluster.namespace, name))
+            except NotFound:
+                raise Problem(f"there is no container {name}", "`wherry ps -a` lists them.") from None
+        click.echo(render_json(found))
+
+    on_cluster(inspect)
 
 
 @click.command("rm")

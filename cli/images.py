@@ -53,6 +53,30 @@ def load(archive: Path, node: str | None) -> None:
     on_cluster(lambda cluster: _load(cluster, content, node))
 
 
+@image_command.command("prune")
+@click.option("-a", "--all", "everything", is_flag=True, help="Every image that no container uses, named or not.")
+@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+@click.option("--node", help="On this node only; default all.")
+def prune(everything: bool, force: bool, node: str | None) -> None:
+    """Remove images without a name, with -a all that no container uses."""
+    what = "every image that no container uses" if everything else "images without a name that no container uses"
+    if not force:
+        click.confirm(f"This removes {what}. Go on?", abort=True)
+
+    async def remove(cluster: Cluster) -> None:
+        from cli.volumes import ready_nodes
+
+        freed = 0
+        for each in [node] if node else await ready_nodes(cluster):
+            reply = await cluster.client.request("DELETE", _path(each), {"all": "true"} if everything else {})
+            for image in reply.json()["images"]:
+                freed += image["sizeBytes"]
+                click.echo(f"{image['names'][0]} removed from {each}")
+        click.echo(f"Freed {_size(freed)}.")
+
+    on_cluster(remove)
+
+
 @image_command.command("ls")
 def ls() -> None:
     """List the images that each node holds."""

@@ -14,7 +14,8 @@ from typing import Final
 
 import click
 
-from cli.problems import explain
+from cli.problems import OutputClosed, closes_output, explain
+from cli.stdout import discard_output, watch_for_closed_output
 
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "up": ("cli.machine", "Start a whole cluster on this machine"),
@@ -38,8 +39,14 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "netcheck": ("cli.netcheck", "Test the network hop by hop and name the first that fails"),
     "run": ("cli.containers", "Run one container, as with docker run"),
     "ps": ("cli.containers", "List containers started with `wherry run`"),
+    "start": ("cli.containers", "Start a stopped container anew"),
+    "restart": ("cli.containers", "Stop a container and start it anew"),
     "stop": ("cli.containers", "Stop a container and keep it for its logs"),
     "rm": ("cli.containers", "Remove a container"),
+    "inspect": ("cli.containers", "Show all that is known about a container, as JSON"),
+    "cp": ("cli.copying", "Copy files into a container and out of it"),
+    "port-forward": ("cli.forwarding", "Lead ports of this machine into a pod"),
+    "top": ("cli.usage", "Show what pods and nodes use"),
     "volume": ("cli.volumes", "Named volumes that outlive containers"),
     "network": ("cli.networks", "Networks that only their members are in"),
     "image": ("cli.images", "Build, load and list images"),
@@ -55,8 +62,10 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), f"{cmd_name}_command")
+        command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), f"{cmd_name.replace('-', '_')}_command")
         assert isinstance(command, click.Command)
+        if not command.context_settings.get("ignore_unknown_options"):
+            add_cluster_options(command)
         return command
 
     def resolve_command(
@@ -71,6 +80,29 @@ class _Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_module, text) in COMMANDS.items()])
+
+
+def add_cluster_options(command: click.Command) -> None:
+    """Lets -n and --kubeconfig stand after the verb, too, where kubectl's users write them."""
+    if isinstance(command, click.Group):
+        for part in command.commands.values():
+            add_cluster_options(part)
+        return
+    taken = {name for parameter in command.params for name in parameter.opts}
+    for option in _CLUSTER_OPTIONS:
+        if not taken & set(option.opts):
+            command.params.append(option)
+
+
+def _remember(ctx: click.Context, option: click.Parameter, value: str | None) -> None:
+    if value is not None and option.name is not None:
+        ctx.find_root().obj[option.name] = value
+
+
+_CLUSTER_OPTIONS: Final = (
+    click.Option(["-n", "--namespace"], metavar="NAME", expose_value=False, callback=_remember, help="Its namespace."),
+    click.Option(["--kubeconfig"], metavar="FILE", expose_value=False, callback=_remember, help="Which cluster."),
+)
 
 
 def _closest(word: str) -> str:
@@ -93,14 +125,19 @@ def wherry(ctx: click.Context, kubeconfig: str | None, namespace: str | None) ->
 
 
 def main() -> None:
+    watch_for_closed_output()
     try:
         wherry.main(standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except Exception as error:
+        if closes_output(error):
+            discard_output()
+            sys.exit(OutputClosed.exit_code)
         if os.environ.get("WHERRY_DEBUG"):
             raise
         problem = explain(error)

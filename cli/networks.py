@@ -21,6 +21,8 @@ NETWORK_LABEL = "wherry.dev/network"
 """On the policy of a network: what tells it from other policies."""
 RESERVED = ("host", "none", "bridge")
 
+_MEMBER_PREFIX = "network.wherry/"
+
 
 @click.group("network")
 def network_command() -> None:
@@ -93,7 +95,11 @@ async def require_network(cluster: Cluster, name: str) -> None:
 
 
 def member_label(network: str) -> str:
-    return f"network.wherry/{network}"
+    return f"{_MEMBER_PREFIX}{network}"
+
+
+def is_member_label(label: str) -> bool:
+    return label.startswith(_MEMBER_PREFIX)
 
 
 async def publish_name(cluster: Cluster, pod: Object, selector: dict[str, str]) -> None:

@@ -27,7 +27,15 @@ def logs_command(pod: str, since: str | None, **options: Any) -> None:
     on_cluster(lambda cluster: print_logs(cluster, bare_name(pod), options))
 
 
-@click.command("exec", context_settings={"ignore_unknown_options": True})
+class _ExecCommand(click.Command):
+    """Before `--` options may stand anywhere; without it, what follows the pod's name is the command's own."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.allow_interspersed_args = "--" in args
+        return super().parse_args(ctx, args)
+
+
+@click.command("exec", cls=_ExecCommand)
 @click.option("-c", "--container", default="", help="Which container; default the first.")
 @click.option("-i", "--stdin", is_flag=True, help="Pass input on.")
 @click.option("-t", "--tty", is_flag=True, help="Give the command a terminal.")

@@ -18,14 +18,26 @@ class Problem(Exception):
         self.exit_code = exit_code
 
 
+class OutputClosed(Exception):
+    """Whoever read our output went away, as `| head` does: no error, and nothing to say. No OSError, so that nobody
+    takes it for trouble with the server."""
+
+    exit_code = 141
+    """What a shell shows for a program that SIGPIPE ended."""
+
+
+def closes_output(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(closes_output, error.exceptions))
+    return isinstance(error, OutputClosed)
+
+
 def explain(error: Exception) -> Problem | None:
     """The words for an error, or None for one that is a bug of ours and deserves its traceback."""
     if isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         return explain(error.exceptions[0])
     if isinstance(error, Problem):
         return error
-    if isinstance(error, BrokenPipeError):
-        return Problem("the reader of the output went away", exit_code=141)
     errors = sys.modules.get("api.errors")
     client = sys.modules.get("api.client")
     if client is not None and isinstance(error, client.Unreachable):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import re
 import sys
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,11 +20,17 @@ from api.names import is_dns_1035_label
 from api.objects import Object, name_of, uid_of
 from cli.cluster import Cluster
 from cli.containers import DOCKER_RESTART, RUN_LABEL
+from cli.docker_options import memory_quantity, parse_mount, parse_port
 from cli.manifests import wait_until_gone
-from cli.networks import member_label, publish_name, require_network
+from cli.networks import is_member_label, member_label, publish_name, require_network
 from cli.pods import print_logs
 from cli.problems import Problem
+from cli.publishing import HOSTNAME_LABEL, avoid_taken_ports, this_node
+from cli.stdout import write_raw
 from cli.volumes import ensure_volume
+
+if TYPE_CHECKING:
+    from cli.terminal import Streams
 
 PODS = by_resource("", "pods")
 CONTAINER = "main"
@@ -34,10 +42,6 @@ HOPELESS = (
     "CreateContainerError", "RunContainerError", "StartError", "ContainerCannotRun",
 )  # fmt: skip
 _SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
-_PORT = re.compile(
-    r"(?:(?P<ip>[0-9.]+):)?(?P<host>\d+):(?P<container>\d+)(?:/(?P<protocol>tcp|udp|sctp))?", re.IGNORECASE
-)
-_VOLUME_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 
 
 async def run_container(cluster: Cluster, image: str, command: tuple[str, ...], options: dict[str, Any]) -> int:
@@ -47,13 +51,12 @@ async def run_container(cluster: Cluster, image: str, command: tuple[str, ...], 
     for name in networks:
         await require_network(cluster, name)
     await _mount_volumes(cluster, pod, options)
+    await refuse_existing(cluster, name_of(pod))
+    await avoid_taken_ports(cluster, pod, options["node"])
     try:
         created = await cluster.client.create(PODS, pod, params={"fieldManager": "wherry-run"})
     except AlreadyExists:
-        raise Problem(
-            f"there is a container {name_of(pod)} already",
-            f"Remove it (`wherry rm {name_of(pod)}`) or choose a --name.",
-        ) from None
+        raise _exists(name_of(pod)) from None
     try:
         if networks:
             await publish_name(cluster, created, {RUN_LABEL: name_of(created)})
@@ -70,6 +73,20 @@ async def run_container(cluster: Cluster, image: str, command: tuple[str, ...], 
             await asyncio.shield(_remove(cluster.client, created))
 
 
+async def refuse_existing(cluster: Cluster, name: str) -> None:
+    """Told before anything else is found wrong: its own ports would be, too."""
+    with contextlib.suppress(NotFound):
+        await cluster.client.get(PODS, cluster.namespace, name)
+        raise _exists(name)
+
+
+def _exists(name: str) -> Problem:
+    return Problem(
+        f"there is a container {name} already",
+        f"Remove it (`wherry rm {name}`), start it again (`wherry start {name}`) or choose a --name.",
+    )
+
+
 def render_pod(namespace: str, image: str, command: tuple[str, ...], options: dict[str, Any]) -> Object:
     """The pod of one `wherry run`, without its volumes. Raises Problem for an option that cannot be read."""
     container: Object = {
@@ -80,7 +97,7 @@ def render_pod(namespace: str, image: str, command: tuple[str, ...], options: di
         "stdinOnce": options["interactive"],
         "tty": options["tty"],
         "env": [_variable(text) for text in options["env"]],
-        "ports": [_port(text) for text in options["ports"]],
+        "ports": [parse_port(text) for text in options["ports"]],
     }
     if command[:1] == ("--",):
         command = command[1:]
@@ -90,7 +107,9 @@ def render_pod(namespace: str, image: str, command: tuple[str, ...], options: di
         container["workingDir"] = options["workdir"]
     if security := _security(options):
         container["securityContext"] = security
-    limits = {name: options[key] for name, key in (("memory", "memory"), ("cpu", "cpus")) if options[key]}
+    limits = {"cpu": options["cpus"]} if options["cpus"] else {}
+    if options["memory"]:
+        limits["memory"] = memory_quantity(options["memory"])
     if limits:
         container["resources"] = {"limits": limits}
     name = options["name"] or _made_up_name(image)
@@ -99,7 +118,7 @@ def render_pod(namespace: str, image: str, command: tuple[str, ...], options: di
     spec["automountServiceAccountToken"] = False
     spec["enableServiceLinks"] = False
     if options["node"]:
-        spec["nodeSelector"] = {"kubernetes.io/hostname": options["node"]}
+        spec["nodeSelector"] = {HOSTNAME_LABEL: options["node"]}
     labels = {RUN_LABEL: name, **_joined(name, options["networks"], spec)}
     metadata = {"name": name, "namespace": namespace, "labels": labels}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
@@ -124,19 +143,6 @@ def _variable(text: str) -> Object:
     return {"name": name, "value": value if equals else os.environ.get(name, "")}
 
 
-def _port(text: str) -> Object:
-    match = _PORT.fullmatch(text)
-    if match is None:
-        raise Problem(
-            f"-p {text}: not a port to publish", "Write HOST:CONTAINER, such as 8080:80 or 127.0.0.1:53:53/udp."
-        )
-    port: Object = {"hostPort": int(match["host"]), "containerPort": int(match["container"])}
-    port["protocol"] = (match["protocol"] or "tcp").upper()
-    if match["ip"]:
-        port["hostIP"] = match["ip"]
-    return port
-
-
 def _security(options: dict[str, Any]) -> Object:
     security: Object = {}
     if options["privileged"]:
@@ -157,35 +163,31 @@ def _made_up_name(image: str) -> str:
 
 
 async def _mount_volumes(cluster: Cluster, pod: Object, options: dict[str, Any]) -> None:
-    """Adds -v: an absolute source is a directory of the node, anything else a named volume, made if it is new."""
+    """Adds -v: a path is a directory of the node, anything else a named volume, made if it is new."""
     volumes: list[Object] = []
     mounts: list[Object] = []
     for index, text in enumerate(options["volumes"]):
-        source, target, read_only = _split_mount(text)
-        if source.startswith("/"):
-            path, kind = source, ""
-        else:
-            node, path = await ensure_volume(cluster, source, options["node"])
-            pod["spec"].setdefault("nodeSelector", {})["kubernetes.io/hostname"] = node
-            options["node"] = node
+        mounted = parse_mount(text, Path.cwd())
+        path, kind = mounted.source, mounted.kind
+        if mounted.here:
+            _pin(pod, options, await this_node(cluster), f"-v {text}")
+        elif not mounted.is_path:
+            node, path = await ensure_volume(cluster, mounted.source, options["node"])
+            _pin(pod, options, node, f"-v {text}")
             kind = "Directory"
         volumes.append({"name": f"v{index}", "hostPath": {"path": path, "type": kind}})
-        mounts.append({"name": f"v{index}", "mountPath": target, "readOnly": read_only})
+        mounts.append({"name": f"v{index}", "mountPath": mounted.target, "readOnly": mounted.read_only})
     if volumes:
         pod["spec"]["volumes"] = volumes
         pod["spec"]["containers"][0]["volumeMounts"] = mounts
 
 
-def _split_mount(text: str) -> tuple[str, str, bool]:
-    source, _, rest = text.partition(":")
-    target, _, mode = rest.partition(":")
-    if not source or not target.startswith("/") or mode not in ("", "ro", "rw"):
-        raise Problem(
-            f"-v {text}: not a mount", "Write SOURCE:/PATH/INSIDE, with :ro at the end to mount it read-only."
-        )
-    if not source.startswith("/") and not _VOLUME_NAME.fullmatch(source):
-        raise Problem(f"-v {text}: {source!r} is neither an absolute path nor a volume name")
-    return source, target, mode == "ro"
+def _pin(pod: Object, options: dict[str, Any], node: str, why: str) -> None:
+    """Lets the pod run on this node only: what it mounts is there."""
+    if options["node"] and options["node"] != node:
+        raise Problem(f"{why} is on node {node}, not on {options['node']}", f"Say --node {node}.")
+    options["node"] = node
+    pod["spec"].setdefault("nodeSelector", {})[HOSTNAME_LABEL] = node
 
 
 async def _wait_until_started(cluster: Cluster, pod: Object) -> None:
@@ -210,6 +212,8 @@ def _tell_obstacle(status: Object, told: str) -> str:
                 raise Problem(f"it cannot start ({facts['reason']}): {facts.get('message', 'no reason given')}")
     for condition in status.get("conditions") or ():
         message = condition.get("message") or ""
+        if condition.get("status") == "False" and "didn't have free ports" in message:
+            raise Problem(f"no node can publish its ports: {message}", "Publish other ports.")
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False" and message != told:
             click.echo(f"Waiting for a node: {message}", err=True)
             return str(message)
@@ -217,12 +221,11 @@ def _tell_obstacle(status: Object, told: str) -> str:
 
 
 async def _stay(cluster: Cluster, pod: Object, options: dict[str, Any]) -> int:
-    from cli.terminal import Streams, run_streams
+    from cli.terminal import Streams
 
     path = path_of(PODS, cluster.namespace, name_of(pod), "attach")
     if options["tty"]:
-        await run_streams(cluster.client, Streams(path, CONTAINER, stdin=options["interactive"], tty=True))
-        return await _exit_code(cluster, pod)
+        return await _on_terminal(cluster, pod, Streams(path, CONTAINER, stdin=options["interactive"], tty=True))
     feeding = asyncio.create_task(_feed(cluster, path)) if options["interactive"] else None
     try:
         await print_logs(cluster, name_of(pod), {"container": CONTAINER, "follow": True})
@@ -230,6 +233,29 @@ async def _stay(cluster: Cluster, pod: Object, options: dict[str, Any]) -> int:
     finally:
         if feeding is not None:
             feeding.cancel()
+
+
+async def _on_terminal(cluster: Cluster, pod: Object, streams: Streams) -> int:
+    """Attached, with what it said before we were; a container that ended first has its output in its log."""
+    from cli.terminal import run_streams
+
+    async def said() -> bytes:
+        try:
+            log = path_of(PODS, cluster.namespace, name_of(pod), "log")
+            return (await cluster.client.request("GET", log, {"container": CONTAINER})).body
+        except ApiError:
+            return b""
+
+    async def said_on_terminal() -> bytes:
+        return (await said()).replace(b"\n", b"\r\n")  # the log keeps lines without the terminal's carriage returns
+
+    try:
+        await run_streams(cluster.client, streams, earlier=said_on_terminal)
+    except ApiError:
+        code = await _exit_code(cluster, pod)
+        write_raw(sys.stdout.fileno(), await said())
+        return code
+    return await _exit_code(cluster, pod)
 
 
 async def _feed(cluster: Cluster, path: str) -> None:
@@ -252,6 +278,23 @@ async def _exit_code(cluster: Cluster, pod: Object) -> int:
             sys.stderr.write(f"{name_of(pod)} ended: {status.get('message') or status.get('reason') or 'deleted'}\n")
             return 1
     return 1
+
+
+async def start_again(cluster: Cluster, pod: Object) -> None:
+    """A container anew from a former one's pod, which goes: same name, options and volumes; files of its own are lost.
+
+    Raises Problem when it cannot start.
+    """
+    name = name_of(pod)
+    spec = {key: value for key, value in pod["spec"].items() if key not in ("nodeName", "activeDeadlineSeconds")}
+    metadata = {key: pod["metadata"][key] for key in ("name", "namespace", "labels")}
+    await cluster.client.delete(PODS, cluster.namespace, name, {"preconditions": {"uid": uid_of(pod)}})
+    await wait_until_gone(cluster, PODS, (cluster.namespace, name), uid_of(pod))
+    fresh = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+    created = await cluster.client.create(PODS, fresh, params={"fieldManager": "wherry-run"})
+    if any(is_member_label(label) for label in metadata["labels"]):
+        await publish_name(cluster, created, {RUN_LABEL: name})
+    await _wait_until_started(cluster, created)
 
 
 async def _remove(client: Client, pod: Object) -> None:

@@ -16,7 +16,7 @@ import stat
 import sys
 import termios
 import tty
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -27,8 +27,10 @@ from api.client import Client
 from api.errors import error_from_status
 from api.spdy import ERROR, PROTOCOL, RESIZE, STDERR, STDIN, STDOUT, UPGRADE, Spdy
 from cli.problems import Problem
+from cli.stdout import write_raw
 
 _CHUNK = 32 * 1024
+Earlier = Callable[[], Awaitable[bytes]]
 
 
 @dataclass(frozen=True)
@@ -56,17 +58,44 @@ class Streams:
         return [ERROR, *(name for name, on in wanted.items() if on)]
 
 
-async def run_streams(client: Client, streams: Streams) -> int:
-    """Connects and copies until the process ends. Returns its exit code; raises ApiError, Problem.
+async def run_streams(client: Client, streams: Streams, earlier: Earlier | None = None) -> int:
+    """Connects and copies until the process ends. Returns its exit code; raises ApiError, Problem, OutputClosed.
 
-    What was attached to (no command) has its result elsewhere: 0 when the stream just ends.
+    What was attached to (no command) has its result elsewhere: 0 when the stream just ends. `earlier` fetches what the
+    process said before we were connected; it is shown first, and once.
     """
     async with _connected(client, streams) as connection:
         with _raw_terminal(streams.tty and streams.stdin):
-            code = await _copy(connection, streams)
-    if code is None and streams.command:
+            result = await _copy(connection, streams, _Output(earlier))
+    if result is None and streams.command:
         raise Problem("the connection ended before the command's result came", "It may run on, or have been cut off.")
-    return code or 0
+    return _exit_code(orjson.loads(result)) if result is not None else 0
+
+
+class _Output:
+    """stdout, held back until what was said earlier is known."""
+
+    def __init__(self, earlier: Earlier | None) -> None:
+        self._earlier = earlier
+        self._held = b""
+
+    async def begin(self) -> None:
+        if self._earlier is not None:
+            said = await self._earlier()
+            self._earlier = None
+            write_raw(sys.stdout.fileno(), joined(said, self._held))
+
+    def write(self, data: bytes) -> None:
+        if self._earlier is not None:
+            self._held += data
+        else:
+            write_raw(sys.stdout.fileno(), data)
+
+
+def joined(said: bytes, heard: bytes) -> bytes:
+    """What was said and then what was heard, whose beginning may be the end of the former."""
+    shared = next((n for n in range(min(len(said), len(heard)), 0, -1) if said.endswith(heard[:n])), 0)
+    return said + heard[shared:]
 
 
 async def feed_stdin(client: Client, path: str, container: str) -> None:
@@ -75,6 +104,30 @@ async def feed_stdin(client: Client, path: str, container: str) -> None:
         await _send_stdin(connection)
         async for _ in connection.received():
             return
+
+
+async def run_piped(
+    client: Client, streams: Streams, take: Callable[[bytes], object], given: AsyncIterator[bytes] | None = None
+) -> tuple[int, bytes]:
+    """Runs a command whose output goes to `take` and whose input is `given`. Its exit code, and what it said as errors.
+
+    Raises ApiError, Problem when it could not be run or the connection broke.
+    """
+    errors = bytearray()
+    async with _connected(client, streams) as connection, asyncio.TaskGroup() as tasks:
+        sender = tasks.create_task(_send_all(connection, given)) if given is not None else None
+        async for name, data in connection.received():
+            if name == STDOUT:
+                take(data)
+            elif name == STDERR:
+                errors += data
+            elif name == ERROR:
+                if sender is not None:
+                    sender.cancel()
+                return _exit_code(orjson.loads(data)), bytes(errors)
+        if sender is not None:
+            sender.cancel()
+    raise Problem("the connection ended before the command's result came")
 
 
 @contextlib.asynccontextmanager
@@ -90,35 +143,31 @@ async def _connected(client: Client, streams: Streams) -> AsyncIterator[Spdy]:
         tunnel.writer.transport.abort()  # input that nobody reads any more is not worth waiting for
 
 
-async def _copy(connection: Spdy, streams: Streams) -> int | None:
+async def _copy(connection: Spdy, streams: Streams, output: _Output) -> bytes | None:
     senders: list[asyncio.Task[None]] = []
     async with asyncio.TaskGroup() as tasks:
-        if streams.stdin:
-            senders.append(tasks.create_task(_send_stdin(connection)))
+        tasks.create_task(output.begin())
         if streams.tty:
             senders.append(tasks.create_task(_send_sizes(connection)))
+        if streams.stdin:
+            senders.append(tasks.create_task(_send_stdin(connection)))
         try:
-            return await _receive(connection)
+            return await _receive(connection, output)
         finally:
             for sender in senders:
                 sender.cancel()
 
 
-async def _receive(connection: Spdy) -> int | None:
-    """Copies output until the result comes, which is last; the connection may outlive it."""
+async def _receive(connection: Spdy, output: _Output) -> bytes | None:
+    """Copies output until the result comes, which is last; the connection may outlive it. Returns it unread."""
     async for name, data in connection.received():
         if name == STDOUT:
-            _write(sys.stdout.fileno(), data)
+            output.write(data)
         elif name == STDERR:
-            _write(sys.stderr.fileno(), data)
+            write_raw(sys.stderr.fileno(), data)
         elif name == ERROR:
-            return _exit_code(orjson.loads(data))
+            return data
     return None
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
 
 
 def _exit_code(result: Any) -> int:
@@ -132,8 +181,12 @@ def _exit_code(result: Any) -> int:
 
 
 async def _send_stdin(connection: Spdy) -> None:
+    await _send_all(connection, _own_input())
+
+
+async def _send_all(connection: Spdy, given: AsyncIterator[bytes]) -> None:
     with contextlib.suppress(ConnectionError):  # the process has ended; its result says the rest
-        async for data in _own_input():
+        async for data in given:
             await connection.send(STDIN, data)
         connection.finish(STDIN)
 

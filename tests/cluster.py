@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -96,8 +97,18 @@ class Cluster:
     @contextmanager
     def started(self, *argv: str) -> Iterator[subprocess.Popen[str]]:
         """kubectl with pipes, running inside the block."""
+        with self._started(self.kubectl_command(*argv)) as process:
+            yield process
+
+    @contextmanager
+    def wherry_started(self, *argv: str) -> Iterator[subprocess.Popen[str]]:
+        """wherry with pipes, running inside the block."""
+        with self._started(self._wherry(argv)) as process:
+            yield process
+
+    @contextmanager
+    def _started(self, command: list[str]) -> Iterator[subprocess.Popen[str]]:
         pipe = subprocess.PIPE
-        command = self.kubectl_command(*argv)
         with subprocess.Popen(
             command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=self.environment
         ) as process:
@@ -110,6 +121,7 @@ class Cluster:
     def terminal(self, *argv: str) -> Iterator[Terminal]:
         """A command on a terminal of its own, running inside the block."""
         ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (30, 100))
         with subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, env=self.environment) as process:
             os.close(theirs)
             try:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tests.cluster import Cluster, deployment, eventually, free_port, pod
-from tests.images import BUSYBOX
+from tests.images import BUSYBOX, write_busybox_image
 
 QUICK = 'trap "exit 0" TERM; while true; do sleep 0.05; done'
 
@@ -120,8 +121,8 @@ def test_describe_logs_and_exec_look_into_a_pod(cluster: Cluster, tmp_path: Path
     assert (failed.returncode, failed.stdout, failed.stderr) == (7, "", "oops\n")
     with cluster.wherry_terminal("exec", "-it", "talker", "--", "sh") as terminal:
         terminal.read_until("# ")
-        terminal.type("stty size; echo $((40+2))\n")
-        assert "24 80" in terminal.read_until("\n42").replace("0 0", "24 80")
+        terminal.type("until stty size; do sleep 0.1; done 2>/dev/null; echo $((40+2))\n")
+        assert "30 100" in terminal.read_until("\n42")
         terminal.type("exit 5\n")
         assert terminal.process.wait(20) == 5
 
@@ -152,6 +153,12 @@ def test_run_stays_with_its_container_to_the_end(cluster: Cluster) -> None:
         terminal.read_until("# ")
         terminal.type("exit 4\n")
         assert terminal.process.wait(20) == 4
+    for pause in ("", "sleep 0.3; "):  # ended before we are connected, and while we are
+        with cluster.wherry_terminal(
+            "run", "-it", "--rm", BUSYBOX, "--", "sh", "-c", f"echo a; {pause}echo b; exit 3"
+        ) as short:
+            assert short.read_until("b\r\n") == "a\r\nb\r\n"
+            assert short.process.wait(30) == 3
     assert cluster.get("pods")["items"] == []
 
 
@@ -171,8 +178,75 @@ def test_a_detached_container_is_listed_stopped_kept_and_removed(cluster: Cluste
     assert names(said(cluster, "ps")) == []
     assert "Exited (0)" in said(cluster, "ps", "-a")
     assert said(cluster, "logs", "web") == "up\n"
-    said(cluster, "rm", "web")
+    assert said(cluster, "start", "web") == "web\n"
+    eventually(lambda: cluster.lab.namespace_run(node, *fetch).stdout == "a page\n", 10, "it serves again")
+    (before,) = json.loads(said(cluster, "inspect", "web"))
+    said(cluster, "restart", "web")
+    (after,) = json.loads(said(cluster, "inspect", "web"))
+    assert before["metadata"]["uid"] != after["metadata"]["uid"]
+    assert before["spec"]["containers"] == after["spec"]["containers"]
+    said(cluster, "rm", "-f", "web")
     assert names(said(cluster, "ps", "-a")) == []
+
+
+def test_a_taken_port_is_refused_with_who_has_it_and_leaves_no_pod(cluster: Cluster) -> None:
+    node, port = cluster.lab.state.nodes[0], free_port()
+    said(cluster, "run", "-d", "--name", "first", "--node", node, "-p", f"{port}:80", BUSYBOX, "--", "sh", "-c", QUICK)
+    second = ("run", "-d", "--name", "second", "--node", node, "-p")
+    words = refusal(cluster, *second, f"{port}:80", BUSYBOX)
+    assert f"port {port}/tcp is taken by pod {cluster.namespace}/first on node {node}" in words
+    words = refusal(cluster, *second, "10250:80", BUSYBOX)
+    assert "port 10250/tcp is taken by python" in words
+    assert [pod["metadata"]["name"] for pod in cluster.get("pods")["items"]] == ["first"]
+    said(cluster, "run", "-d", "--name", "elsewhere", "-p", f"{port}:80", BUSYBOX, "--", "sh", "-c", QUICK)
+    assert cluster.get("pod", "elsewhere")["spec"]["nodeName"] != node
+
+
+def test_files_are_copied_in_and_out_and_ports_lead_into_a_pod(cluster: Cluster, tmp_path: Path) -> None:
+    serve = f"mkdir /w; httpd -p 80 -h /w; {QUICK}"
+    said(cluster, "run", "-d", "--name", "web", BUSYBOX, "--", "sh", "-c", serve)
+    site = tmp_path / "site"
+    (site / "sub").mkdir(parents=True)
+    (site / "index.html").write_text("a page\n" * 5000)
+    (site / "sub" / "more").write_text("more\n")
+    said(cluster, "cp", str(site / "index.html"), "web:/w/index.html")
+    said(cluster, "cp", str(site), "web:/w")
+    assert said(cluster, "exec", "web", "cat", "/w/site/sub/more") == "more\n"
+    said(cluster, "cp", "web:/w/site", str(tmp_path / "back"))
+    assert (tmp_path / "back" / "index.html").read_text() == (site / "index.html").read_text()
+    assert (tmp_path / "back" / "sub" / "more").read_text() == "more\n"
+    assert "No such file" in refusal(cluster, "cp", "web:/nothing", str(tmp_path))
+    assert "one side of a copy is in a container" in refusal(cluster, "cp", "a", "b")
+    with cluster.wherry_started("port-forward", "web", ":80") as forwarding:
+        assert forwarding.stdout is not None
+        address = forwarding.stdout.readline().split()[2]
+        for _ in range(3):
+            with urllib.request.urlopen(f"http://{address}/", timeout=10) as page:
+                assert page.read() == b"a page\n" * 5000
+    assert "cannot listen on 127.0.0.1:" in refusal(cluster, "port-forward", "web", f"{cluster.lab.state.port}:80")
+
+
+def test_usage_is_shown_and_unused_images_are_removed(cluster: Cluster, tmp_path: Path) -> None:
+    node = cluster.lab.state.nodes[0]
+    cluster.ready(pod("worker"))
+    eventually(lambda: "worker" in cluster.wherry("top", check=False).stdout, 30, "the pod's usage is known")
+    assert node in said(cluster, "top", "nodes")
+    unused = f"localhost/unused:{cluster.namespace}"
+    said(cluster, "image", "load", "--node", node, str(write_busybox_image(tmp_path / "unused.tar", unused)))
+    assert unused in said(cluster, "image", "ls")
+    assert "unused" not in said(cluster, "image", "prune", "-f", "--node", node)
+
+
+def test_output_whose_reader_left_ends_quietly_and_options_stand_anywhere(cluster: Cluster) -> None:
+    cluster.ready(pod("talker", "while true; do echo line; sleep 0.01; done"))
+    with cluster.wherry_started("logs", "-f", "talker") as logs:
+        assert logs.stdout is not None
+        assert logs.stderr is not None
+        assert logs.stdout.readline() == "line\n"
+        logs.stdout.close()
+        assert logs.wait(20) == 141
+        assert logs.stderr.read() == ""
+    assert "talker" in said(Cluster(cluster.lab), "get", "pods", "-n", cluster.namespace)
 
 
 def test_a_volume_outlives_its_containers(cluster: Cluster) -> None:
