@@ -32,6 +32,7 @@ from controller.instance import Instance, claim_instance
 from controller.pki.files import Pki, PkiError, Serving, ensure_pki
 from controller.pki.tokens import TokenSigner
 from controller.reconcilers.build import Settings, request_of, run_reconcilers
+from controller.reconcilers.hearing import Hearing
 from controller.reconcilers.liveness import Liveness
 from controller.registry import Registry
 from controller.registry.recorder import Recorder
@@ -204,6 +205,7 @@ async def _serving(
                 _task(tasks, definitions.run()),
                 _task(tasks, server.audit.run()),
                 _task(tasks, builtin.run()),
+                _task(tasks, Hearing(liveness, store.hearing, identity).run()),
             ):
                 yield services.registry, liveness
     finally:

@@ -1,11 +1,14 @@
 """Who is alive: the times of the nodes' heartbeats, kept in memory, judged against the TTL.
 
-`beat` is called by the server for every heartbeat frame; the node-lifecycle reconciler asks `judge` and `braked` and is
-woken when a judgement changes. Imports asyncio only. Invariants (design section 7):
+`beat` is called by the server for every heartbeat frame that reaches this process; `hear_of` brings what other
+controllers hear (hearing.py). The node-lifecycle reconciler asks `judge` and `braked` and is woken when a judgement
+changes. Imports asyncio only. Invariants:
 - silence is death, a closed connection is not: only the time since the last heartbeat counts;
 - nobody is judged within one TTL of the start of this leader, or of the end of a stall of its event loop, because
   heartbeats that arrived meanwhile could not be counted; who was not heard at all since the start gets a second TTL,
   for an agent needs as long to find a controller that was away;
+- a node that beats at another controller is alive for as long as that one vouches for it, and then gets what is left of
+  its TTL; when that controller is gone, a whole one;
 - while more than half of the nodes vanished within one TTL the brake holds: then more likely we are the ones cut off.
   It holds one TTL longer, because those that return do not all do so at the same moment.
 """
@@ -14,8 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -35,6 +38,15 @@ class Judgement:
     wait_seconds: float
 
 
+@dataclass(frozen=True)
+class Report:
+    """What one controller hears: the nodes that beat there, and those that have just fallen quiet with the seconds that
+    they had been silent then."""
+
+    alive: frozenset[str] = frozenset()
+    quiet: Mapping[str, float] = field(default_factory=dict)
+
+
 class Liveness:
     """One for each controller process. `ttl_seconds` is the time of silence after which a node counts as dead."""
 
@@ -42,6 +54,9 @@ class Liveness:
         self.ttl_seconds = ttl_seconds
         self._clock = clock or _loop_time
         self._last: dict[str, float] = {}
+        self._told: dict[str, float] = {}
+        self._vouched: dict[str, set[str]] = {}
+        self._reports: dict[str, Report] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._silent: set[str] = set()
         self._listeners: list[Callable[[str], None]] = []
@@ -56,17 +71,35 @@ class Liveness:
         self._last[node] = self._clock()
         if not self._leading:
             return False
-        if node in self._silent:
-            self._silent.discard(node)
-            self._notify(node)
-        if node not in self._timers:
-            self._arm(node)
-            self._notify(node)
+        self._rise(node)
         return True
 
     def ever_beat(self, node: str) -> bool:
-        """Whether this process has seen a heartbeat of the node."""
-        return node in self._last
+        """Whether this process has seen, or heard of, a heartbeat of the node."""
+        return node in self._last or node in self._told
+
+    def silent_seconds(self) -> dict[str, float]:
+        """How long each node has not been heard by this very process."""
+        now = self._clock()
+        return {node: now - last for node, last in self._last.items()}
+
+    def hear_of(self, reporter: str, report: Report | None) -> None:
+        """What another controller hears from now on; None: that controller is gone."""
+        before, report = self._reports.pop(reporter, Report()), report or Report()
+        if report != Report():
+            self._reports[reporter] = report
+        now = self._clock()
+        for node in report.alive - before.alive:
+            self._vouched.setdefault(node, set()).add(reporter)
+            self._told[node] = now
+            self._rise(node)
+        for node in before.alive - report.alive:
+            vouching = self._vouched[node]
+            vouching.discard(reporter)
+            if not vouching:
+                del self._vouched[node]
+                self._told[node] = now - report.quiet.get(node, 0.0)
+                self._time_anew(node)
 
     def judge(self, node: str) -> Judgement:
         """Is a node that should heartbeat alive? From the first question on its silence is timed."""
@@ -91,6 +124,7 @@ class Liveness:
     def forget(self, node: str) -> None:
         """The node was deleted."""
         self._last.pop(node, None)
+        self._told.pop(node, None)
         self._silent.discard(node)
         timer = self._timers.pop(node, None)
         if timer is not None:
@@ -126,13 +160,31 @@ class Liveness:
             self._fair_since = self._ticked = now
 
     def _seen(self, node: str) -> float:
-        last = self._last.get(node)
-        if last is None or last < self._started:  # it may still be on its way to a controller that is just back
+        if node in self._vouched:
+            return self._clock()
+        last = max(self._last.get(node, -math.inf), self._told.get(node, -math.inf))
+        if last < self._started:  # it may still be on its way to a controller that is just back
             last = self._started + self.ttl_seconds
         return max(last, self._fair_since)
 
     def _due(self, node: str) -> float:
         return self._seen(node) + self.ttl_seconds
+
+    def _rise(self, node: str) -> None:
+        """The node was heard, here or elsewhere."""
+        if not self._leading:
+            return
+        if node in self._silent:
+            self._silent.discard(node)
+            self._notify(node)
+        if node not in self._timers:
+            self._arm(node)
+            self._notify(node)
+
+    def _time_anew(self, node: str) -> None:
+        if self._leading and (timer := self._timers.pop(node, None)) is not None:
+            timer.cancel()
+            self._arm(node)
 
     def _arm(self, node: str) -> None:
         """One timer a node; it looks again when it fires, so that a heartbeat costs no timer."""

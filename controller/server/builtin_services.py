@@ -69,7 +69,9 @@ class BuiltinServices:
         try:
             async with asyncio.TaskGroup() as tasks:
                 if self._advertised.address:
-                    tasks.create_task(self._store.presence.announce(self._advertised.identity, str(self._advertised)))
+                    tasks.create_task(
+                        self._store.presence.announce(self._advertised.identity, self._advertised.__str__)
+                    )
                 tasks.create_task(self._keep())
         finally:
             for stop in stops:

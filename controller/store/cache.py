@@ -36,6 +36,8 @@ from controller.store.values import (
 from controller.store.watchers import Audience, Watcher
 
 Subscriber = Callable[[Event], None]
+OwnFollower = Callable[[bytes, bytes | None], None]
+"""Told name and value of one of the store's own keys; None: it is gone."""
 
 _log = structlog.get_logger()
 
@@ -89,6 +91,7 @@ class Cache:
         self._floor = 0
         self.own_keys: dict[bytes, tuple[bytes, int]] = {}
         """The store's own keys below `~`: value and revision. For leadership and claims."""
+        self._own_followers: dict[OwnFollower, bytes] = {}
         self.revision = 0
 
     @property
@@ -149,6 +152,18 @@ class Cache:
         async with asyncio.timeout(timeout_seconds):
             await arrived.wait()
 
+    def follow_own(self, prefix: bytes, follower: OwnFollower) -> Callable[[], None]:
+        """Calls back for the store's own keys below `prefix`: at once for all there are, then for each change."""
+        self._own_followers[follower] = prefix
+        for name, (value, _) in tuple(self.own_keys.items()):
+            if name.startswith(prefix):
+                follower(name, value)
+
+        def stop() -> None:
+            self._own_followers.pop(follower, None)
+
+        return stop
+
     def load(self, entries: Iterable[tuple[bytes, bytes, int]], revision: int) -> None:
         """Starts from a listing (name, value, mod_revision) made at `revision`."""
         for name, value, modified in entries:
@@ -180,6 +195,7 @@ class Cache:
     def replace(self, entries: Iterable[tuple[bytes, bytes, int]], revision: int) -> None:
         """Takes over a new listing after history was lost: watchers must list again, subscribers get the difference."""
         before = {kind.resource: {record.key: record for record in kind.objects} for kind in self._kinds.values()}
+        own_before = set(self.own_keys)
         self._history.clear()
         self._owned.clear()
         self.own_keys.clear()
@@ -194,6 +210,8 @@ class Cache:
             changed = tuple(_difference(before.get(kind.resource, {}), kind, self.version))
             for subscriber in tuple(kind.subscribers):
                 deliver(subscriber, changed)
+        for name in own_before | set(self.own_keys):
+            self._tell_own(name, self.own_keys[name][0] if name in self.own_keys else None)
         self._call_waiting()
 
     def _change(self, change: Change, sub_index: int) -> tuple[int, Event | None]:
@@ -254,6 +272,12 @@ class Cache:
             self.own_keys.pop(change.name, None)
         else:
             self.own_keys[change.name] = (change.value, change.revision)
+        self._tell_own(change.name, change.value)
+
+    def _tell_own(self, name: bytes, value: bytes | None) -> None:
+        for follower, prefix in tuple(self._own_followers.items()):
+            if name.startswith(prefix):
+                follower(name, value)
 
     def _readable(self, key: Key, name: bytes, value: bytes, revision: int) -> Record | None:
         try:

@@ -114,8 +114,15 @@ def set_command(command: str) -> Callable[[Object], None]:
 class Kubelet:
     """Plays scheduler and kubelet for its nodes."""
 
-    def __init__(self, cluster: Cluster, *nodes: str, ready: Callable[[Object], bool] = lambda pod: True) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        *nodes: str,
+        ready: Callable[[Object], bool] = lambda pod: True,
+        beats_at: Liveness | None = None,
+    ) -> None:
         self._cluster = cluster
+        self._liveness = beats_at or cluster.liveness
         self._nodes = nodes
         self._ready = ready
         self._turn = 0
@@ -155,14 +162,14 @@ class Kubelet:
     async def _register(self, node: str) -> None:
         body = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}}
         await self._cluster.registry.create(TEST, NODES, "", body)
-        self._cluster.liveness.beat(node)
+        self._liveness.beat(node)
         await self.report_ready(node)
 
     async def _beat(self) -> None:
         while True:
             for node in self._nodes:
                 if node not in self.dead:
-                    self._cluster.liveness.beat(node)
+                    self._liveness.beat(node)
             await asyncio.sleep(0.1)
 
     def _on_pod(self, event: Event) -> None:

@@ -10,7 +10,10 @@ import pytest
 from api.objects import Object, format_time
 from controller.admission.types import utc_now
 from controller.reconcilers.build import Settings
-from controller.store import Store
+from controller.reconcilers.hearing import Hearing
+from controller.reconcilers.node_lifecycle import heartbeats
+from controller.store import Store, StoreConfig
+from tests.etcd_process import opened
 from tests.integration.reconcilers.played import (
     DEPLOYMENTS,
     NODES,
@@ -145,3 +148,32 @@ async def test_a_no_execute_taint_of_a_user_drives_pods_out_gracefully(cluster: 
     assert old
     await cluster.change(NODES, "one", taint, namespace="")
     await eventually(lambda: not old & {pod["metadata"]["uid"] for pod in cluster.list(PODS, "w")})
+
+
+async def test_beats_at_a_controller_that_does_not_lead_count_for_the_one_that_does(
+    cluster: Cluster, store_config: StoreConfig
+) -> None:
+    """Two controllers on one etcd: nodes that beat at the second only are judged by the first, with few writes."""
+    async with opened(store_config) as second_store:
+        second = Cluster(second_store)
+        hearings = [Hearing(one.liveness, one.store.hearing, name) for one, name in ((cluster, "1"), (second, "2"))]
+        running = [asyncio.create_task(each.run()) for each in hearings]
+        said: list[str | None] = []
+        cluster.store.hearing.follow(lambda identity, says: said.append(says) if identity == "2" else None)
+        try:
+            async with Kubelet(cluster, "one", "two", "three", beats_at=second.liveness).playing() as kubelet:
+                await eventually(lambda: all(heartbeats(node) for node in cluster.list(NODES)))
+                await asyncio.sleep(3)  # three TTLs
+                assert [ready_of(cluster, node) for node in ("one", "two", "three")] == ["True"] * 3
+                assert len(said) <= 5, "written when something changes, not for a beat"
+                kubelet.dead.add("two")
+                await eventually(lambda: ready_of(cluster, "two") == "Unknown")
+                assert (UNREACHABLE, "NoExecute") in taints_of(cluster, "two")
+                assert ready_of(cluster, "one") == "True"
+                kubelet.dead.discard("two")
+                await kubelet.report_ready("two")
+                await eventually(lambda: ready_of(cluster, "two") == "True")
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)

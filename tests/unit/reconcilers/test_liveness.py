@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from controller.reconcilers.liveness import Liveness, vanished_together
+from controller.reconcilers.liveness import Liveness, Report, vanished_together
 
 pytestmark = pytest.mark.looptime(start=1000)
 
@@ -154,3 +154,42 @@ async def test_the_brake_holds_while_most_vanish_together_and_a_ttl_longer_for_t
 def test_vanishing_together_means_within_one_window(last_seen: list[float], expected: bool) -> None:
     check: Callable[..., bool] = vanished_together
     assert check(last_seen, 110.0, 4.0) is expected
+
+
+async def test_a_node_that_beats_at_another_controller_is_alive_for_as_long_as_that_one_vouches() -> None:
+    async with leading(Liveness(4)) as liveness:
+        liveness.hear_of("other", Report(frozenset({"n"})))
+        await asyncio.sleep(100)
+        changes, start = told(liveness), now()
+        assert not liveness.judge("n").silent and liveness.ever_beat("n")
+        liveness.hear_of("other", Report(frozenset(), {"n": 2.5}))
+        await asyncio.sleep(10)
+        assert changes == [("n", start + 1.5)], "it gets what is left of its TTL"
+        liveness.hear_of("other", Report(frozenset({"n"})))
+        assert changes[1:] == [("n", start + 10), ("n", start + 10)]
+        assert not liveness.judge("n").silent
+
+
+async def test_nodes_of_a_controller_that_is_gone_get_a_whole_ttl_to_be_heard_elsewhere() -> None:
+    async with leading(Liveness(4)) as liveness:
+        for reporter in ("two", "three"):
+            liveness.hear_of(reporter, Report(frozenset({"n"})))
+        await asyncio.sleep(20)
+        changes, start = told(liveness), now()
+        liveness.hear_of("two", None)
+        await asyncio.sleep(20)
+        assert not changes, "another one still hears it"
+        liveness.hear_of("three", None)
+        await asyncio.sleep(20)
+        assert changes == [("n", start + 24)]
+
+
+async def test_nodes_cut_off_together_at_another_controller_are_braked_before_the_first_is_judged() -> None:
+    async with leading(Liveness(4)) as liveness:
+        liveness.hear_of("other", Report(frozenset({"a", "b"})))
+        await asyncio.sleep(20)
+        liveness.hear_of("other", Report(frozenset({"b"}), {"a": 2.4}))
+        await asyncio.sleep(0.9)
+        liveness.hear_of("other", Report(frozenset(), {"a": 2.4, "b": 2.4}))
+        await asyncio.sleep(0.7)
+        assert liveness.judge("a").silent and liveness.braked(["a", "b"])
