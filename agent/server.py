@@ -15,11 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from urllib.parse import unquote
 
 import orjson
@@ -40,6 +38,7 @@ from agent.pods.worker import PodWorker
 from agent.pods.workshop import Workshop
 from agent.probing import Prober
 from agent.runtime.errors import RuntimeFault
+from agent.runtime.images import PIECE_BYTES, room_fault
 from agent.runtime.protocol import StreamOptions
 from agent.stats import Meter, summary
 from agent.tunnel import tunnel
@@ -120,7 +119,7 @@ class AgentServer:
             return web.Response(status=500, text=fault.message)
         except Unanswered as error:
             return web.Response(status=502, text=str(error))
-        except ConnectionError:
+        except (ConnectionError, web.RequestPayloadError):
             return web.Response(status=400)  # the client went away: nobody reads this
 
     async def _check(self, request: web.BaseRequest, path: str) -> None:
@@ -246,15 +245,12 @@ class AgentServer:
                                  for one in removed]})  # fmt: skip
 
     async def load_image(self, request: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
-        """The body is an OCI or `docker save` archive; the reply names what it brought."""
+        """The body is an OCI or `docker save` archive; the reply names what it brought. 507: no room."""
         del parts
-        directory = self._office.shop.paths.root / "incoming"
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=directory, suffix=".tar") as file:
-            async for piece in request.content.iter_chunked(1 << 20):
-                await asyncio.to_thread(file.write, piece)
-            await asyncio.to_thread(file.flush)
-            names = await self._office.shop.runtime.load_image(Path(file.name))
+        root = self._office.shop.paths.root
+        if fault := await asyncio.to_thread(room_fault, root, request.content_length or 0):
+            return web.Response(status=507, text=fault)
+        names = await self._office.shop.runtime.load_image(request.content.iter_chunked(PIECE_BYTES))
         _log.info("image loaded", names=names)
         return _json({"images": names})
 

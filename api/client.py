@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -193,6 +193,22 @@ class Client:
         with _mapped(self.server):
             session = self._connected(REQUEST_CONNECTIONS)
             async with session.request(method, self.server + path, **options) as response, self._reading(response):
+                content = await response.read()
+                if response.status >= 300:
+                    raise _refusal(response.status, content)
+                return Reply(response.status, response.headers, content)
+
+    async def upload(
+        self, path: str, body: AsyncIterable[bytes], headers: Params, silence_seconds: float | None = None
+    ) -> Reply:
+        """A POST whose body is sent while it is made, however long that takes; the reply is read whole.
+
+        `silence_seconds`: how long the server may take to answer once it has all. Raises ApiError as `request` does.
+        """
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECONDS, sock_read=silence_seconds)
+        with _mapped(self.server):
+            session = self._connected(0)
+            async with session.post(self.server + path, data=body, headers=headers, timeout=timeout) as response:
                 content = await response.read()
                 if response.status >= 300:
                     raise _refusal(response.status, content)

@@ -22,6 +22,7 @@ from pathlib import Path
 from agent.network.cni import PodNetwork, ensure_pod_network
 from agent.runtime.containerd import ensure_containerd
 from agent.runtime.cri import CriRuntime
+from agent.runtime.images import pieces_of
 from agent.runtime.protocol import ContainerConfig, Namespaces, Runtime, SandboxConfig
 from agent.runtime.teardown import stop_containerd
 from tests.images import BUSYBOX, write_busybox_image
@@ -94,7 +95,7 @@ async def private_runtime() -> AsyncIterator[CriRuntime]:
             network = PodNetwork(paths.node_id, ("10.251.0.0/24",), ("10.251.0.0/16",), paths.cni_data_dir)
             await ensure_pod_network(network, paths.cni_conf_dir)
             archive = Path(directory, "busybox.tar")
-            await runtime.load_image(write_busybox_image(archive))
+            await runtime.load_image(pieces_of(write_busybox_image(archive)))
             yield runtime
         finally:
             await runtime.close()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import tarfile
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,12 +10,10 @@ import click
 
 from cli.building import build_archive
 from cli.cluster import Cluster, on_cluster
+from cli.loading import images_path, load_archive, read_archive
 from cli.problems import Problem
 
-ARCHIVE_TYPE = "application/x-tar"
-GZIP_MAGIC = b"\x1f\x8b"
 RECIPES = ("Containerfile", "Dockerfile")
-LOAD_SECONDS = 600.0
 
 
 @click.group("image")
@@ -36,8 +32,8 @@ def build(tag: str, directory: Path, recipe: Path | None, node: str | None) -> N
     if chosen is None or not chosen.exists():
         raise Problem(f"{recipe or directory}: no {' or '.join(RECIPES)} there")
     with tempfile.TemporaryDirectory(prefix="wherry-build-") as scratch:
-        content = build_archive(tag, chosen, directory, Path(scratch)).read_bytes()
-    on_cluster(lambda cluster: _load(cluster, content, node))
+        archive = read_archive(build_archive(tag, chosen, directory, Path(scratch)))
+        on_cluster(lambda cluster: load_archive(cluster, archive, node))
 
 
 @image_command.command("load")
@@ -45,12 +41,7 @@ def build(tag: str, directory: Path, recipe: Path | None, node: str | None) -> N
 @click.option("--node", help="Load it into this node only; default all.")
 def load(archive: Path, node: str | None) -> None:
     """Load images from an archive of `docker save` or `buildah push`."""
-    if not tarfile.is_tarfile(archive):
-        raise Problem(f"{archive}: not an image archive", "`docker save` and `buildah push` write such files.")
-    content = archive.read_bytes()
-    if content.startswith(GZIP_MAGIC):
-        content = gzip.decompress(content)
-    on_cluster(lambda cluster: _load(cluster, content, node))
+    on_cluster(lambda cluster: load_archive(cluster, read_archive(archive), node))
 
 
 @image_command.command("prune")
@@ -87,29 +78,11 @@ def ls() -> None:
 
         rows: list[tuple[Any, ...]] = []
         for node in await ready_nodes(cluster):
-            reply = await cluster.client.request("GET", _path(node))
+            reply = await cluster.client.request("GET", images_path(node))
             rows += [(name, node, _size(i["sizeBytes"])) for i in reply.json()["images"] for name in i["names"]]
         click.echo(render_table(("IMAGE", "NODE", "SIZE"), sorted(rows)))
 
     on_cluster(show)
-
-
-async def _load(cluster: Cluster, archive: bytes, node: str | None) -> None:
-    from api.client import Client
-    from cli.volumes import ready_nodes
-
-    nodes = [node] if node else await ready_nodes(cluster)
-    if not nodes:
-        raise Problem("no node is Ready to load the image into")
-    async with Client(cluster.client.server, cluster.client.credentials, timeout=LOAD_SECONDS) as patient:
-        for each in nodes:
-            reply = await patient.request("POST", _path(each), body=archive, headers={"Content-Type": ARCHIVE_TYPE})
-            for name in reply.json()["images"]:
-                click.echo(f"{name} loaded into {each}")
-
-
-def _path(node: str) -> str:
-    return f"/api/v1/nodes/{node}/proxy/wherry/v1/images"
 
 
 def _size(count: int) -> str:

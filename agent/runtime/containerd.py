@@ -23,7 +23,7 @@ import structlog
 from agent.runtime import cri_calls as calls
 from agent.runtime.containerd_config import ContainerdPaths, containerd_paths, probe_machine, render_config
 from agent.runtime.errors import RuntimeFault, Unavailable
-from agent.runtime.images import load_archive
+from agent.runtime.images import load_archive, pieces_of
 from agent.runtime.pause import write_pause_image
 from agent.runtime.pb import cri_pb2
 from agent.runtime.processes import alive, find_containerd, stop_process, wait_until_gone
@@ -162,5 +162,5 @@ async def _ensure_pause_image(paths: ContainerdPaths) -> None:
     """Import the sandbox image. Cheap when it is there already, so it is done at every start."""
     archive = paths.run / "pause.tar"
     write_pause_image(archive)
-    await load_archive(paths.socket, archive)
+    await load_archive(paths.socket, pieces_of(archive))
     archive.unlink()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -256,7 +256,7 @@ class CriRuntime:
         reply = await self._channel.ask(calls.LIST_IMAGES, pb.ListImagesRequest())
         return [messages.read_image(image) for image in reply.images]
 
-    async def load_image(self, archive: Path) -> list[str]:
+    async def load_image(self, archive: AsyncIterable[bytes]) -> list[str]:
         names = await load_archive(Path(self._endpoint.removeprefix("unix://")), archive)
         for name in names:
             await self._wait_for_image(name)

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import wraps
-from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from agent.runtime.errors import (
@@ -337,9 +336,10 @@ class FakeRuntime:
         self._called("list_images")
         return list(self._images.values())
 
-    async def load_image(self, archive: Path) -> list[str]:
-        self._called("load_image", str(archive))
-        raise InvalidConfig(f"{archive}: the fake runtime loads no archives")
+    async def load_image(self, archive: AsyncIterable[bytes]) -> list[str]:
+        del archive
+        self._called("load_image")
+        raise InvalidConfig("the fake runtime loads no archives")
 
     async def image_fs(self) -> ImageFs:
         return ImageFs("/", sum(image.size_bytes for image in self._images.values()), len(self._images))

@@ -14,19 +14,21 @@ import binascii
 import fnmatch
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import orjson
 
-from agent.runtime.errors import Failed, InvalidConfig, Timeout
+from agent.runtime.errors import Failed, InvalidConfig, RuntimeFault, Timeout
 from agent.runtime.protocol import ImageAuth
 from agent.runtime.reference import Reference, normalize, parse_reference
 
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 NAMESPACE = "k8s.io"
+PIECE_BYTES = 1 << 20
 _LOAD_SECONDS = 600.0
+"""How long unpacking may take once the whole archive has arrived."""
 _BARE = re.compile(r"^import-\d{4}-\d\d-\d\d:(?=[^:]+$)")
 _UNPACKED = re.compile(r"^unpacking (\S+) \(sha256:[0-9a-f]+\)", re.MULTILINE)
 
@@ -107,16 +109,24 @@ def read_docker_config(text: bytes) -> Mapping[str, Any]:
     return parsed if isinstance(parsed, dict) else {}
 
 
-async def load_archive(socket: Path, archive: Path) -> list[str]:
+async def pieces_of(archive: Path) -> AsyncIterator[bytes]:
+    """A file's content, piece by piece, read beside the event loop."""
+    with archive.open("rb") as file:
+        while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
+            yield piece
+
+
+async def load_archive(socket: Path, archive: AsyncIterable[bytes]) -> list[str]:
     """Import an OCI or Docker archive into the containerd at `socket`; returns the images' full names.
 
-    Names in the archive are completed as Kubernetes completes them (`hello` becomes docker.io/library/hello:latest), or
-    a pod that says `image: hello` would not find it. InvalidConfig when the file is no archive.
+    The archive goes through a pipe, so that neither memory nor disk holds it once more. Names in it are completed as
+    Kubernetes completes them (`hello` becomes docker.io/library/hello:latest), or a pod that says `image: hello` would
+    not find it. InvalidConfig when it is no archive; what `archive` raises passes on, and then nothing is imported.
     """
-    output = await _ctr(socket, "images", "import", str(archive))
+    output = await _ctr(socket, "images", "import", "-", given=archive)
     names = _UNPACKED.findall(output)
     if not names:
-        raise InvalidConfig(f"{archive}: the archive holds no image with a name and for this machine")
+        raise InvalidConfig("the archive holds no image with a name and for this machine")
     for name in names:
         if full_name(name) != name:
             await _ctr(socket, "images", "tag", "--force", name, full_name(name))
@@ -124,12 +134,28 @@ async def load_archive(socket: Path, archive: Path) -> list[str]:
     return [full_name(name) for name in names]
 
 
+def room_fault(directory: Path, archive_bytes: int) -> str:
+    """Why an archive of that size does not fit beside `directory`: "" if it does, or if its size is not known yet.
+
+    An image takes its layers' room twice, packed and unpacked.
+    """
+    free = shutil.disk_usage(directory).free
+    needed = 2 * archive_bytes
+    if not archive_bytes or needed <= free:
+        return ""
+    return (
+        f"no room for the image: an archive of {archive_bytes / 1e9:.2f} GB takes about {needed / 1e9:.2f} GB, and "
+        f"{free / 1e9:.2f} GB are free below {directory}; remove images or files there, or give it a larger disk"
+    )
+
+
 def full_name(imported: str) -> str:
     """What Kubernetes calls an image that ctr imported; ctr takes a bare `hello` for the tag of a nameless image."""
     return normalize(_BARE.sub("", imported))
 
 
-async def _ctr(socket: Path, *arguments: str) -> str:
+async def _ctr(socket: Path, *arguments: str, given: AsyncIterable[bytes] | None = None) -> str:
+    """Runs ctr, with `given` as its input; returns its output. It is killed when the input breaks off."""
     binary = shutil.which("ctr")
     if binary is None:
         raise Failed("ctr is not installed; it comes with containerd")
@@ -137,17 +163,38 @@ async def _ctr(socket: Path, *arguments: str) -> str:
         binary,
         *("--address", str(socket), "--namespace", NAMESPACE),
         *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.DEVNULL if given is None else asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     try:
+        if given is not None and process.stdin is not None:
+            await _feed(process.stdin, given)
         async with asyncio.timeout(_LOAD_SECONDS):
             output, complaint = await process.communicate()
     except TimeoutError:
-        process.kill()
-        await process.wait()
         raise Timeout(f"ctr {arguments[0]} {arguments[1]} took longer than {_LOAD_SECONDS:g}s") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     if process.returncode:
-        raise InvalidConfig(complaint.decode(errors="replace").strip().removeprefix("ctr: "))
+        raise _refused(complaint.decode(errors="replace").strip().removeprefix("ctr: "))
     return output.decode(errors="replace")
+
+
+async def _feed(pipe: asyncio.StreamWriter, pieces: AsyncIterable[bytes]) -> None:
+    """What ctr says is little and fits its pipes meanwhile. A ctr that has ended says itself why."""
+    try:
+        async for piece in pieces:
+            pipe.write(piece)
+            await pipe.drain()
+    except (BrokenPipeError, ConnectionResetError):
+        if not pipe.transport.is_closing():
+            raise  # it is the source that broke off
+
+
+def _refused(complaint: str) -> RuntimeFault:
+    if "no space left on device" in complaint:
+        return Failed(f"the image does not fit on this node's disk: {complaint}")
+    return InvalidConfig(complaint)

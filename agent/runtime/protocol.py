@@ -8,9 +8,8 @@ raises `errors.RuntimeFault` and nothing else. This module imports only the stan
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal, Protocol
 
 NetworkProtocol = Literal["TCP", "UDP", "SCTP"]
@@ -412,8 +411,11 @@ class Runtime(Protocol):
 
     async def list_images(self) -> list[ImageStatus]: ...
 
-    async def load_image(self, archive: Path) -> list[str]:
-        """Import an OCI or `docker save` tar; returns the full names it brought. InvalidConfig: a bad archive."""
+    async def load_image(self, archive: AsyncIterable[bytes]) -> list[str]:
+        """Import an OCI or `docker save` tar while it arrives; returns the full names it brought.
+
+        InvalidConfig: a bad archive. Failed: no room for it.
+        """
 
     async def image_fs(self) -> ImageFs: ...
 

@@ -23,7 +23,7 @@ from controller.registry.ground import part_of
 from controller.registry.types import Target as RegistryTarget
 from controller.server.agents import Backend
 from controller.server.authorization import Attributes
-from controller.server.call import Call, Services, existing, read_as_sent
+from controller.server.call import Call, Services, existing
 from controller.server.channels import CHANNELS, PORT_FORWARD, run_channels, run_port_forward, streams_of
 from controller.server.proxy import HOP_BY_HOP, proxy_into_cluster
 from controller.server.reply import Answer, Reply
@@ -208,16 +208,18 @@ async def proxy(services: Services, call: Call) -> Answer:
 
 
 async def _relay(services: Services, call: Call, backend: Backend, path: str, *, refusals: bool = False) -> Answer:
-    """One request to the backend, its answer streamed to the client. `refusals`: errors become a Status."""
+    """One request to the backend, body and answer streamed, neither kept. `refusals`: errors become a Status."""
     request = call.request
     headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
     headers = {name: value for name, value in headers.items() if not name.lower().startswith("impersonate-")}
-    body = await read_as_sent(request)
+    body = request.content if request.can_read_body else None
+    if body is not None and "Content-Length" in request.headers:
+        headers["Content-Length"] = request.headers["Content-Length"]
     url = URL(backend.url + path, encoded=True)
     tls: Any = backend.tls if backend.tls is not None else False
     try:
         async with services.agents.session.request(
-            request.method, url, headers=headers, data=body or None, ssl=tls, allow_redirects=False
+            request.method, url, headers=headers, data=body, ssl=tls, allow_redirects=False
         ) as answer:
             if refusals and answer.status >= 400:
                 text = (await answer.content.read(REFUSAL_BYTES)).decode("utf-8", "replace").strip()

@@ -19,6 +19,7 @@ from agent.runtime.cgroups import processes
 from agent.runtime.containerd import Containerd, ensure_containerd
 from agent.runtime.cri import CriRuntime
 from agent.runtime.fake import FakeRuntime
+from agent.runtime.images import pieces_of
 from agent.runtime.protocol import ContainerConfig, EventKind, Runtime, RuntimeEvent, SandboxConfig
 from agent.runtime.teardown import stop_containerd
 from tests.images import BUSYBOX, write_busybox_image
@@ -108,7 +109,7 @@ async def start_node(data_dir: Path, busybox: Path, pod_cidr: str = "") -> Conta
     started = await ensure_containerd(data_dir)
     await ensure_pod_network(pod_network(started, pod_cidr), started.paths.cni_conf_dir)
     runtime = CriRuntime(started.endpoint, started.paths.cgroup_root)
-    await runtime.load_image(busybox)
+    await runtime.load_image(pieces_of(busybox))
     await runtime.close()
     return started
 

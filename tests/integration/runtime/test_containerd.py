@@ -19,7 +19,7 @@ from agent.runtime.containerd import Containerd, containerd_paths, ensure_contai
 from agent.runtime.containerd_config import ContainerdPaths
 from agent.runtime.cri import CriRuntime
 from agent.runtime.errors import ImagePullFailed, InvalidConfig
-from agent.runtime.images import credentials_for
+from agent.runtime.images import credentials_for, pieces_of
 from agent.runtime.mounts import mounts_under
 from agent.runtime.processes import command_lines
 from agent.runtime.protocol import ContainerConfig, ContainerSecurity, PortMapping, Resources, SandboxConfig
@@ -197,7 +197,7 @@ async def test_a_pods_processes_are_limited(containerd: Containerd) -> None:
 
 async def test_a_loaded_image_has_kubernetes_full_name(tmp_path: Path, node: Harness) -> None:
     archive = write_busybox_image(tmp_path / "hello.tar", "hello:1", user="nobody")
-    assert await node.runtime.load_image(archive) == ["docker.io/library/hello:1"]
+    assert await node.runtime.load_image(pieces_of(archive)) == ["docker.io/library/hello:1"]
     image = await node.runtime.image_status("hello:1")
     assert image is not None and image.tags == ("docker.io/library/hello:1",) and image.username == "nobody"
     await node.runtime.remove_image("hello:1")
@@ -222,7 +222,7 @@ async def test_a_pull_needs_the_right_credentials(busybox: Path, node: Harness) 
 async def test_what_is_no_archive_is_refused(tmp_path: Path, node: Harness) -> None:
     (tmp_path / "x.tar").write_bytes(b"no archive")
     with pytest.raises(InvalidConfig):
-        await node.runtime.load_image(tmp_path / "x.tar")
+        await node.runtime.load_image(pieces_of(tmp_path / "x.tar"))
 
 
 @pytest.mark.parametrize("gently", [True, False])
