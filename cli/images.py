@@ -59,7 +59,7 @@ def prune(everything: bool, force: bool, node: str | None) -> None:
 
         freed = 0
         for each in [node] if node else await ready_nodes(cluster):
-            reply = await cluster.client.request("DELETE", _path(each), {"all": "true"} if everything else {})
+            reply = await cluster.client.request("DELETE", images_path(each), {"all": "true"} if everything else {})
             for image in reply.json()["images"]:
                 freed += image["sizeBytes"]
                 click.echo(f"{image['names'][0]} removed from {each}")
