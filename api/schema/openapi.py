@@ -235,7 +235,10 @@ def _custom_schema(kind: Kind) -> Object:
         **(schema.get("properties") or {}),
         "apiVersion": {"type": "string", "description": _text("apiVersion")},
         "kind": {"type": "string", "description": _text("kind")},
-        "metadata": {"allOf": [{"$ref": REF + component_name("meta.v1.ObjectMeta")}]},
+        "metadata": {
+            "allOf": [{"$ref": REF + component_name("meta.v1.ObjectMeta")}],
+            "description": _text("metadata"),
+        },
     }
     schema["x-kubernetes-group-version-kind"] = _gvks(kind)
     return schema

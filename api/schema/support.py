@@ -24,6 +24,8 @@ IDLE_KINDS: dict[tuple[str, str], str] = {
 """Kinds that are kept and shown while nothing acts on them: creating one is answered with a warning that says so.
 Whoever makes something act on a kind takes its row out."""
 
+_NO_LABELS = "containers run without SELinux labels, as on any node without SELinux"
+_NO_PROFILES = "containers run under the runtime's own AppArmor profile, on nodes without AppArmor under none"
 _FILE_OWNER = "files belong to root or fsGroup"
 
 WARNED: dict[str, dict[str, str]] = {
@@ -59,18 +61,23 @@ WARNED: dict[str, dict[str, str]] = {
     "core.v1.HTTPGetAction": {"protocol": "probes speak HTTP/1.1"},
     "core.v1.GRPCAction": {"mode": "probes ask the health service without TLS"},
     "core.v1.Lifecycle": {"stopSignal": "containers are stopped with the signal of their image, or SIGTERM"},
-    "core.v1.SecurityContext": {"windowsOptions": "every node runs Linux"},
+    "core.v1.SecurityContext": {
+        "windowsOptions": "every node runs Linux",
+        "seLinuxOptions": _NO_LABELS,
+        "appArmorProfile": _NO_PROFILES,
+    },
     "networking.v1.IngressBackend": {"resource": "only Services are served; requests go where they would without it"},
     "networking.v1.IngressClassSpec": {"parameters": "the ingress has no parameters"},
     "core.v1.PodSecurityContext": {
         "windowsOptions": "every node runs Linux",
         "fsGroupChangePolicy": "volumes change hands at every start",
         "seLinuxChangePolicy": "volumes are not relabelled",
+        "seLinuxOptions": _NO_LABELS,
+        "appArmorProfile": _NO_PROFILES,
     },
 }
 
 _NO_DRIVER = "wherry has no driver for it, and what the pod writes would be lost"
-_MORE_RIGHTS = "wherry does not enforce it, and the container would have more rights than this asks for"
 _FOREIGN_VOLUMES = (
     *("gcePersistentDisk", "awsElasticBlockStore", "gitRepo", "nfs", "iscsi", "glusterfs", "persistentVolumeClaim"),
     *("rbd", "flexVolume", "cinder", "cephfs", "flocker", "fc", "azureFile", "vsphereVolume", "quobyte", "azureDisk"),
@@ -87,10 +94,7 @@ REFUSED: dict[str, dict[str, str]] = {
     "core.v1.Container": {"volumeDevices": "wherry hands out no block devices"},
     "core.v1.EphemeralContainer": {"volumeDevices": "wherry hands out no block devices"},
     "core.v1.VolumeMount": {"recursiveReadOnly": "mounts below this one would stay writable"},
-    "core.v1.SecurityContext": {"seLinuxOptions": _MORE_RIGHTS, "appArmorProfile": _MORE_RIGHTS},
     "core.v1.PodSecurityContext": {
-        "seLinuxOptions": _MORE_RIGHTS,
-        "appArmorProfile": _MORE_RIGHTS,
         "supplementalGroupsPolicy": "groups of the image's own group file would be added all the same",
     },
 }

@@ -114,7 +114,35 @@ async def test_an_established_kind_is_served_discovered_and_described(custom: Cl
     found = (await custom.admin.get("/apis/shop.example.com/v1")).json["resources"]
     assert [each["name"] for each in found] == ["widgets", "widgets/status", "widgets/scale"]
     document = (await custom.admin.get("/openapi/v3/apis/shop.example.com/v1")).json
-    assert "com.example.shop.v1.Widget" in document["components"]["schemas"]
+    shown = document["components"]["schemas"]["com.example.shop.v1.Widget"]["properties"]
+    assert shown["apiVersion"]["description"].startswith("APIVersion defines ")
+    assert shown["kind"]["description"].startswith("Kind is a string value")
+    assert shown["metadata"]["description"].startswith("Standard object's metadata")
+    times = document["components"]["schemas"]["io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"]["properties"]
+    assert times["creationTimestamp"]["description"].startswith("CreationTimestamp is a timestamp")
+
+
+async def test_older_clients_read_schemas_that_they_understand(custom: Cluster) -> None:
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    either = {"anyOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": True}
+    nested = {
+        "type": "object",
+        "properties": {
+            "free": {**anything, "properties": {"a": {"type": "string"}}},
+            "port": either,
+            "maybe": {"type": "string", "nullable": True, "description": "May be null."},
+        },
+    }
+    for plural, schema in (("anythings", anything), ("gadgets", nested)):
+        one = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+        await establish(custom, definition(one, plural=plural, kind=plural.capitalize()[:-1]))
+    found = (await custom.admin.get("/openapi/v2")).json["definitions"]
+    free = found["com.example.shop.v1.Anything"]
+    assert set(free) == {"type", "x-kubernetes-group-version-kind"} and free["type"] == "object"
+    properties = found["com.example.shop.v1.Gadget"]["properties"]
+    assert properties["free"] == anything
+    assert properties["port"] == {"x-kubernetes-int-or-string": True}
+    assert properties["maybe"] == {"description": "May be null."}
 
 
 async def test_status_and_scale_are_written_apart_and_the_generation_counts_the_spec(custom: Cluster) -> None:

@@ -109,6 +109,16 @@ def test_each_warned_or_refused_field_is_reported_by_its_path() -> None:
             assert refusals == []
 
 
+def test_what_a_host_may_not_have_is_warned_of_not_refused() -> None:
+    confined = {"seLinuxOptions": {"level": "s0"}, "appArmorProfile": {"type": "RuntimeDefault"}}
+    spec = {"securityContext": confined, "containers": [{"name": "c", "securityContext": confined}]}
+    warnings, refusals = unimplemented(POD, {"spec": spec})
+    assert refusals == []
+    assert {warning.partition(":")[0] for warning in warnings} == {
+        f"spec.{place}securityContext.{field}" for place in ("", "containers[0].") for field in confined
+    }
+
+
 def test_harmless_values_pass() -> None:
     spec = {"os": {"name": "linux"}, "hostUsers": True, "preemptionPolicy": "PreemptLowerPriority"}
     assert unimplemented(POD, {"spec": spec}) == ([], [])
