@@ -2,12 +2,16 @@
 
 Called by connect.py, after authorization. Every method, every body, upgrades too; what the client used to identify
 itself towards the API server stays here. The answer is passed on but for what belongs to this connection, and for
-redirects, which are led back through the proxy. Rules: k8s.io/apimachinery/pkg/util/proxy (UpgradeAwareHandler).
+redirects and the links of pages, which are led back through the proxy. Rules: k8s.io/apimachinery/pkg/util/proxy
+(UpgradeAwareHandler).
 """
 
 from __future__ import annotations
 
 import ssl
+import zlib
+from collections.abc import Callable
+from functools import partial
 from urllib.parse import quote, urlsplit
 
 import aiohttp
@@ -19,6 +23,7 @@ from yarl import URL
 from api.errors import ServiceUnavailable
 from api.tunnel import Side, Unanswered, read_head, read_refusal, status_of, takeover
 from controller.server.call import Call, Services, existing
+from controller.server.proxied_html import Page
 from controller.server.reach import Name, Reach, Security, Spot, parse_name
 from controller.server.reply import Answer, Reply, switched
 
@@ -148,25 +153,52 @@ async def _relay(request: web.BaseRequest, side: Side, spot: Spot, target: str) 
 
 async def _pass_back(request: web.BaseRequest, answer: aiohttp.ClientResponse, spot: Spot) -> Answer:
     response = web.StreamResponse(status=answer.status, reason=answer.reason)
+    asked, prefix = request.headers.get("Host", ""), _prefix_of(request.raw_path)
+    lead = partial(led_back, asked_host=asked, pod_host=spot.host, prefix=prefix)
+    page = _page(request, answer, lead)
     for name, value in answer.headers.items():
         if name.lower() == "location":
-            value = led_back(value, request.headers.get("Host", ""), spot.host, _prefix_of(request.raw_path))
+            value = lead(value)
         if name.lower() not in HOP_BY_HOP | _CORS:
             response.headers.add(name, value)
     length = answer.headers.get("Content-Length", "")
-    if length.isdigit():
+    if length.isdigit() and page is None:
         response.content_length = int(length)
     await response.prepare(request)
     async for piece in answer.content.iter_any():
-        await response.write(piece)
-    await response.write_eof()
+        if page is None:
+            await response.write(piece)
+        else:
+            await _write_page(response, page, piece)
+    await response.write_eof(b"" if page is None else page.close())
     return response
 
 
+def _page(request: web.BaseRequest, answer: aiohttp.ClientResponse, lead: Callable[[str], str]) -> Page | None:
+    """How to lead the links of the answer; None when it is no page, or one that we cannot read."""
+    headers = answer.headers
+    kind, packing = headers.get("Content-Type", "").partition(";")[0].strip().lower(), headers.get("Content-Encoding")
+    whole = request.method != "HEAD" and answer.status >= 200 and answer.status not in (204, 206, 304)
+    if kind != "text/html" or not whole or "Location" in headers or packing not in (None, "", "identity", "gzip"):
+        return None
+    return Page(lead, packed=packing == "gzip")
+
+
+async def _write_page(response: web.StreamResponse, page: Page, piece: bytes) -> None:
+    try:
+        for led in page.feed(piece):
+            await response.write(led)
+    except zlib.error as error:
+        raise aiohttp.ClientPayloadError(f"the page cannot be unpacked: {error}") from error
+
+
 def led_back(location: str, asked_host: str, pod_host: str, prefix: str) -> str:
-    """A redirect to the pod itself, as the client can follow it: below the proxy's path."""
-    parts = urlsplit(location)
-    elsewhere = parts.netloc and parts.netloc not in (pod_host, asked_host)
+    """A redirect or a link to the pod itself, as the client can follow it: below the proxy's path."""
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        return location
+    elsewhere = parts.scheme not in ("", "http", "https") or parts.netloc not in ("", pod_host, asked_host)
     if elsewhere or not parts.path.startswith("/"):
         return location
     path = parts.path if parts.path.startswith(prefix) else prefix + parts.path

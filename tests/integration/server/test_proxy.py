@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import json
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -45,6 +46,10 @@ class Backend:
             return await _echo(request)
         if request.path.startswith("/moved"):
             return web.Response(status=302, headers={"Location": request.query["to"]})
+        if request.path.startswith("/page"):
+            packed = {"Content-Encoding": "gzip"} if "packed" in request.query else {}
+            page = b'<html><a href="/next?a=b">next</a></html>' + LARGE
+            return web.Response(body=gzip.compress(page) if packed else page, content_type="text/html", headers=packed)
         body = b"".join([piece async for piece in request.content.iter_any()])
         said = {"method": request.method, "path": request.raw_path, "length": len(body)}
         kept = {"X-Kept": "yes", "Access-Control-Allow-Origin": "*", "Keep-Alive": "timeout=5"}
@@ -219,6 +224,14 @@ async def test_redirects_lead_back_through_the_proxy(
     url = f"{shop.url}{POD}/proxy/moved"
     async with shop.admin.session.get(url, params=wanted, headers=token, allow_redirects=False) as answer:
         assert answer.headers["Location"] == leads
+
+
+@pytest.mark.parametrize("query", ["", "?packed=1"])
+async def test_links_of_pages_lead_back_through_the_proxy(shop: Cluster, query: str) -> None:
+    found = await shop.admin.get(f"{POD}/proxy/page{query}")
+    assert found.body == f'<html><a href="{POD}/proxy/next?a=b">next</a></html>'.encode() + LARGE
+    head = await shop.admin.ask("HEAD", f"{POD}/proxy/page")
+    assert (head.status, head.headers["Content-Length"]) == (200, str(len(LARGE) + 41))
 
 
 @pytest.mark.parametrize("where", ["pods/p", "services/s:web", "services/https:s:tls"])
