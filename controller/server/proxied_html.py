@@ -36,7 +36,10 @@ _LINKS = {
     }.items()
 }
 _PLAIN_TEXT = frozenset(
-    ["script", "style", "textarea", "title", "xmp", "noembed", "noframes", "noscript", "plaintext", "iframe"]
+    (
+        *("script", "style", "textarea", "title", "xmp"),
+        *("noembed", "noframes", "noscript", "plaintext", "iframe"),
+    )
 )
 """Elements whose content is text, whatever it looks like."""
 _LONGEST_TAG = 16 * 1024
