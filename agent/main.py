@@ -49,7 +49,7 @@ from agent.probing import Prober
 from agent.runtime.containerd import Containerd, containerd_paths, ensure_containerd
 from agent.runtime.cri import CriRuntime
 from agent.runtime.errors import RuntimeFault
-from agent.runtime.protocol import Runtime
+from agent.runtime.protocol import ImageStatus, Runtime
 from agent.server import AgentServer, Office
 from agent.session import Heartbeat, keep_lease
 from agent.sources import SourceReader
@@ -123,6 +123,7 @@ class Agent:
         self.server = AgentServer(self._office(), config.bind_address or "", config.port, self._tls)
         self._network_problem = "container runtime network not ready: waiting for the node's podCIDR"
         self._network_tried = asyncio.Event()
+        self._images: list[ImageStatus] = []
 
     def _allocatable(self) -> dict[str, str]:
         return allocatable(self._profile, hostinfo.disk_use(self._config.data_dir))
