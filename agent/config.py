@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import socket
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,12 +72,13 @@ def parse_arguments(arguments: Sequence[str]) -> AgentConfig:
         labels = tuple(parse_labels(given.labels).items())
         taints = tuple(parse_taint(text) for text in given.taints.split(",") if text)
         refuse_reserved(dict(labels))
+        token = read_token(given.token_file) if given.token_file else given.token
     except ValueError as error:
         parser.error(str(error))
     return AgentConfig(
         server=given.server.rstrip("/"),
         data_dir=given.data_dir.resolve(),
-        token=given.token,
+        token=token,
         node_name=given.node_name,
         node_ip=given.node_ip,
         bind_address=given.bind_address,
@@ -101,6 +103,17 @@ def parse_arguments(arguments: Sequence[str]) -> AgentConfig:
     )
 
 
+def read_token(path: str) -> str:
+    """The join token in a file, or on stdin for `-`: a command line is seen by every user. Raises ValueError."""
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--token-file {path}: {getattr(error, 'strerror', None) or error}") from error
+    if not text.strip():
+        raise ValueError(f"--token-file {path} is empty: `wherry token create` prints a token")
+    return text.strip()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="wherry agent", description="Runs this server's part of a wherry cluster.")
     add = parser.add_argument
@@ -112,7 +125,11 @@ def _parser() -> argparse.ArgumentParser:
         help="where the agent keeps everything (default: %(default)s)",
     )
     token = os.environ.get("WHERRY_TOKEN", "")
-    add("--token", default=token, help="join token (default: $WHERRY_TOKEN); needed the first time only")
+    hint = "needed to join, and to join anew after the Node was deleted"
+    add(
+        "--token", default=token, help=f"join token (default: $WHERRY_TOKEN); {hint}; seen by all users of this machine"
+    )
+    add("--token-file", default="", help="a file that holds the join token, - for stdin")
     add("--node-name", default="", help="name of this node (default: the host's name)")
     add("--node-ip", default="", help="address of this node (default: the one used towards the controller)")
     add("--bind-address", default="", help="where the agent's own server listens (default: everywhere)")

@@ -34,6 +34,7 @@ RENEW_SHARE = 2 / 3
 RENEW_CHECK_SECONDS = 600.0
 RETRY_SECONDS = 2.0
 KEY_SECONDS = 60.0
+PROBE_SECONDS = 5.0
 _NO_CHECK_TIME = 0x200000
 """OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which Python does not name."""
 _TOKEN = re.compile(r"wherry1\.([0-9a-f]{64})\.([a-z0-9]{6}\.[a-z0-9]{16})")
@@ -120,6 +121,9 @@ async def obtain_identity(directory: Path, applicant: Applicant, token: str) -> 
     kept = load_identity(directory)
     if kept is not None and not kept.is_for(applicant.node_name, datetime.now(UTC)):
         kept = None
+    if kept is not None and token and await _is_revoked(applicant, kept):
+        _log.warning("this node's certificate holds no longer; joining anew", node=applicant.node_name)
+        kept = None
     if kept is not None and kept.names(applicant.addresses):
         return kept
     fingerprint, bearer = parse_token(token) if kept is None else ("", "")
@@ -136,13 +140,27 @@ async def obtain_identity(directory: Path, applicant: Applicant, token: str) -> 
             await asyncio.sleep(RETRY_SECONDS)
 
 
+async def _is_revoked(applicant: Applicant, kept: Identity) -> bool:
+    """Whether the API server believes the certificate no longer. One that does not answer says nothing."""
+    try:
+        async with Client(applicant.server, kept.credentials, timeout=PROBE_SECONDS) as client:
+            await client.request("GET", f"/api/v1/nodes/{applicant.node_name}")
+    except errors.Unauthorized:
+        return True
+    except errors.ApiError:
+        return False
+    return False
+
+
 def parse_token(token: str) -> tuple[str, str]:
     """(fingerprint of the CA, bearer token) of a join token. Raises JoinRefused."""
     if not token:
-        raise JoinRefused("this node has no valid certificate: start it with --token (wherry token create prints one)")
+        raise JoinRefused(
+            "this node has no valid certificate: start it with --token-file (wherry token create prints a token)"
+        )
     match = _TOKEN.fullmatch(token.strip())
     if match is None:
-        raise JoinRefused("--token is not a join token: it looks like wherry1.<64 hex digits>.<6 characters>.<16>")
+        raise JoinRefused("that is no join token: a join token looks like wherry1.<64 hex digits>.<6 characters>.<16>")
     return match[1], match[2]
 
 

@@ -1,4 +1,4 @@
-"""The agent process: `python -m agent.main --server URL --token T --data-dir D`.
+"""The agent process: `python -m agent.main --server URL --token-file F --data-dir D`.
 
 Puts the parts together and runs them until SIGTERM or SIGINT. Containers outlive it: stopping or killing the agent
 stops none of them. A part that breaks takes the process down, and whoever supervises it starts it again.

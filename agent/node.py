@@ -25,6 +25,7 @@ MOST_PODS = 110
 STATUS_SECONDS = 10.0
 REPORT_SECONDS = 300.0
 RETRY_SECONDS = 1.0
+REVOKED_SECONDS = 10.0
 MOST_IMAGES = 50
 LEAST_MEMORY_BYTES = 100 << 20
 LEAST_DISK_SHARE = 0.05
@@ -227,12 +228,19 @@ class NodeKeeper:
         self._reported_at = 0.0
 
     async def register(self) -> Object:
-        """Makes the Node, or adopts the one of that name. Waits for a server that cannot be reached."""
+        """Makes the Node, or adopts the one of that name. Waits for a server that is away or does not believe us.
+
+        Whoever deletes a Node revokes its certificate, and only an agent that is started with a token joins anew. Until
+        then this one goes on, and ends the pods that are taken from it.
+        """
         while True:
             try:
                 self.node = await self._register_once()
                 self.known.set()
                 return self.node
+            except errors.Unauthorized as error:
+                _log.error("this server is no node any more: restart its agent with --token-file", error=error.message)
+                await asyncio.sleep(REVOKED_SECONDS)
             except errors.ApiError as error:
                 if not error.retryable:
                     raise
@@ -261,6 +269,13 @@ class NodeKeeper:
 
     async def follow(self) -> None:
         """Watches the own Node until cancelled; registers it again when somebody deleted it."""
+        while True:
+            try:
+                await self._follow()
+            except errors.Unauthorized:
+                await asyncio.sleep(REVOKED_SECONDS)
+
+    async def _follow(self) -> None:
         async for event in self._client.watch(NODES, Selection(fields=f"metadata.name={self.profile.name}")):
             if event.type == "DELETED":
                 _log.warning("the node was deleted; registering again")

@@ -24,7 +24,7 @@ def token_command() -> None:
 @click.option("--description", default="", help="A note for whoever lists the join tokens.")
 @click.option("--service-account", metavar="NAMESPACE/NAME", help="A token of this account instead, for a program.")
 def create(ttl: str, description: str, service_account: str | None) -> None:
-    """Print a token for `wherry agent --server URL --token TOKEN`."""
+    """Print a token for `wherry agent --server URL --token-file FILE` (- reads it from stdin)."""
     lifetime = parse_duration(ttl)
     if service_account is None:
         click.echo(on_cluster(lambda cluster: create_token(cluster, lifetime, description)))

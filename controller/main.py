@@ -224,6 +224,7 @@ async def _renew(config: ControllerConfig, context: ssl.SSLContext, services: Se
             continue
         load_serving_certificate(context, pki)
         services.agents.reload()
+        services.authenticator.use_admin_token(pki.admin_token)
 
 
 async def _lead(config: ControllerConfig, identity: str, pki: Pki, registry: Registry, liveness: Liveness) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import secrets
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,6 +22,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 CA_DAYS = 3650
 LEAF_DAYS = 365
+_CHANCE_BITS = 112
+_LATEST = 1 << 42
+"""The year 2109 in milliseconds; serial numbers that are chance alone are larger, all but one in 100,000."""
 BACKDATE = timedelta(days=1)
 """Certificates are valid before they are made: the clocks of a cluster differ, and one that is set back must not turn
 away every agent that joined meanwhile."""
@@ -83,6 +88,20 @@ def ca_digest(ca_pem: bytes) -> str:
     return hashlib.sha256(load_certificate(ca_pem).public_bytes(serialization.Encoding.DER)).hexdigest()
 
 
+def new_serial(after: int = 0) -> int:
+    """A serial number nobody can guess that says when it was given: the milliseconds since 1970, 112 of chance.
+
+    `not_valid_before` cannot say it, for it is backdated.
+    """
+    return max(time.time_ns() // 1_000_000, after + 1) << _CHANCE_BITS | secrets.randbits(_CHANCE_BITS)
+
+
+def issued_at(serial: int) -> int:
+    """Milliseconds since 1970; 0 for a serial number of another making."""
+    since = serial >> _CHANCE_BITS
+    return since if since < _LATEST else 0
+
+
 class Authority:
     """A CA's certificate and key."""
 
@@ -119,10 +138,11 @@ class Authority:
         key = new_key()
         return Pair(certificate_pem(self._sign(key.public_key(), subject, days)), key_pem(key))
 
-    def sign_request(self, csr_pem: bytes, subject: Subject, *, days: int = LEAF_DAYS) -> bytes:
+    def sign_request(self, csr_pem: bytes, subject: Subject, *, days: int = LEAF_DAYS, after: int = 0) -> bytes:
         """Signs the key of a request for `subject`; what the request itself asks for is not looked at.
 
-        Raises CsrRefused when it cannot be read or is not signed by its own key.
+        The time of issue in its serial number is later than `after` (milliseconds), whatever the clock says. Raises
+        CsrRefused when it cannot be read or is not signed by its own key.
         """
         try:
             csr = x509.load_pem_x509_csr(csr_pem)
@@ -133,7 +153,7 @@ class Authority:
         public = csr.public_key()
         if not isinstance(public, ec.EllipticCurvePublicKey):
             raise CsrRefused("the certificate request's key is not an elliptic-curve key")
-        return certificate_pem(self._sign(public, subject, days))
+        return certificate_pem(self._sign(public, subject, days, after))
 
     def sign_as_asked(self, csr: x509.CertificateSigningRequest, purpose: str, seconds: int) -> bytes:
         """Signs a request with the subject and alternative names it asks for; who calls has judged them.
@@ -155,17 +175,22 @@ class Authority:
                 builder = builder.add_extension(extension.value, critical=False)
         return certificate_pem(builder.sign(self.key, hashes.SHA256()))
 
-    def _sign(self, public: ec.EllipticCurvePublicKey, subject: Subject, days: int) -> Certificate:
+    def _sign(self, public: ec.EllipticCurvePublicKey, subject: Subject, days: int, after: int = 0) -> Certificate:
         until = datetime.now(UTC) + timedelta(days=days)
         names = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in subject.groups]
         names.append(x509.NameAttribute(NameOID.COMMON_NAME, subject.name))
-        builder = self._leaf(public, x509.Name(names), until, _usages(subject))
+        builder = self._leaf(public, x509.Name(names), until, _usages(subject), after)
         if subject.hosts:
             builder = builder.add_extension(x509.SubjectAlternativeName(_alternatives(subject.hosts)), critical=False)
         return builder.sign(self.key, hashes.SHA256())
 
     def _leaf(
-        self, public: PublicKey, subject: x509.Name, until: datetime, usages: list[x509.ObjectIdentifier]
+        self,
+        public: PublicKey,
+        subject: x509.Name,
+        until: datetime,
+        usages: list[x509.ObjectIdentifier],
+        after: int = 0,
     ) -> x509.CertificateBuilder:
         """A certificate but for its alternative names; it never outlives the CA."""
         return (
@@ -173,7 +198,7 @@ class Authority:
             .subject_name(subject)
             .issuer_name(self.certificate.subject)
             .public_key(public)
-            .serial_number(x509.random_serial_number())
+            .serial_number(new_serial(after))
             .not_valid_before(datetime.now(UTC) - BACKDATE)
             .not_valid_after(min(until, self.certificate.not_valid_after_utc))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

@@ -3,7 +3,7 @@
     DIR/pki/ca.crt ca.key            the CA                         DIR/pki/sa.key          signs service-account tokens
     DIR/pki/apiserver.crt .key       serves HTTPS                   DIR/pki/encryption.key  seals Secrets in etcd
     DIR/pki/agent-client.crt .key    the controller, to agents      DIR/admin.kubeconfig    the administrator's access
-    DIR/pki/admin.crt .key           the administrator              DIR/admin.token         the same, as a bearer token
+    DIR/pki/admin.crt .key           the administrator              DIR/admin.token         the same, a token of a day
 
 Called by main, the store's private etcd and the CLI. Does file I/O, at start only. Invariant: every secret is 0600 and
 written atomically; an existing CA, token or key is never replaced, only certificates that run out are.
@@ -11,8 +11,10 @@ written atomically; an existing CA, token or key is never replaced, only certifi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,6 +29,7 @@ from controller.pki.kubeconfig import render_kubeconfig
 ADMIN = Subject("admin", ("system:masters",))
 AGENT_CLIENT = Subject("kube-apiserver", ("system:masters",))
 RENEW_BEFORE = timedelta(days=60)
+ADMIN_TOKEN_SECONDS = 24 * 3600.0
 
 
 class PkiError(Exception):
@@ -82,7 +85,7 @@ def ensure_pki(data_dir: Path, serving: Serving) -> Pki:
         authority=authority,
         service_account_key=_ensure_bytes(directory / "sa.key", lambda: key_pem(new_key())),
         encryption_key=_ensure_bytes(directory / "encryption.key", lambda: secrets.token_bytes(32)),
-        admin_token=_ensure_bytes(data_dir / "admin.token", lambda: secrets.token_urlsafe(32).encode()).decode(),
+        admin_token=_fresh_token(data_dir / "admin.token"),
     )
 
 
@@ -97,6 +100,14 @@ def write_secret(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
+
+
+def _fresh_token(path: Path) -> str:
+    """The administrator's bearer token, for what speaks no TLS of its own: another one each day."""
+    with contextlib.suppress(FileNotFoundError):
+        if time.time() - path.stat().st_mtime > ADMIN_TOKEN_SECONDS:
+            path.unlink()
+    return _ensure_bytes(path, lambda: secrets.token_urlsafe(32).encode()).decode()
 
 
 def _ensure_bytes(path: Path, make: Callable[[], bytes]) -> bytes:

@@ -8,6 +8,7 @@ Events as k8s.io/kubernetes pkg/registry/core/service/{ipallocator,portallocator
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from controller.reconcilers.loop import Decision, Failure, Once, Source
 from controller.reconcilers.views import Views
 from controller.registry.allocation import holder_of
 from controller.registry.ranges import ServiceRanges
+from controller.registry.revoked_nodes import is_remembered
 from controller.registry.service_fields import claims_of, needs_address
 from controller.store.claims import Claim
 
@@ -135,7 +137,9 @@ class ServiceClaims:
         del key, failure
         store = self._views.store
         services = tuple(self._views.object(record) for record in store.list(SERVICES.resource).records)
-        observed = Observed(self._ranges, services, tuple(store.claims), self._told)
+        now = time.time()
+        claims = tuple(claim for claim in store.claims if not is_remembered(claim.name, now))
+        observed = Observed(self._ranges, services, claims, self._told)
         self._told = frozenset(_told(note) for note in _faults(observed))
         return observed
 

@@ -17,6 +17,7 @@ from api.objects import Object, clone, name_of, namespace_of
 from controller.registry.external_addresses import refusal
 from controller.registry.faults import translated
 from controller.registry.ranges import ServiceRanges
+from controller.registry.revoked_nodes import NODES, claim_of_deletion
 from controller.registry.service_fields import (
     HEADLESS,
     claims_of,
@@ -63,7 +64,10 @@ class Allocator:
 
 
 def claims_between(target: Target, old: Object | None, new: Object | None) -> Claims | None:
-    """What a write has to take and to free besides; None for kinds that hold nothing."""
+    """What a write has to take and to free besides; None for kinds that hold nothing. The deletion of a Node leaves a
+    memory (see revoked_nodes)."""
+    if target.kind.resource == NODES and new is None and old is not None:
+        return Claims("deletion", (claim_of_deletion(name_of(old)),), ())
     if target.kind.resource != SERVICES:
         return None
     held, wanted = claims_of(old), claims_of(new)

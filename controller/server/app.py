@@ -49,12 +49,13 @@ from controller.server.reply import (
     reply_text,
     warning_headers,
 )
+from controller.server.revocation import lists_own_pods
 from controller.server.session import NODES_PREFIX, answer_session
 from controller.server.target import Target, parse_target, verb_of
 from controller.server.targets import TARGETS_PREFIX, answer_targets
 from controller.server.version import version_info
 from controller.server.write import Handler
-from controller.store.types import StoreError
+from controller.store.types import Event, EventType, StoreError
 
 REQUEST_SECONDS = 60.0
 """What is not long-running ends within that time (kube-apiserver's --request-timeout)."""
@@ -83,7 +84,9 @@ class ApiServer:
         self.stopping = False
         self._cluster = ClusterMetrics()
         self._deadlines = Deadlines(REQUEST_SECONDS)
-        self._streams: set[asyncio.Task[object]] = set()
+        self._streams: dict[asyncio.Task[object], str] = {}
+        """What stays open, and for which node: its own go with it."""
+        services.store.subscribe(("", "nodes"), self._on_node)
         self._jwks = orjson.dumps(services.signer.jwks())
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -213,23 +216,30 @@ class ApiServer:
         labels = self.metrics.open(call.verb, call.target)
         self.audit.note(call.request, STARTED, _code_of_stream(call.request))
         try:
-            with self._endless(is_mutating(call.request.method)):
+            with self._endless(_node_of(call), is_mutating(call.request.method)):
                 return await handler(self.services, call)
         finally:
             self.metrics.shut(labels)
 
     @contextlib.contextmanager
-    def _endless(self, mutating: bool = False) -> Iterator[None]:
+    def _endless(self, node: str, mutating: bool = False) -> Iterator[None]:
         """The current request does not end by itself: `end_streams` ends it, and it counts against no limit."""
         task = asyncio.current_task()
         assert task is not None
-        self._streams.add(task)
+        self._streams[task] = node
         self.metrics.end(mutating)
         try:
             yield
         finally:
-            self._streams.discard(task)
+            del self._streams[task]
             self.metrics.running[mutating] += 1
+
+    def _on_node(self, event: Event) -> None:
+        """The certificate of a Node that is deleted is revoked, and so is what it has open."""
+        if event.type is EventType.DELETED:
+            for task, node in self._streams.items():
+                if node == event.record.key.name:
+                    task.cancel()
 
     def end_streams(self) -> None:
         """Shutdown: whatever would go on for ever is cancelled."""
@@ -250,8 +260,9 @@ class ApiServer:
         if path == JOIN_PATH:
             return await answer_join(services, request, self._certified(request))
         if path.startswith(NODES_PREFIX):
-            with self._endless():
-                return await answer_session(services, request, self._certified(request), path)
+            user = self._certified(request)
+            with self._endless(user.node):
+                return await answer_session(services, request, user, path)
         user = self._identified(request)
         listed = path.startswith(TARGETS_PREFIX)
         if not listed:
@@ -323,6 +334,12 @@ def _is_pods(target: Target) -> bool:
 def _has_tables(target: Target) -> bool:
     """What is only ever an answer (a review, a token, a binding) has no columns."""
     return target.kind is not None and "get" in target.kind.verbs and target.subresource not in routes.ONLY_ANSWERS
+
+
+def _node_of(call: Call) -> str:
+    """The node whose stream this is; the watch of its own pods may outlive it (see revocation)."""
+    node = call.user.node
+    return "" if node and lists_own_pods(call.request, node) else node
 
 
 def _code_of_stream(request: web.BaseRequest) -> int:

@@ -24,8 +24,10 @@ from cryptography import x509
 
 from api.errors import Unauthorized
 from controller.admission.types import MASTERS_GROUP, User
+from controller.pki.authority import issued_at
 from controller.pki.join import NAMESPACE, groups_of, parse_bootstrap_token, secret_name
 from controller.pki.tokens import Bound, Claims, TokenRefused, TokenSigner, looks_like_jwt
+from controller.server.revocation import Revocations, lists_own_pods
 from controller.store import Store
 from controller.store.types import Key
 
@@ -51,6 +53,9 @@ class Authenticator:
         self._admin = User("admin", str(uuid.uuid5(uuid.NAMESPACE_DNS, "admin")), (MASTERS_GROUP, AUTHENTICATED))
         self._by_header: dict[str, tuple[User, float]] = {}
         self._by_connection: WeakKeyDictionary[Any, tuple[User, float]] = WeakKeyDictionary()
+        self.revocations = Revocations(store)
+        self._good_while: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+        """The uid of the Node with which a node's connection was judged."""
 
     def identify(self, request: web.BaseRequest) -> User:
         """The request's user. Raises Unauthorized for a credential that does not hold."""
@@ -63,6 +68,8 @@ class Authenticator:
         if certified[0] is not ANONYMOUS:
             if certified[1] < time.time():
                 raise Unauthorized(f"Unauthorized: the client certificate of {certified[0].name} has expired; renew it")
+            if certified[0].node and transport is not None:
+                self._check_revoked(request, transport, certified[0])
             return certified[0]
         header = request.headers.get("Authorization")
         if header is None:
@@ -71,6 +78,26 @@ class Authenticator:
         if known is not None and known[1] > time.monotonic():
             return known[0]
         return self._by_bearer(header)
+
+    def use_admin_token(self, token: str) -> None:
+        """From now on only this one is the administrator's."""
+        if token != self._admin_token:
+            self._admin_token = token
+            self._by_header.clear()
+
+    def _check_revoked(self, request: web.BaseRequest, transport: Any, user: User) -> None:
+        """Raises Unauthorized for what was issued before the Node was deleted."""
+        uid = self.revocations.uid_of(user.node)
+        if uid and self._good_while.get(transport) == uid:
+            return
+        serial = int((transport.get_extra_info("peercert") or {}).get("serialNumber") or "0", 16)
+        if issued_at(serial) > (self.revocations.after(user.node) or -1):
+            self._good_while[transport] = uid
+        elif not lists_own_pods(request, user.node):
+            raise Unauthorized(
+                f'Unauthorized: the certificate of node "{user.node}" was revoked when its Node was deleted; '
+                "let it join anew with a fresh token (wherry token create)"
+            )
 
     def _by_bearer(self, header: str) -> User:
         scheme, _, token = header.partition(" ")

@@ -40,7 +40,10 @@ async def answer_join(services: Services, request: web.BaseRequest, user: User) 
     subject = Subject(NODE_PREFIX + name, (NODES_GROUP,), (name, *addresses))
     try:
         certificate = services.pki.authority.sign_request(
-            str(body.get("csr", "")).encode(), subject, days=CERTIFICATE_DAYS
+            str(body.get("csr", "")).encode(),
+            subject,
+            days=CERTIFICATE_DAYS,
+            after=services.authenticator.revocations.after(name),
         )
     except CsrRefused as error:
         raise BadRequest(str(error)) from error

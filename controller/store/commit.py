@@ -246,7 +246,7 @@ class Committer:
             elif write.action is Action.DELETE:
                 commit.delete(write.name, write.expected, write.conditions)
                 if write.holder:
-                    commit.claim((), write.freed, write.holder)
+                    commit.claim(write.claimed, write.freed, write.holder)
             else:
                 commit.confirm(write.name, write.expected, write.conditions)
         return commit

@@ -17,7 +17,7 @@ from agent.identity import Applicant, JoinRefused, obtain_identity
 from agent.node import NODES, NodeKeeper, Profile, Readings
 from agent.session import LEASE_NAMESPACE, Heartbeat, keep_lease
 from api import errors
-from api.client import Client
+from api.client import Client, Selection
 from api.kinds import by_resource
 from controller.pki.join import new_bootstrap_token, render_join_token, render_secret
 from tests.integration.agent.conftest import Site, cluster, eventually, site
@@ -51,13 +51,43 @@ async def test_a_node_joins_with_a_token_and_keeps_its_certificate(cluster: Clus
     assert moved.names(("192.0.2.8",))
 
 
+async def test_deleting_a_node_revokes_its_certificate_until_it_joins_anew(cluster: Cluster, tmp_path: Path) -> None:
+    applicant = Applicant(cluster.url, "fresh", ("192.0.2.7",))
+    identity = await obtain_identity(tmp_path, applicant, await join_token(cluster))
+    keeper_of = {"metadata": {"name": "fresh"}}
+    async with Client(cluster.url, identity.credentials) as client:
+        await client.create(NODES, keeper_of)
+        services = client.watch(by_resource("", "services"))
+        await anext(services)
+        own = client.watch(by_resource("", "pods"), Selection(fields="spec.nodeName=fresh"))
+        assert (await anext(own)).type == "SYNCED"
+        assert (await cluster.admin.ask("DELETE", "/api/v1/nodes/fresh")).status == 200
+        for refused in (client.create(NODES, keeper_of), client.list(by_resource("", "services"))):
+            with pytest.raises(errors.Unauthorized, match="was revoked when its Node was deleted"):
+                await refused
+        with pytest.raises(errors.Unauthorized):  # what was open ends, too
+            async with asyncio.timeout(10):
+                async for _ in services:
+                    pass
+        assert not (await client.list(by_resource("", "pods"), Selection(fields="spec.nodeName=fresh")))["items"]
+        with pytest.raises(errors.Unauthorized):
+            await client.list(by_resource("", "pods"), Selection(fields="spec.nodeName=other"))
+    again = await obtain_identity(tmp_path, applicant, await join_token(cluster))
+    assert again.cert != identity.cert
+    async with Client(cluster.url, again.credentials) as client:
+        await client.create(NODES, keeper_of)
+    async with Client(cluster.url, identity.credentials) as client:
+        with pytest.raises(errors.Unauthorized):
+            await client.get(NODES, "", "fresh")
+
+
 async def test_a_server_with_another_ca_is_not_believed(cluster: Cluster, tmp_path: Path) -> None:
     token = await join_token(cluster)
     forged = "wherry1." + "0" * 64 + token[len("wherry1.") + 64 :]
     applicant = Applicant(cluster.url, "fresh", ("192.0.2.7",))
     with pytest.raises(JoinRefused, match="its CA is not the one that the token names"):
         await obtain_identity(tmp_path, applicant, forged)
-    with pytest.raises(JoinRefused, match="--token"):
+    with pytest.raises(JoinRefused, match="join token"):
         await obtain_identity(tmp_path, applicant, "rubbish")
     wrong = token[:-16] + "x" * 16
     with pytest.raises(JoinRefused, match="refused to let this node join"):

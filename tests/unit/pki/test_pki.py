@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import ssl
 import stat
 import time
@@ -22,9 +23,11 @@ from controller.pki.authority import (
     CsrRefused,
     Subject,
     certificate_pem,
+    issued_at,
     key_pem,
     load_certificate,
     new_key,
+    new_serial,
 )
 from controller.pki.files import PkiError, Serving, ensure_pki
 from controller.pki.join import (
@@ -83,6 +86,20 @@ def test_files_are_private_and_stay_what_they_are(tmp_path: Path) -> None:
     assert (first.admin_token, first.encryption_key) == (second.admin_token, second.encryption_key)
     for path in [*(tmp_path / "pki").iterdir(), tmp_path / "admin.kubeconfig", tmp_path / "admin.token"]:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path.name
+
+
+def test_the_administrators_token_is_another_one_each_day(tmp_path: Path) -> None:
+    first = ensure_pki(tmp_path, SERVING)
+    os.utime(tmp_path / "admin.token", times=(time.time() - 25 * 3600,) * 2)
+    assert ensure_pki(tmp_path, SERVING).admin_token != first.admin_token
+
+
+def test_a_serial_number_says_when_it_was_given_and_is_later_than_asked() -> None:
+    now = time.time() * 1000
+    assert abs(issued_at(new_serial()) - now) < 60_000
+    assert issued_at(new_serial(int(now) + 10**6)) == int(now) + 10**6 + 1
+    assert issued_at(x509.random_serial_number() | 1 << 158) == 0
+    assert issued_at(load_certificate(Authority.create().issue(NODE).certificate).serial_number) > now - 60_000
 
 
 def test_a_serving_certificate_is_made_anew_for_a_new_name(tmp_path: Path) -> None:
