@@ -150,7 +150,7 @@ class Lab:
         self._wait_gone([self.state.controller])
 
     def kill(self, node: str) -> None:
-        """The server loses power: agent, containerd, shims and every container get SIGKILL at once."""
+        """The server loses power: agent, containerd, shims and containers get SIGKILL at once, its mounts go."""
         self._signal_agent(node, signal.SIGKILL)
         kill_node(self.node_dir(node))
         self._wait_gone([self.state.agents.pop(node, 0)])

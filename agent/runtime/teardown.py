@@ -51,7 +51,10 @@ async def stop_containerd(data_dir: Path, *, purge: bool = False) -> None:
 
 
 def kill_node(data_dir: Path) -> None:
-    """SIGKILL containerd, its shims, containers and DNS at once, and tidy nothing: what a power cut leaves behind."""
+    """SIGKILL containerd, its shims, containers and DNS at once, and leave what a power cut leaves: the disk.
+
+    Mounts are gone, and so is what lay below /run; nothing else is tidied.
+    """
     paths = containerd_paths(data_dir)
     pid = find_containerd(paths)
     if pid is not None:
@@ -60,6 +63,9 @@ def kill_node(data_dir: Path) -> None:
     kill_processes(paths.node_id)
     kill_proxies(paths.node_id)
     _clear_processes(paths)
+    for place in (Paths(data_dir).pods, paths.home, paths.run):
+        unmount_under(place)
+    shutil.rmtree(paths.run, ignore_errors=True)
 
 
 def _clear_processes(paths: ContainerdPaths) -> None:

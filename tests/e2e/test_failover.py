@@ -24,7 +24,7 @@ from api.objects import name_of
 from bench.failover import ALL_SECONDS, FIRST_SECONDS, bring_back, report, trials
 from bench.restart import BUDGET_SECONDS, restarts
 from deploy.lab import Lab
-from tests.e2e.lab_scene import Scene, lab_up, scene, wherry
+from tests.e2e.lab_scene import Scene, eventually, lab_up, scene, wherry
 from tests.lab_guard import guarded
 
 FULL = os.environ.get("WHERRY_FULL") == "1"
@@ -190,6 +190,11 @@ async def test_nothing_is_evicted_while_more_than_half_of_the_servers_vanish_at_
     assert (set(here.seen.pods), await containers_now(here)) == (pods, before)
 
 
+async def told(lab: Lab, node: str, words: str) -> bool:
+    """Whether the agent of a node has said something."""
+    return words in (lab.directory / "logs" / f"{node}.log").read_text()
+
+
 async def test_fenced_pods_wait_for_their_server_and_go_on_there(here: Scene) -> None:
     await here.deploy(6, FENCED)
     node = here.lab.state.nodes[0]
@@ -230,6 +235,10 @@ async def test_fenced_pods_move_when_a_person_says_that_their_server_is_lost(her
     assert set(here.seen.pods) == pods
     await asyncio.to_thread(wherry, here.lab, "node", "lost", node)
     await replaced_elsewhere(here, node, 6)
+    here.lab.revive(node)  # it powers on, still cut off, and finds its pods on its disk
+    await eventually(lambda: told(here.lab, node, "fenced pod waits for"), 30, "it waits for the control plane")
+    assert await here.containers([node]) == {node: []}
+    here.lab.kill(node)
     await bring_back(here, node, 6)
     await asyncio.to_thread(wherry, here.lab, "node", "back", node)
     assert await here.taints(node) == set()
