@@ -10,8 +10,9 @@ from cli.output import render_age, render_table, render_yaml
 _HIDDEN_ANNOTATIONS = ("kubectl.kubernetes.io/last-applied-configuration",)
 
 
-def render_description(obj: Object, events: Iterable[Object]) -> str:
-    sections = [_head(obj)]
+def render_description(obj: Object, events: Iterable[Object], load: str = "") -> str:
+    """`load` is what stands beside a node's own fields: its resources and pods."""
+    sections = [_head(obj), load]
     if obj.get("kind") == "Pod":
         sections.append(_containers(obj))
     else:

@@ -15,8 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -48,26 +49,41 @@ CONTROLLER_FLAGS = (
     "enable_admission_plugins",
 )
 """Options of `up` that are the controller's."""
+F = TypeVar("F", bound=Callable[..., Any])
 CNI_DIRECTORIES = (Path("/opt/cni/bin"), Path("/usr/lib/cni"), Path("/usr/libexec/cni"))
 
 
-@click.command("up")
-@click.option("--data-dir", type=click.Path(path_type=Path), default=DEFAULT_DATA_DIR, show_default=True)
-@click.option("--port", type=click.IntRange(1, 65535), default=6443, show_default=True, help="HTTPS port of the API.")
-@click.option(
-    "--agent-port", type=click.IntRange(1, 65535), default=10250, show_default=True, help="Port of the agent."
+_OPTIONS = (
+    click.option("--data-dir", type=click.Path(path_type=Path), default=DEFAULT_DATA_DIR, show_default=True),
+    click.option("--port", type=click.IntRange(1, 65535), default=6443, show_default=True, help="The API's port."),
+    click.option(
+        "--agent-port", type=click.IntRange(1, 65535), default=10250, show_default=True, help="Port of the agent."
+    ),
+    click.option("--node-name", help="Name of this node; default the host name."),
+    click.option("--etcd-endpoints", help="Use this etcd (host:port, comma-separated) instead of a private one."),
+    click.option("--container-runtime-endpoint", help="Use this containerd socket instead of a private one."),
+    click.option("--service-cluster-ip-range", help="Addresses of Services; default 10.96.0.0/12."),
+    click.option("--service-node-port-range", help="Node ports of Services; default 30000-32767."),
+    click.option(
+        "--load-balancer-pool", help="Addresses of load balancers (CIDR, FIRST-LAST); default those of nodes."
+    ),
+    click.option("--enable-admission-plugins", help="Checks that are off by default: DenyServiceExternalIPs."),
+    click.option("--ingress-http-port", help="HTTP port of the ingress; default 80, 0 for none."),
+    click.option("--ingress-https-port", help="HTTPS port of the ingress; default 443, 0 for none."),
+    click.option("--ingress/--no-ingress", default=True, help="Whether this node serves Ingresses; default it does."),
 )
+
+
+def cluster_options(command: F) -> F:
+    """The options that say what a cluster on this machine is like, for `up` and `install`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command("up")
 @click.option("--detach", "-d", is_flag=True, help="Return when the node is Ready; the cluster runs on.")
-@click.option("--node-name", help="Name of this node; default the host name.")
-@click.option("--etcd-endpoints", help="Use this etcd (host:port, comma-separated) instead of a private one.")
-@click.option("--container-runtime-endpoint", help="Use this containerd socket instead of a private one.")
-@click.option("--service-cluster-ip-range", help="Addresses of Services; default 10.96.0.0/12.")
-@click.option("--service-node-port-range", help="Node ports of Services; default 30000-32767.")
-@click.option("--load-balancer-pool", help="Addresses of load balancers (CIDR or FIRST-LAST); default those of nodes.")
-@click.option("--enable-admission-plugins", help="Checks that are off by default: DenyServiceExternalIPs.")
-@click.option("--ingress-http-port", help="HTTP port of the ingress; default 80, 0 for none.")
-@click.option("--ingress-https-port", help="HTTPS port of the ingress; default 443, 0 for none.")
-@click.option("--ingress/--no-ingress", default=True, help="Whether this node serves Ingresses; default it does.")
+@cluster_options
 def up_command(data_dir: Path, detach: bool, ingress: bool, **given: Any) -> None:
     """Start a whole cluster on this machine: etcd, controller, containerd, agent."""
     data_dir = data_dir.resolve()

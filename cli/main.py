@@ -21,6 +21,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "up": ("cli.machine", "Start a whole cluster on this machine"),
     "down": ("cli.machine", "Stop what `up` started"),
     "status": ("cli.machine", "Show what of a cluster runs on this machine"),
+    "install": ("cli.installing", "Let systemd run this machine's part, also after a reboot"),
+    "uninstall": ("cli.installing", "Take `install` back"),
     "controller": ("cli.machine", "Run the control plane alone (API server, reconcilers, scheduler)"),
     "agent": ("cli.machine", "Run the node agent alone and join a cluster"),
     "token": ("cli.tokens", "Make tokens with which servers join"),

@@ -122,4 +122,21 @@ async def _describe(cluster: Cluster, kind: Kind, names: list[str]) -> None:
         events = by_resource("", "events")
         selection = Selection(cluster.namespace if kind.namespaced else "", fields=f"involvedObject.uid={uid}")
         happened = (await cluster.client.list(events, selection))["items"]
-        click.echo(render_description(obj, happened))
+        click.echo(render_description(obj, happened, await _node_load(cluster, obj) if kind.kind == "Node" else ""))
+
+
+async def _node_load(cluster: Cluster, node: Any) -> str:
+    from api.client import Selection, path_of
+    from api.errors import ApiError
+    from api.kinds import by_gvk, by_resource
+    from cli.node_description import render_node
+
+    name = node["metadata"]["name"]
+    pods = (await cluster.client.list(by_resource("", "pods"), Selection(fields=f"spec.nodeName={name}")))["items"]
+    metrics = by_gvk("metrics.k8s.io", "v1beta1", "NodeMetrics")
+    assert metrics is not None
+    try:
+        used = (await cluster.client.request("GET", path_of(metrics, "", name))).json()["usage"]
+    except ApiError:
+        used = None  # a node that is silent is described all the same
+    return render_node(node, pods, used)

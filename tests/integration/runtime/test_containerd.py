@@ -219,6 +219,20 @@ async def test_a_pull_needs_the_right_credentials(busybox: Path, node: Harness) 
             await node.runtime.pull_image(f"{host}/team/busybox:2", auth)
 
 
+async def test_a_mirror_is_used_from_the_next_pull_on(containerd: Containerd, busybox: Path, node: Harness) -> None:
+    image = "registry.invalid/team/busybox:1"
+    async with serve_registry(busybox) as host:
+        with pytest.raises(ImagePullFailed):
+            await node.runtime.pull_image(image)
+        hosts = containerd.paths.home / "certs.d" / "registry.invalid" / "hosts.toml"
+        hosts.parent.mkdir(parents=True)
+        hosts.write_text(f'[host."http://{host}"]\n  capabilities = ["pull", "resolve"]\n')
+        (auth,) = credentials_for(image, [{"auths": {"registry.invalid": {"username": USER, "password": PASSWORD}}}])
+        await node.runtime.pull_image(image, auth)
+    pulled = await node.runtime.image_status(image)
+    assert pulled is not None and image in pulled.tags
+
+
 async def test_what_is_no_archive_is_refused(tmp_path: Path, node: Harness) -> None:
     (tmp_path / "x.tar").write_bytes(b"no archive")
     with pytest.raises(InvalidConfig):
