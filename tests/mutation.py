@@ -20,6 +20,8 @@ from pathlib import Path
 
 LEAST_SCORE = 0.8
 _PATCH_TESTS = ("apply", "directives", "json_and_merge", "lists_and_maps", "managed_fields", "strategic")
+_ADMISSION = ("chain", "ingress_class", "limit_ranges", "pod_levels", "pod_security", "pods", "quota")
+_REGISTRY = ("deletion_plan", "intake", "known_specs", "pods", "ranges", "scale", "system_fields")
 _CAUGHT = (1, 3, 36, 24, -24, 152, 255)
 """Exit codes of a test run that failed, or that hangs: a fault noticed."""
 _SETTINGS = """
@@ -44,6 +46,14 @@ GROUPS = {
     "patch": Group(("api/patch/*.py",), tuple(f"tests/unit/patch/test_{name}.py" for name in _PATCH_TESTS)),
     "selectors": Group(("api/selectors.py",), ("tests/unit/api/test_selectors.py",)),
     "quantity": Group(("api/quantity.py",), ("tests/unit/api/test_quantity.py",)),
+    "admission": Group(
+        tuple(f"controller/admission/{name}.py" for name in _ADMISSION),
+        ("tests/unit/admission",),
+    ),
+    "registry": Group(
+        (*(f"controller/registry/{name}.py" for name in _REGISTRY), "controller/registry/strategies/*.py"),
+        ("tests/unit/registry",),
+    ),
     "cache": Group(
         tuple(f"controller/store/{name}.py" for name in ("cache", "history", "query", "watchers")),
         ("tests/unit/store",),

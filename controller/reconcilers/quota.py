@@ -95,7 +95,9 @@ class ResourceQuotaReconciler:
                 del self._quotas[key.namespace]
         else:
             names.add(key.name)
-        return own_key(event)
+        if event.type is EventType.MODIFIED:
+            return own_key(event)
+        return {(key.namespace, key.name), *((key.namespace, name) for name in names)}  # quotas may count quotas
 
     def _on_object(self, event: Event) -> Iterable[Hashable]:
         namespace = event.record.key.namespace

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from api import kinds
 from api.objects import Object
+from controller.registry import DeleteOptions
 from controller.store import Store
 from tests.integration.reconcilers.played import (
     CONFIG_MAPS,
@@ -21,6 +23,8 @@ from tests.integration.reconcilers.played import (
     deployment,
     eventually,
 )
+
+QUOTAS = kinds.by_resource("", "resourcequotas")
 
 
 @pytest.fixture
@@ -146,3 +150,24 @@ async def test_a_default_account_or_ca_that_is_deleted_comes_back(cluster: Clust
     await cluster.delete(CONFIG_MAPS, "kube-root-ca.crt")
     again = await eventually(lambda: cluster.get(CONFIG_MAPS, "w", "kube-root-ca.crt"))
     assert again["metadata"]["uid"] != published["metadata"]["uid"]
+
+
+async def test_a_quota_counts_what_was_there_before_it_and_other_quotas(cluster: Cluster) -> None:
+    def made(name: str, **hard: str) -> Object:
+        return {"metadata": {"name": name}, "spec": {"hard": hard}}
+
+    for number in range(5):  # the CA's ConfigMap and the quota are made at the same time
+        name = f"counted-{number}"
+        await cluster.registry.create(TEST, NAMESPACES, "", {"metadata": {"name": name}})
+        for quota in (made("a", configmaps="2", resourcequotas="5"), made("b", pods="1")):
+            await cluster.registry.create(TEST, QUOTAS, name, quota)
+
+    def used(name: str) -> Object:
+        (quota,) = (each for each in cluster.list(QUOTAS, name) if each["metadata"]["name"] == "a")
+        found: Object = quota["status"].get("used") or {}
+        return found
+
+    names = [f"counted-{number}" for number in range(5)]
+    await eventually(lambda: all(used(name) == {"configmaps": "1", "resourcequotas": "2"} for name in names))
+    await cluster.registry.delete(TEST, QUOTAS, names[0], "b", DeleteOptions())
+    await eventually(lambda: used(names[0]) == {"configmaps": "1", "resourcequotas": "1"})
