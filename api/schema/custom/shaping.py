@@ -1,8 +1,8 @@
 """What a write does to a custom object before it is judged: unknown fields pruned, nulls dropped, defaults set.
 
 Called by CustomType for every write and, as Kubernetes does, for what an older schema stored. Changes its argument;
-metadata, apiVersion and kind of a resource (the root and embedded ones) are not the schema's business and are left
-alone. Invariant: both functions are idempotent. Rules:
+metadata, apiVersion and kind of a resource (the root and embedded ones) are not the schema's business: the root's are
+left alone, an embedded one's metadata has what every object's has. Invariant: both functions are idempotent. Rules:
 https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#field-pruning (and
 #defaulting).
 """
@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from api.schema.custom.structural import Structural
+from api.schema.facts import fields_of
 
 _RESOURCE_FIELDS = frozenset({"apiVersion", "kind", "metadata"})
 
@@ -28,6 +29,8 @@ def prune(value: Any, node: Structural, path: str = "", *, resource: bool = Fals
         spared = _RESOURCE_FIELDS if resource or node.embedded else frozenset()
         for name in list(value):
             if name in spared:
+                if name == "metadata" and not resource:
+                    gone += _prune_struct(value[name], "meta.v1.ObjectMeta", f"{path}.metadata")
                 continue
             child = node.child(name)
             where = f"{path}.{name}" if path else name
@@ -39,6 +42,25 @@ def prune(value: Any, node: Structural, path: str = "", *, resource: bool = Fals
     elif isinstance(value, list) and node.items is not None:
         for index, item in enumerate(value):
             gone += prune(item, node.items, f"{path}[{index}]")
+    return gone
+
+
+def _prune_struct(value: Any, struct: str, path: str) -> list[str]:
+    """The metadata of an embedded resource: what every object's has, and nothing else."""
+    if not isinstance(value, dict):
+        return []
+    gone: list[str] = []
+    fields = fields_of(struct)
+    for name in list(value):
+        where = f"{path}.{name}"
+        if name not in fields:
+            del value[name]
+            gone.append(where)
+            continue
+        kind, item = fields[name].type, value[name]
+        if kind.shape == "list" and kind.element is not None and kind.element.shape == "struct":
+            for index, each in enumerate(item if isinstance(item, list) else ()):
+                gone += _prune_struct(each, kind.element.struct, f"{where}[{index}]")
     return gone
 
 

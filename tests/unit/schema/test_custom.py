@@ -45,15 +45,30 @@ def test_what_a_schema_does_not_know_is_pruned_with_its_path() -> None:
         "list": [{"a": "x", "b": 1}],
         "map": {"k": {"c": 1}},
         "free": {"anything": [1]},
-        "inner": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {}},
+        "inner": {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": "p",
+                "typo": 1,
+                "ownerReferences": [{"kind": "Node", "typo": 1}],
+                "labels": {"l": "1"},
+            },
+            "spec": {},
+        },
         "other": 1,
     }
-    assert sorted(prune(value, node)) == ["inner.spec", "list[0].b", "map.k.c", "other"]
+    metadata = ["inner.metadata.ownerReferences[0].typo", "inner.metadata.typo"]
+    assert sorted(prune(value, node)) == [*metadata, "inner.spec", "list[0].b", "map.k.c", "other"]
     assert value == {
         "list": [{"a": "x"}],
         "map": {"k": {}},
         "free": {"anything": [1]},
-        "inner": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}},
+        "inner": {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "p", "ownerReferences": [{"kind": "Node"}], "labels": {"l": "1"}},
+        },
     }
 
 
