@@ -12,7 +12,7 @@ import os
 import re
 import ssl
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -43,6 +43,10 @@ _log = structlog.get_logger()
 
 class JoinRefused(Exception):
     """The node cannot join as asked; the message says what to do."""
+
+
+class KeyFault(Exception):
+    """The child that makes keys could not: no memory, no processes left."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +184,15 @@ async def renew_identity(client: Client, directory: Path, applicant: Applicant, 
     return await _ask(client, directory, applicant, known.ca)
 
 
+async def try_renewal(renewal: Awaitable[Identity]) -> Identity | None:
+    """The new identity; None, told in the log, when there is none now: the present one is good for weeks more."""
+    try:
+        return await renewal
+    except (errors.ApiError, OSError, KeyFault) as error:
+        _log.warning("certificate not renewed; it is tried again", error=str(error))
+        return None
+
+
 async def _ask(client: Client, directory: Path, applicant: Applicant, ca: str) -> Identity:
     made = await _made(applicant.node_name)
     body = {"nodeName": applicant.node_name, "csr": made["csr"], "addresses": list(applicant.addresses)}
@@ -200,7 +213,7 @@ async def _made(node_name: str) -> Mapping[str, str]:
         if child.returncode is None:
             child.kill()
     if child.returncode:
-        raise RuntimeError("no key could be made for this node")
+        raise KeyFault("no key could be made for this node")
     made: Mapping[str, str] = orjson.loads(out)
     return made
 

@@ -18,6 +18,7 @@ import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -28,28 +29,29 @@ from agent.access import Access
 from agent.config import AgentConfig, parse_arguments
 from agent.dialing import Reachable
 from agent.events import NORMAL, WARNING, EventRecorder
-from agent.identity import Applicant, Identity, JoinRefused, obtain_identity, renew_identity
+from agent.identity import Applicant, Identity, JoinRefused, obtain_identity, renew_identity, try_renewal
 from agent.kernel import KernelRefused, check_kernel
 from agent.logkeeper import LiveLog, LogKeeper, LogLimits
 from agent.metrics import AgentMetrics
 from agent.network.cni import ensure_pod_network
 from agent.network.feed import HeardServices
 from agent.network.network import Ground, Network
-from agent.node import STATUS_SECONDS, NodeKeeper, Profile, Readings, allocatable
+from agent.node import STATUS_SECONDS, NodeKeeper, Profile, allocatable
 from agent.paths import Paths
 from agent.pods.admission import NodeFacts
 from agent.pods.configs import Node
 from agent.pods.dns import Resolver, read_resolv_conf
 from agent.pods.images import Images
 from agent.pods.roster import Roster
-from agent.pods.status import Host, wire_time
+from agent.pods.status import Host
 from agent.pods.storage_watch import StorageWatch
 from agent.pods.workshop import Workshop
 from agent.probing import Prober
+from agent.readings import NodeGauge, measure
 from agent.runtime.containerd import Containerd, containerd_paths, ensure_containerd
 from agent.runtime.cri import CriRuntime
 from agent.runtime.errors import RuntimeFault
-from agent.runtime.protocol import ImageStatus, Runtime
+from agent.runtime.protocol import Runtime
 from agent.server import AgentServer, Office
 from agent.session import Heartbeat, keep_lease
 from agent.sources import SourceReader
@@ -123,7 +125,7 @@ class Agent:
         self.server = AgentServer(self._office(), config.bind_address or "", config.port, self._tls)
         self._network_problem = "container runtime network not ready: waiting for the node's podCIDR"
         self._network_tried = asyncio.Event()
-        self._images: list[ImageStatus] = []
+        self._gauge = NodeGauge(engine.runtime, partial(measure, config.data_dir), lambda: self._network_problem)
 
     def _allocatable(self) -> dict[str, str]:
         return allocatable(self._profile, hostinfo.disk_use(self._config.data_dir))
@@ -249,54 +251,25 @@ class Agent:
 
     async def _report_status(self) -> None:
         """Keeps the Node's status true; looks more often while the node is not ready."""
-        version_known = False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_NETWORK_SECONDS):
                 await self._network_tried.wait()
                 await self._network.routes.settled.wait()
         while True:
             self.keeper.doubted.clear()
-            problem = await self._problem()
-            if not problem and not version_known:
-                version = await self._engine.runtime.version()
-                self.keeper.with_runtime(f"{version.name}://{version.version}")
-                version_known = True
+            routes = self._network.routes
+            readings = await self._gauge.look(routes.problem if routes.active else None)
+            if self._gauge.version:
+                self.keeper.with_runtime(self._gauge.version)
             try:
-                await self.keeper.report(await self._readings(problem), time.monotonic())
+                await self.keeper.report(readings, time.monotonic())
             except errors.ApiError as error:
                 _log.info("node status not sent", error=error.message)
             await asyncio.sleep(NOT_READY_CHECK_SECONDS)
-            if not problem:
+            if not readings.problem:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(STATUS_SECONDS - NOT_READY_CHECK_SECONDS):
                         await self.keeper.doubted.wait()
-
-    async def _problem(self) -> str:
-        """Why the node is not ready; "" when it is."""
-        try:
-            health = await self._engine.runtime.health()
-        except RuntimeFault as fault:
-            return f"container runtime is down: {fault.message}"
-        if not health.ready:
-            return f"container runtime is not ready: {health.message}"
-        if self._network_problem:
-            return self._network_problem
-        return "" if health.network_ready else f"container runtime network not ready: {health.message}"
-
-    async def _readings(self, problem: str) -> Readings:
-        if not problem:
-            with contextlib.suppress(RuntimeFault):
-                self._images = await self._engine.runtime.list_images()
-        biggest = sorted(self._images, key=lambda image: (-image.size_bytes, image.id))
-        return Readings(
-            now=wire_time(time.time()),
-            disk=hostinfo.disk_use(self._config.data_dir),
-            memory=hostinfo.memory_use(),
-            processes=hostinfo.process_count(),
-            problem=problem,
-            routes=self._network.routes.problem if self._network.routes.active else None,
-            images=tuple(((*image.digests, *image.tags), image.size_bytes) for image in biggest),
-        )
 
     async def _keep_logs(self) -> None:
         config = self._config
@@ -322,12 +295,9 @@ class Agent:
         """Renews the certificate when two thirds of its life are over."""
         while True:
             if datetime.now(UTC) >= self._identity.renew_at():
-                try:
-                    directory = self._config.data_dir / "pki"
-                    fresh = await renew_identity(self._client, directory, self._applicant, self._identity)
-                except (errors.ApiError, OSError) as error:
-                    _log.warning("certificate not renewed; the next try is soon", error=str(error))
-                else:
+                directory = self._config.data_dir / "pki"
+                renewal = renew_identity(self._client, directory, self._applicant, self._identity)
+                if (fresh := await try_renewal(renewal)) is not None:
                     self._identity = fresh
                     await self._client.renew(fresh.credentials)
                     load_pair(self._tls, fresh.cert, fresh.key)

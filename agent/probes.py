@@ -1,8 +1,8 @@
 """Startup, readiness and liveness probes: when to look, and what the looks add up to.
 
-`judge` is the pure part; `watch_container` runs all probes of one attempt at a container and tells the worker each
-change. Readiness and liveness wait for startup. A first look is taken at once, and counts only if it succeeds: a
-program that is up at once is ready at once, and one that is not has its first period, as on a kubelet.
+`judge` is the pure part; `watch_life` and `watch_readiness` run the probes of one attempt at a container and tell the
+worker each change. Readiness and liveness wait for startup. A first look is taken at once, and counts only if it
+succeeds: a program that is up at once is ready at once, and one that is not has its first period, as on a kubelet.
 """
 
 from __future__ import annotations
@@ -77,10 +77,6 @@ def judge(tally: Tally, spec: ProbeSpec, result: Result) -> Tally:
     return replace(tally, last=result, run=run, verdict=verdict)
 
 
-def has_probes(container: Mapping[str, Any]) -> bool:
-    return any(container.get(f"{kind}Probe") for kind in ("startup", "readiness", "liveness"))
-
-
 @dataclass(frozen=True)
 class Watch:
     """One attempt at a container to be probed: since when it runs, and whether it is past its startup already."""
@@ -92,16 +88,19 @@ class Watch:
     past_startup: bool = False
 
 
-async def watch_container(watch: Watch) -> None:
-    """Probes until cancelled, or until startup or liveness condemned the container."""
+async def watch_life(watch: Watch) -> None:
+    """Startup, then liveness: until cancelled, or until one of them condemned the container."""
     startup = probe_spec("startup", watch.target.container)
     if startup is not None and not watch.past_startup and not await _until_verdict(watch, startup):
         return
-    async with asyncio.TaskGroup() as group:
-        for kind in ("readiness", "liveness"):
-            spec = probe_spec(kind, watch.target.container)
-            if spec is not None:
-                group.create_task(_keep_looking(watch, spec))
+    if (liveness := probe_spec("liveness", watch.target.container)) is not None:
+        await _keep_looking(watch, liveness)
+
+
+async def watch_readiness(watch: Watch) -> None:
+    """Of a container that is past its startup: until cancelled."""
+    if (readiness := probe_spec("readiness", watch.target.container)) is not None:
+        await _keep_looking(watch, readiness)
 
 
 async def _until_verdict(watch: Watch, spec: ProbeSpec) -> bool:

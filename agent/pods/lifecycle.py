@@ -23,6 +23,7 @@ from agent.pods.spec import (
     init_containers,
     is_sidecar,
     main_containers,
+    never_restarts,
     restart_policy,
     should_restart,
     shown,
@@ -204,8 +205,7 @@ def _init_failed(pod: Object, container: Object, observed: Observed) -> bool:
 
 def _runs_again(pod: Object, container: Object, view: ContainerView, *, init: bool = False) -> bool:
     """Its policy says so, or the agent itself stopped it to start it again: then the exit code says nothing."""
-    never = (container.get("restartPolicy") or restart_policy(pod)) == "Never"
-    stopped = view.killed_for_restart and not never
+    stopped = view.killed_for_restart and not never_restarts(pod, container)
     return stopped or should_restart(pod, container, _exit_code(view), init=init)
 
 

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Literal
 
 from agent.events import WARNING
 from agent.pods.memory import PodMemory
 from agent.pods.observed import ContainerView
-from agent.pods.spec import all_containers
+from agent.pods.spec import all_containers, find_container, never_restarts
 from agent.pods.termination import Tell
 from agent.pods.workshop import Workshop
-from agent.probes import Finding, Watch, has_probes, watch_container
+from agent.probes import Finding, Watch, watch_life, watch_readiness
 from agent.probing import Target
 from api.objects import Object
+
+Concern = Literal["life", "readiness"]
+"""Startup and liveness, which may condemn a container, and readiness, which goes on while it is being stopped."""
 
 
 class ProbeKeeper:
@@ -27,7 +31,8 @@ class ProbeKeeper:
         self._memory = memory
         self._changed = changed
         self._tell = tell
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running: dict[tuple[str, Concern], asyncio.Task[None]] = {}
+        self._stopping: set[str] = set()
         self._group: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
@@ -44,25 +49,31 @@ class ProbeKeeper:
         """Starts probing what has begun to run and stops probing what no longer does."""
         if self._group is None:
             return
-        wanted = {}
+        wanted: dict[tuple[str, Concern], tuple[Object, ContainerView]] = {}
         for container in all_containers(self._memory.pod):
             view = self._memory.view(container["name"])
             if view.current is None or view.current.state != "running" or view.hook_pending or view.must_restart:
                 continue
-            if has_probes(container) and self._memory.ending is None:
-                wanted[view.current.id] = (container, view)
-        for container_id in self._running.keys() - wanted.keys():
-            self._running.pop(container_id).cancel()
-        for container_id in wanted.keys() - self._running.keys():
-            self._running[container_id] = self._group.create_task(self._watch(*wanted[container_id]))
+            if self._may_be_condemned(container, view.current.id):
+                wanted[view.current.id, "life"] = (container, view)
+            if container.get("readinessProbe") and view.started:
+                wanted[view.current.id, "readiness"] = (container, view)
+        for key in self._running.keys() - wanted.keys():
+            self._running.pop(key).cancel()
+        for key in wanted.keys() - self._running.keys():
+            self._running[key] = self._group.create_task(self._watch(key[1], *wanted[key]))
 
-    def stop(self) -> None:
-        """All containers are being stopped: nothing is looked at any more."""
-        for task in self._running.values():
-            task.cancel()
-        self._running.clear()
+    def _may_be_condemned(self, container: Object, container_id: str) -> bool:
+        probed = container.get("startupProbe") or container.get("livenessProbe")
+        return bool(probed) and self._memory.ending is None and container_id not in self._stopping
 
-    async def _watch(self, container: Object, view: ContainerView) -> None:
+    def stop_judging_life(self) -> None:
+        """All containers are being stopped: nothing condemns them any more. Who still serves is found out as before:
+        endpoints of a pod that ends follow its readiness."""
+        self._stopping = {view.current.id for view in self._memory.views.values() if view.current is not None}
+        self.adjust()
+
+    async def _watch(self, concern: Concern, container: Object, view: ContainerView) -> None:
         current = view.current
         assert current is not None
         address = self._address()
@@ -72,7 +83,8 @@ class ProbeKeeper:
         def take(finding: Finding) -> None:
             self._take(name, current.id, finding)
 
-        await watch_container(Watch(self._shop.prober, target, current.started_at, take, view.started))
+        watch = Watch(self._shop.prober, target, current.started_at, take, view.started)
+        await (watch_life(watch) if concern == "life" else watch_readiness(watch))
 
     def _address(self) -> str:
         sandbox = self._memory.sandbox
@@ -82,6 +94,8 @@ class ProbeKeeper:
         view = self._memory.view(name)
         if view.current is None or view.current.id != container_id or view.current.state != "running":
             return
+        if self._memory.ending is not None and finding.outcome.result == "unknown":
+            return  # it has just ended, and says no more about what it serves
         self._say(name, finding)
         if finding.verdict is None:
             return
@@ -92,8 +106,9 @@ class ProbeKeeper:
                 ready = not any(c["name"] == name and c.get("readinessProbe") for c in all_containers(self._memory.pod))
                 self._memory.change(name, started=True, ready=ready)
             case ("startup" | "liveness") as kind, False:
-                text = f"Container {name} failed {kind} probe, will be restarted"
-                self._memory.change(name, must_restart=text)
+                text = f"Container {name} failed {kind} probe"
+                last = never_restarts(self._memory.pod, find_container(self._memory.pod, name) or {})
+                self._memory.change(name, must_restart=text if last else f"{text}, will be restarted")
         self._changed()
 
     def _say(self, name: str, finding: Finding) -> None:

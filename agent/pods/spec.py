@@ -104,6 +104,11 @@ def should_restart(pod: Object, container: Mapping[str, Any], exit_code: int, *,
     return exit_code != 0
 
 
+def never_restarts(pod: Object, container: Mapping[str, Any]) -> bool:
+    """Whether a container that the agent stops stays stopped, by its own or the pod's policy."""
+    return (container.get("restartPolicy") or restart_policy(pod)) == "Never"
+
+
 def qos_class(pod: Object) -> Qos:
     """Guaranteed when every container limits cpu and memory and requests the same; BestEffort when none asks."""
     guaranteed = asked = True

@@ -28,7 +28,7 @@ from agent.pods.phase import FINAL_PHASES
 from agent.pods.probed import ProbeKeeper
 from agent.pods.reporter import StatusReporter
 from agent.pods.resizing import Pending, shown_sizes
-from agent.pods.spec import grace_seconds
+from agent.pods.spec import find_container, grace_seconds, never_restarts
 from agent.pods.status import Rejection, pod_status, rejected_status
 from agent.pods.workshop import Workshop
 from agent.runtime.errors import RuntimeFault, Timeout
@@ -339,7 +339,7 @@ class PodWorker:
 
     async def _stop_all(self, grace: int) -> None:
         memory, runtime = self.memory, self._shop.runtime
-        self._probes.stop()
+        self._probes.stop_judging_life()
         await self.performer.stopper.stop_all(self.pod, memory.views, grace, self.performer.address())
         if memory.sandbox is not None:
             await runtime.stop_sandbox(memory.sandbox.id)
@@ -394,8 +394,11 @@ class PodWorker:
 
     def _is_restarting(self) -> bool:
         """A container was stopped by the agent to be started again at once: its end is no news."""
-        stopped = (view for view in self.memory.views.values() if view.killed_for_restart and view.waiting is None)
-        return any(view.current is not None and view.current.state == "exited" for view in stopped)
+        for name, view in self.memory.views.items():
+            stopped = view.killed_for_restart and view.current is not None and view.current.state == "exited"
+            if stopped and view.waiting is None and not never_restarts(self.pod, find_container(self.pod, name) or {}):
+                return True
+        return False
 
     def _judge_ending(self) -> None:
         """Whether, and with how much grace, the pod has to end."""
@@ -419,6 +422,7 @@ class PodWorker:
         return self.memory.reported.get("phase") == _phase(self.pod)
 
     def _finding_changed(self) -> None:
+        self._probes.adjust()
         self._report()
         self._wake.set()
 

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ import structlog
 
 from agent.runtime import cri_calls as calls
 from agent.runtime.containerd_config import ContainerdPaths, containerd_paths, probe_machine, render_config
-from agent.runtime.errors import RuntimeFault, Unavailable
+from agent.runtime.errors import RuntimeFault, Timeout, Unavailable
 from agent.runtime.images import load_archive, pieces_of
 from agent.runtime.pause import write_pause_image
 from agent.runtime.pb import cri_pb2
@@ -37,6 +38,18 @@ _BACK_OFF_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
 _LOG_LIMIT_BYTES = 10 << 20
 
 
+@dataclass(frozen=True)
+class Patience:
+    """A containerd hangs when this many looks in a row, with a pause between, are not answered in time."""
+
+    answer_seconds: float = 10.0
+    pause_seconds: float = 10.0
+    looks: int = 3
+
+
+PATIENCE = Patience()
+
+
 @dataclass
 class Containerd:
     """A running private containerd. `pid` changes when it had to be started again."""
@@ -48,11 +61,11 @@ class Containerd:
     def endpoint(self) -> str:
         return f"unix://{self.paths.socket}"
 
-    async def run(self) -> None:
+    async def run(self, patience: Patience = PATIENCE) -> None:
         """Start it again whenever it dies, with growing pauses, until cancelled (it then runs on)."""
         failures = 0
         while True:
-            await wait_until_gone(self.pid)
+            await self._until_gone_or_hanging(patience)
             pause = _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)]
             _log.warning("containerd died; starting it again", pid=self.pid, pause_seconds=pause)
             await asyncio.sleep(pause)
@@ -62,6 +75,34 @@ class Containerd:
             except Unavailable as fault:
                 failures += 1
                 _log.error("containerd does not start", error=fault.message)
+
+    async def _until_gone_or_hanging(self, patience: Patience) -> None:
+        """Until the process has ended; one that answers nothing is killed (containers outlive that)."""
+        gone = asyncio.create_task(wait_until_gone(self.pid))
+        channel = calls.CriChannel(self.endpoint)
+        try:
+            silent = 0
+            while silent < patience.looks and not gone.done():
+                silent = silent + 1 if await _hangs(channel, patience.answer_seconds) else 0
+                await asyncio.wait({gone}, timeout=patience.pause_seconds)
+            if not gone.done():
+                _log.error("containerd answers nothing; it is killed and started again", pid=self.pid)
+                os.kill(self.pid, signal.SIGKILL)
+            await gone
+        finally:
+            gone.cancel()
+            await channel.close()
+
+
+async def _hangs(channel: calls.CriChannel, seconds: float) -> bool:
+    """Whether a call is accepted and not answered; what refuses or is away does not hang."""
+    try:
+        await channel.ask(calls.STATUS, cri_pb2.StatusRequest(), seconds)
+    except Timeout:
+        return True
+    except RuntimeFault:
+        return False
+    return False
 
 
 async def ensure_containerd(data_dir: Path, cni_conf_dir: Path | None = None) -> Containerd:

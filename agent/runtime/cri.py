@@ -66,7 +66,7 @@ class CriRuntime:
         return RuntimeVersion(reply.runtime_name, reply.runtime_version, reply.runtime_api_version)
 
     async def health(self) -> RuntimeHealth:
-        reply = await self._channel.ask(calls.STATUS, pb.StatusRequest())
+        reply = await self._channel.ask(calls.STATUS, pb.StatusRequest(), calls.HEALTH_SECONDS)
         conditions = {condition.type: condition for condition in reply.status.conditions}
         words = [f"{c.reason}: {c.message}" for c in reply.status.conditions if not c.status]
         ready, network = conditions.get("RuntimeReady"), conditions.get("NetworkReady")
@@ -83,9 +83,12 @@ class CriRuntime:
 
     async def run_sandbox(self, config: SandboxConfig) -> str:
         parent = self._cgroup(config.uid)
-        make_pod_cgroup(parent, self._pids_limit)
-        if config.log_directory:
-            _make_directory(config.log_directory)
+        try:
+            await asyncio.to_thread(make_pod_cgroup, parent, self._pids_limit)
+            if config.log_directory:
+                await asyncio.to_thread(_make_directory, config.log_directory)
+        except OSError as error:
+            raise Failed(f"the pod's cgroup or log directory was not made: {error}") from error
         request = pb.RunPodSandboxRequest(config=messages.sandbox_message(config, parent))
         try:
             reply = await self._channel.ask(calls.RUN_SANDBOX, request)
@@ -120,7 +123,7 @@ class CriRuntime:
                 await asyncio.sleep(_REMOVAL_PAUSE_SECONDS)
         self._events.forget_sandbox(sandbox_id)
         self._uid_of.pop(sandbox_id, None)
-        remove_cgroup(self._cgroup(status.uid))
+        await asyncio.to_thread(remove_cgroup, self._cgroup(status.uid))
 
     async def sandbox_status(self, sandbox_id: str) -> SandboxStatus:
         request = pb.PodSandboxStatusRequest(pod_sandbox_id=sandbox_id)
@@ -144,7 +147,11 @@ class CriRuntime:
             sandbox_config=messages.sandbox_message(sandbox_config, parent),
         )
         if config.log_path and sandbox_config.log_directory:
-            _make_directory(str(Path(sandbox_config.log_directory, config.log_path).parent))
+            directory = Path(sandbox_config.log_directory, config.log_path).parent
+            try:
+                await asyncio.to_thread(_make_directory, str(directory))
+            except OSError as error:
+                raise Failed(f"the log directory was not made: {error}") from error
         try:
             reply = await self._channel.ask(calls.CREATE_CONTAINER, request)
         except (Failed, NotFound) as fault:

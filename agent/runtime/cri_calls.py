@@ -6,6 +6,7 @@ maps every status code to one of `errors`. Method paths and messages are those o
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from collections.abc import AsyncGenerator
@@ -36,6 +37,7 @@ _MESSAGE_LIMIT_BYTES = 32 << 20
 _WORD_START = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 LOOK_SECONDS = 20.0
+HEALTH_SECONDS = 5.0
 MAKE_SECONDS = 120.0
 SANDBOX_SECONDS = 240.0
 STOP_MARGIN_SECONDS = 120.0
@@ -99,6 +101,7 @@ IMAGE_STATUS = _call(_IMAGE, "ImageStatus")
 PULL_IMAGE = _call(_IMAGE, "PullImage", PULL_SECONDS)
 REMOVE_IMAGE = _call(_IMAGE, "RemoveImage", MAKE_SECONDS)
 IMAGE_FS = _call(_IMAGE, "ImageFsInfo")
+_MAY_TAKE_LONG = frozenset({PULL_IMAGE.operation, EXEC_SYNC.operation})
 _PUBLISH = Call(f"{_EVENTS}Publish", "PublishResponse", events=True)
 _SUBSCRIBE = f"{_EVENTS}Subscribe"
 
@@ -120,6 +123,9 @@ class CriChannel:
             ],
         )
         self._stubs: dict[str, Any] = {}
+        self._numbers = itertools.count()
+        self._waiting: dict[int, tuple[str, float]] = {}
+        """The calls that are not answered yet, oldest first, and since when."""
 
     async def ask(self, call: Call, request: Any, seconds: float | None = None) -> Any:
         """Send a request, return the reply; a RuntimeFault for every gRPC error."""
@@ -132,16 +138,29 @@ class CriChannel:
             self._stubs[call.path] = stub
         metadata = (("containerd-namespace", "k8s.io"),) if call.events else None
         started = time.perf_counter()
+        number = next(self._numbers)
+        self._waiting[number] = (call.operation, started)
         try:
             return await stub(request, timeout=seconds or call.seconds, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             counters.runtime_failed(call.operation)
             fault = fault_of(error, pull=call is PULL_IMAGE)
+            if isinstance(fault, Timeout):
+                fault = Timeout(self._silence(call, time.perf_counter() - started))
             if isinstance(fault, (Failed, ImagePullFailed)) and call is not STATUS and not await self.ready():
                 fault = Unavailable(fault.message)
             raise fault from error
         finally:
+            del self._waiting[number]
             counters.runtime_called(call.operation, time.perf_counter() - started)
+
+    def _silence(self, call: Call, seconds: float) -> str:
+        """A call's deadline passed: how long it waited, and what else hangs for longer."""
+        text = f"{call.operation} was not answered in {seconds:.0f} s"
+        oldest, since = next(iter(self._waiting.values()))
+        waited = time.perf_counter() - since
+        patient = oldest in _MAY_TAKE_LONG or waited < seconds + 1
+        return text if patient else f"{text}, {oldest} not in {waited:.0f} s"
 
     async def ready(self) -> bool:
         """Whether CRI serves: for a while after its start containerd refuses every call as if the call were wrong."""

@@ -48,6 +48,7 @@ class Site:
     client: Client
     directory: Path
     runtime: FakeRuntime = field(default_factory=FakeRuntime)
+    read_labels: Callable[[], Awaitable[Mapping[str, str]]] | None = None
     services: KnownServices = field(default_factory=NoServices)
     shop: Workshop = field(init=False)
     """What the present agent's parts share."""
@@ -56,7 +57,8 @@ class Site:
     async def agent(self, *, cut_off: bool = False) -> AsyncIterator[Roster]:
         """`cut_off`: the agent does not reach the control plane."""
         shop = self.shop = self._shop(Client(NOBODY, Credentials()) if cut_off else self.client)
-        facts = NodeFacts(NODE, allocatable={"cpu": "4", "memory": "8Gi", "pods": "110", "ephemeral-storage": "10Gi"})
+        allocatable = {"cpu": "4", "memory": "8Gi", "pods": "110", "ephemeral-storage": "10Gi"}
+        facts = NodeFacts(NODE, allocatable=allocatable, read_labels=self.read_labels)
         roster = Roster(shop, facts)
         tasks = [asyncio.create_task(roster.run()), asyncio.create_task(shop.events.run())]
         try:

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.identity import CA_FILE, Identity, save_identity, try_renewal
+from agent.readings import Measured, NodeGauge, measure
 from agent.runtime.errors import Failed, RuntimeFault, Timeout, Unavailable
+from agent.runtime.fake import FakeRuntime
 from api.objects import Object, uid_of
 from tests.integration.agent.conftest import Site, eventually, is_running, restarts
 
@@ -158,3 +161,51 @@ async def test_what_belongs_to_no_pod_is_removed_one_by_one_until_all_is_gone(si
             return True if not await site.runtime.list_sandboxes() else None
 
         await eventually(nothing_is_left)
+
+
+# The node's own word.
+
+
+async def test_a_disk_that_hangs_is_named_and_the_loop_goes_on() -> None:
+    answers, directory = threading.Event(), Path("/")
+    answers.set()
+
+    def measured() -> Measured:
+        answers.wait(STUCK_SECONDS)
+        return measure(directory)
+
+    gauge = NodeGauge(FakeRuntime(), measured, lambda: "", patience_seconds=0.1)
+    assert (await gauge.look(None)).problem == "" and gauge.version == "fake://1"
+    answers.clear()
+    for _ in range(3):
+        assert (await gauge.look(None)).problem == "the data directory's disk did not answer in 0.1 s"
+    answers.set()
+
+    async def healed() -> bool | None:
+        return True if (await gauge.look(None)).problem == "" else None
+
+    await eventually(healed)
+
+
+async def test_a_runtime_that_hangs_is_named_with_what_was_known_of_the_node() -> None:
+    runtime = FakeRuntime()
+    gauge = NodeGauge(runtime, lambda: measure(Path("/")), lambda: "")
+    images = (await gauge.look(None)).images
+    runtime.refuse("health", Timeout("status was not answered in 5 s"))
+    readings = await gauge.look(None)
+    assert readings.problem == "container runtime is down: status was not answered in 5 s"
+    assert readings.images == images != ()
+
+
+async def test_a_certificate_that_cannot_be_kept_is_renewed_later(tmp_path: Path) -> None:
+    identity = Identity("ca", "cert", "key")
+
+    async def renew() -> Identity:
+        save_identity(tmp_path, identity)
+        return identity
+
+    full = tmp_path / f"{CA_FILE}.new"
+    full.symlink_to("/dev/full")
+    assert await try_renewal(renew()) is None
+    full.unlink()
+    assert await try_renewal(renew()) == identity

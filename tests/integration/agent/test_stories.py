@@ -119,6 +119,73 @@ async def test_liveness_restarts_and_readiness_withdraws(site: Site) -> None:
         await site.events("ready", "Unhealthy")
 
 
+async def test_who_never_restarts_ends_when_a_probe_fails(site: Site) -> None:
+    bad = {"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1}
+    async with site.agent():
+        for kind in ("liveness", "startup"):
+            await site.run(kind, container={f"{kind}Probe": bad}, restartPolicy="Never")
+            pod = await site.until(kind, lambda pod: (pod.get("status") or {}).get("phase") in ("Failed", "Succeeded"))
+            assert "terminated" in state_of(pod) and restarts(pod) == 0
+            assert (await site.events(kind, "Killing"))["Killing"] == f"Container c failed {kind} probe"
+        assert not [one for one in await site.runtime.list_containers() if one.state == "running"]
+
+
+async def test_who_restarts_on_failure_runs_again_when_a_probe_fails(site: Site) -> None:
+    bad = {"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1}
+    async with site.agent():
+        await site.run("a", container={"livenessProbe": bad}, restartPolicy="OnFailure")
+        await site.until("a", lambda pod: restarts(pod) == 1)
+        assert (await site.events("a", "Killing"))["Killing"] == "Container c failed liveness probe, will be restarted"
+
+
+async def test_a_pod_that_ends_is_ready_as_long_as_it_says_so_and_no_longer(site: Site) -> None:
+    told = ["200 OK"]
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {told[0]}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1")
+    port = server.sockets[0].getsockname()[1]
+    look = {"httpGet": {"host": "127.0.0.1", "port": port}, "periodSeconds": 1, "failureThreshold": 1}
+    slow = {"preStop": {"sleep": {"seconds": 60}}}
+    probes = {"readinessProbe": look, "livenessProbe": look, "startupProbe": look, "lifecycle": slow}
+    async with server, site.agent():
+        await site.run("a", container=probes, terminationGracePeriodSeconds=60)
+        await site.until("a", is_ready)
+        await site.delete("a")
+        await site.until("a", lambda pod: bool(pod["metadata"].get("deletionTimestamp")) and is_ready(pod))
+        told[0] = "503 Service Unavailable"
+        pod = await site.until("a", lambda pod: not is_ready(pod))
+        assert is_running(pod)
+        conditions = {entry["type"]: entry["status"] for entry in pod["status"]["conditions"]}
+        assert conditions["Ready"] == conditions["ContainersReady"] == "False"
+        events = await site.events("a", "Killing", "Unhealthy")
+        assert events["Killing"] == "Stopping container c", "liveness condemns nothing any more"
+        assert events["Unhealthy"] == "Readiness probe failed: HTTP probe failed with statuscode: 503"
+        await site.delete("a", 0)
+        await site.gone("a")
+
+
+async def test_a_pod_for_labels_that_the_agent_has_not_heard_of_is_not_rejected(site: Site) -> None:
+    registered = asyncio.Event()
+
+    async def read_labels() -> dict[str, str]:
+        await registered.wait()
+        return {"disk": "ssd"}
+
+    site.read_labels = read_labels
+    async with site.agent():
+        await site.run("early", nodeSelector={"disk": "ssd"})
+        await site.run("wrong", nodeSelector={"disk": "hdd"})
+        registered.set()
+        await site.until("early", is_running)
+        pod = await site.until("wrong", lambda pod: (pod.get("status") or {}).get("phase") == "Failed")
+        assert pod["status"]["reason"] == "NodeAffinity"
+
+
 async def test_a_pod_that_the_node_cannot_take_fails(site: Site) -> None:
     async with site.agent():
         await site.run("a", container={"resources": {"requests": {"cpu": "1000"}}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,13 +16,13 @@ import pytest
 
 from agent.network.cni import CONFLIST_NAME, ensure_pod_network, forwarding_comment, table_name
 from agent.runtime.cgroups import processes
-from agent.runtime.containerd import Containerd, containerd_paths, ensure_containerd, start_containerd
+from agent.runtime.containerd import Containerd, Patience, containerd_paths, ensure_containerd, start_containerd
 from agent.runtime.containerd_config import ContainerdPaths
 from agent.runtime.cri import CriRuntime
-from agent.runtime.errors import ImagePullFailed, InvalidConfig
+from agent.runtime.errors import ImagePullFailed, InvalidConfig, Timeout, Unavailable
 from agent.runtime.images import credentials_for, pieces_of
 from agent.runtime.mounts import mounts_under
-from agent.runtime.processes import command_lines
+from agent.runtime.processes import command_lines, wait_until_gone
 from agent.runtime.protocol import ContainerConfig, ContainerSecurity, PortMapping, Resources, SandboxConfig
 from agent.runtime.teardown import kill_node, stop_containerd
 from tests.images import BUSYBOX, write_busybox_image
@@ -72,6 +73,29 @@ async def test_containers_survive_a_killed_containerd(containerd: Containerd, no
     assert (await node.runtime.exec_sync(lasting, ["true"], 10)).exit_code == 0
     node.killer(sandbox[1].uid, "sleep 1000", lasting)
     assert (await node.hear("exited", lasting)).exit_code == 137
+
+
+async def test_a_containerd_that_hangs_is_named_and_replaced_under_running_containers(
+    containerd: Containerd, node: Harness
+) -> None:
+    sandbox = await node.sandbox()
+    lasting = await node.start(sandbox, "sleep", "1000")
+    victim = containerd.pid
+    node.heard.clear()
+    os.kill(victim, signal.SIGSTOP)
+    waiting = asyncio.create_task(node.runtime.stop_sandbox(sandbox[0]))
+    with pytest.raises(Timeout, match=r"status was not answered in 5 s, stop_podsandbox not in [5-9] s"):
+        await asyncio.sleep(2)
+        await node.runtime.health()
+    supervision = asyncio.create_task(containerd.run(Patience(answer_seconds=1, pause_seconds=0.1, looks=2)))
+    async with asyncio.timeout(60):
+        await wait_until_gone(victim)
+        await node.hear("resync")
+    supervision.cancel()
+    with contextlib.suppress(Unavailable):  # its answer died with who owed it
+        await waiting
+    await node.runtime.stop_container(lasting, 1)
+    assert (await node.runtime.container_status(lasting)).state == "exited"
 
 
 async def test_a_containerd_that_is_started_takes_the_place_of_one_that_hangs(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.probes import Finding, ProbeSpec, Tally, Watch, judge, watch_container
+from agent.probes import Finding, ProbeSpec, Tally, Watch, judge, watch_life, watch_readiness
 from agent.probing import Outcome, Prober, Target
 from agent.runtime.fake import FakeRuntime
 from tests.unit.agent.builders import a_container
@@ -47,7 +47,8 @@ async def probed(prober: ScriptedProber, seconds: float, **probes: Any) -> list[
     target = Target("id", a_container(**probes), "10.0.0.2")
     try:
         async with asyncio.timeout(seconds):
-            await watch_container(Watch(prober, target, time.time(), found.append))
+            watch = Watch(prober, target, time.time(), found.append)
+            await asyncio.gather(watch_life(watch), watch_readiness(watch))
     except TimeoutError:
         pass
     return found
@@ -70,7 +71,7 @@ async def test_a_failing_first_look_does_not_count_and_the_next_are_a_period_apa
     assert [round(at - prober.looks[0], 1) for at in prober.looks] == [0, 1, 2]
 
 
-async def test_liveness_and_readiness_wait_for_startup() -> None:
+async def test_liveness_waits_for_startup() -> None:
     prober = ScriptedProber("failure", "failure", "success", "failure")
     probes = {
         "startupProbe": {"exec": {}, "periodSeconds": 1},
