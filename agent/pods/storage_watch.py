@@ -28,14 +28,13 @@ _log = structlog.get_logger()
 class StorageWatch:
     """`workers` lists the pods of the node."""
 
-    def __init__(self, shop: Workshop, workers: Callable[[], Iterable[PodWorker]], seconds: float = CHECK_SECONDS):
+    def __init__(self, shop: Workshop, workers: Callable[[], Iterable[PodWorker]]) -> None:
         self._shop = shop
         self._workers = workers
-        self._seconds = seconds
 
     async def run(self) -> None:
         """Looks again and again until cancelled."""
-        pause = self._seconds
+        pause = CHECK_SECONDS
         while True:
             await asyncio.sleep(pause)
             began = time.monotonic()
@@ -43,7 +42,7 @@ class StorageWatch:
                 await self.check()
             except RuntimeFault as fault:
                 _log.warning("the pods' storage was not measured", error=fault.message)
-            pause = max(self._seconds, REST_FACTOR * (time.monotonic() - began))
+            pause = max(CHECK_SECONDS, REST_FACTOR * (time.monotonic() - began))
 
     async def check(self) -> None:
         """One look at every pod that has a limit. Raises RuntimeFault."""

@@ -26,9 +26,17 @@ class _OpenHow(ctypes.Structure):
 
 
 def mount_tmpfs(target: Path, *, mode: int, size_bytes: int = 0) -> None:
-    """A tmpfs whose root has `mode` from the start, at most `size_bytes` big (0: half the memory)."""
-    size = f",size={size_bytes}" if size_bytes else ""
-    _mount("tmpfs", target, "tmpfs", 0, f"mode={mode:o}{size}")
+    """A tmpfs whose root has `mode` from the start, at most `size_bytes` big (0: half the memory).
+
+    Its pages are never swapped out to a disk, where the kernel knows how to (6.4).
+    """
+    options = f"mode={mode:o}" + (f",size={size_bytes}" if size_bytes else "")
+    try:
+        _mount("tmpfs", target, "tmpfs", 0, f"{options},noswap")
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        _mount("tmpfs", target, "tmpfs", 0, options)
 
 
 def bind(source_descriptor: int, target: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import platform
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -264,6 +265,18 @@ async def test_after_a_boot_memory_is_mounted_again_and_nothing_of_it_is_on_the_
     assert [sorted(os.listdir(place))[-1:] for place in places] == [[], ["name"]]
     unmount_under(paths.root)
     assert [os.listdir(place) for place in places] == [[], []]
+
+
+def mount_lines(root: Path) -> list[str]:
+    return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(root) in line]
+
+
+@pytest.mark.root
+async def test_memory_is_not_swapped_to_the_disk_where_the_kernel_can_promise_that(paths: Paths) -> None:
+    await volumes(paths).mount(in_memory(), FACTS)
+    mounts = mount_lines(paths.root)
+    numbers = tuple(int(number) for number in platform.release().split(".")[:2])
+    assert len(mounts) == 2 and all(("noswap" in line) == (numbers >= (6, 4)) for line in mounts)
 
 
 @pytest.mark.root
