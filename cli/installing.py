@@ -39,7 +39,8 @@ _ROLES = ("cluster", "controller", "agent")
 @click.command("install")
 @click.option("--role", type=click.Choice(_ROLES), help="Default agent with --server, else cluster.")
 @click.option("--server", metavar="URL", help="Join this cluster: https://HOST:6443.")
-@click.option("--token", envvar="WHERRY_TOKEN", help="Join token of `wherry token create`; better in $WHERRY_TOKEN.")
+@click.option("--token", envvar="WHERRY_TOKEN", help="Join token; all users of this machine see it here.")
+@click.option("--token-file", metavar="FILE", help="A file that holds the join token, - for stdin.")
 @click.option("--no-start", is_flag=True, help="Write and enable the unit only.")
 @click.option("--units", type=click.Path(path_type=Path), default=DIRECTORY, show_default=True, help="Where units are.")
 @cluster_options
@@ -125,7 +126,7 @@ def _controller(data_dir: Path, given: dict[str, Any]) -> Unit:
 
 
 def _agent(data_dir: Path, given: dict[str, Any]) -> Unit:
-    from agent.config import parse_arguments
+    from agent.config import parse_arguments, read_token
     from agent.identity import JoinRefused, parse_token
 
     if not (given["server"] or "").startswith("https://"):
@@ -141,15 +142,17 @@ def _agent(data_dir: Path, given: dict[str, Any]) -> Unit:
     arguments += given["arguments"]
     parse_arguments(arguments)  # ends the process with a message for what is wrong
     joined = (data_dir / "pki" / "agent.pem").exists()
-    if given["token"]:
-        try:
-            parse_token(given["token"])
-        except JoinRefused as error:
-            raise Problem(str(error), "`wherry token create` on the first machine prints one.") from error
-        _write_token(token_file(data_dir), given["token"])
+    try:
+        token = read_token(given["token_file"]) if given["token_file"] else given["token"]
+        if token:
+            parse_token(token)
+    except (JoinRefused, ValueError) as error:
+        raise Problem(str(error), "`wherry token create` on the first machine prints one.") from error
+    if token:
+        _write_token(token_file(data_dir), token)
     elif not joined:
         raise Problem(
-            "a new node needs a join token", "`wherry token create` on the first machine prints one: --token."
+            "a new node needs a join token", "`wherry token create` on the first machine prints one: --token-file."
         )
     return part_unit("agent", sys.executable, arguments, token_file(data_dir))
 

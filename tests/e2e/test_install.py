@@ -72,7 +72,8 @@ def test_an_installed_cluster_runs_again_after_a_crash_and_after_a_reboot(machin
 def test_an_agent_is_installed_with_its_token_where_only_root_reads_it(machine: Machine, tmp_path: Path) -> None:
     units, token = tmp_path / "units", f"wherry1.{'0' * 64}.abcdef.0123456789abcdef"
     agent = ("install", "--units", str(units), "--no-start", "--data-dir", str(machine.data_dir), "--server")
-    machine.wherry(*agent, "https://first:6443", "--token", token, "--", "--labels", "zone=a b")
+    (tmp_path / "token").write_text(f"{token}\n")
+    machine.wherry(*agent, "https://first:6443", "--token-file", str(tmp_path / "token"), "--", "--labels", "zone=a b")
     unit = units / "wherry-agent.service"
     verified(unit)
     assert token not in unit.read_text()
@@ -82,7 +83,7 @@ def test_an_agent_is_installed_with_its_token_where_only_root_reads_it(machine: 
     assert f"EnvironmentFile=-{secret}" in unit.read_text()
     for wrong, words in (
         (("http://first:6443", "--token", token), "Say --server https://HOST:6443"),
-        (("https://first:6443", "--token", "x"), "is not a join token"),
+        (("https://first:6443", "--token", "x"), "that is no join token"),
         (("https://first:6443", "--token", token, "--", "--lables", "x=y"), "unrecognized arguments: --lables"),
     ):
         assert words in machine.wherry(*agent, *wrong, check=False).stderr
