@@ -261,3 +261,22 @@ async def test_further_checks_are_asked_last() -> None:
 
     with pytest.raises(ApiError, match="not today"):
         await Chain(Cache(SHOP, DEFAULT_ACCOUNT), (refuse,)).admit(creating(a_pod()))
+
+
+async def test_a_second_default_priority_class_is_refused_at_the_last_word() -> None:
+    classes = kinds.by_resource("scheduling.k8s.io", "priorityclasses")
+    first = {"metadata": {"name": "first"}, "globalDefault": True, "value": 1}
+    record = Record(Key(*classes.resource, "", "first"), 7, orjson.dumps(first), {}, {})
+    chain = Chain(Cache(record))
+    with pytest.raises(
+        Forbidden, match=r"PriorityClass first is already marked as default\. Only one default can exist"
+    ):
+        await chain.approve(creating({"metadata": {"name": "x"}, "globalDefault": True}, classes, name="x"))
+    await chain.approve(creating({"metadata": {"name": "x"}, "globalDefault": False}, classes, name="x"))
+    await chain.approve(creating(first, classes, name="first"))
+    await Chain(Cache()).approve(creating({"metadata": {"name": "x"}, "globalDefault": True}, classes, name="x"))
+
+
+async def test_a_write_that_lost_a_race_is_guarded_as_before() -> None:
+    made = creating({"metadata": {"name": "x"}, "spec": {"containers": []}})
+    assert await CHAIN.guards(made) == await CHAIN.admit(made) != ()

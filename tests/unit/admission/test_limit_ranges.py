@@ -97,3 +97,49 @@ def test_a_claim_is_measured_by_its_request() -> None:
     rule = {"type": "PersistentVolumeClaim", "max": {"storage": "1Gi"}}
     with pytest.raises(Forbidden, match="maximum storage usage per PersistentVolumeClaim is 1Gi, but request is 5Gi"):
         admitted(claim, rule, kind=CLAIMS)
+
+
+@pytest.mark.parametrize(
+    ("asked", "rule", "why"),
+    [
+        ({"storage": "1Gi"}, {"min": {"storage": "2Gi"}}, "minimum PER 2Gi, but request is 1Gi"),
+        ({}, {"min": {"storage": "2Gi"}}, "minimum PER 2Gi.  No request is specified"),
+        ({}, {"max": {"storage": "2Gi"}}, "maximum PER 2Gi.  No request is specified"),
+    ],
+)
+def test_a_claim_has_to_ask_within_the_bounds(asked: Object, rule: Object, why: str) -> None:
+    claim = {"metadata": {"name": "x"}, "spec": {"resources": {"requests": asked}}}
+    with pytest.raises(Forbidden) as refused:
+        admitted(claim, {"type": "PersistentVolumeClaim", **rule}, kind=CLAIMS)
+    told = why.replace("PER", "storage usage per PersistentVolumeClaim is")
+    assert refused.value.message.endswith(f"is forbidden: {told}")
+
+
+def test_what_is_exactly_on_the_bound_is_allowed() -> None:
+    claim = {"metadata": {"name": "x"}, "spec": {"resources": {"requests": {"storage": "2Gi"}}}}
+    bounds = {"min": {"storage": "2Gi"}, "max": {"storage": "2Gi"}}
+    admitted(claim, {"type": "PersistentVolumeClaim", **bounds}, kind=CLAIMS)
+    cpu = {"limits": {"cpu": "1"}, "requests": {"cpu": "500m"}}
+    bounds = {"min": {"cpu": "500m"}, "max": {"cpu": "1"}, "maxLimitRequestRatio": {"cpu": "2"}}
+    admitted(a_pod(cpu), {"type": "Container", **bounds})
+
+
+@pytest.mark.parametrize(
+    ("resources", "why"),
+    [
+        ({"limits": {"cpu": "1"}, "requests": {"cpu": "0"}}, "but no request is specified or request is 0"),
+        ({"requests": {"cpu": "1"}}, "but no limit is specified or limit is 0"),
+    ],
+)
+def test_a_ratio_needs_both_of_its_sides(resources: Object, why: str) -> None:
+    with pytest.raises(Forbidden) as refused:
+        admitted(a_pod(resources), {"type": "Container", "maxLimitRequestRatio": {"cpu": "2"}})
+    words = "cpu max limit to request ratio per Container is 2"
+    assert refused.value.message == f'pods "x" is forbidden: {words}, {why}'
+
+
+def test_a_limit_below_the_minimum_is_refused_as_a_request_is() -> None:
+    with pytest.raises(Forbidden, match="minimum cpu usage per Container is 1, but limit is 500m"):
+        admitted(
+            a_pod({"limits": {"cpu": "500m"}, "requests": {"cpu": "1"}}), {"type": "Container", "min": {"cpu": "1"}}
+        )

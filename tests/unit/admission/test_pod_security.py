@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import orjson
 import pytest
 
 from api import kinds
-from api.errors import Forbidden
+from api.errors import Forbidden, Invalid
 from api.objects import Object
 from controller.admission.attributes import Attributes, Operation
 from controller.admission.pod_levels import violations
@@ -94,3 +95,102 @@ def test_a_template_is_warned_of_only() -> None:
     labels = {"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/warn": "baseline"}
     told = judged(labels, deployment, kinds.by_resource("apps", "deployments"))
     assert told == ['would violate PodSecurity "baseline:latest": host namespaces (hostPID=true)']
+
+
+ENFORCE, AUDIT, WARN = (f"pod-security.kubernetes.io/{mode}" for mode in ("enforce", "audit", "warn"))
+
+
+def labelled(old: dict[str, str], new: dict[str, str], *pods: Record) -> list[str]:
+    """The warnings of a change of a namespace's labels."""
+    after, before = ({"metadata": {"name": "shop", "labels": labels}} for labels in (new, old))
+    request = Request(User("x"))
+    kind = kinds.by_resource("", "namespaces")
+    admit_secure(Attributes(request, Operation.UPDATE, kind, "", "shop", after, before), Cache(*pods))
+    return request.warnings
+
+
+def present(name: str, pod: Object, namespace: str = "shop") -> Record:
+    obj = {"metadata": {"name": name}, "spec": pod}
+    return Record(Key("", "pods", namespace, name), 7, orjson.dumps(obj), {}, {})
+
+
+def test_a_namespace_whose_level_rises_is_told_of_the_pods_that_break_it() -> None:
+    pods = (
+        *(present(name, spec({"privileged": True})) for name in ("c", "a", "b")),
+        *(present(name, spec(hostPID=True)) for name in ("e", "d")),
+        present("f", spec(hostNetwork=True, hostPID=True), "elsewhere"),
+        present("g", spec()),
+        present("h", spec(volumes=[{"name": "v", "hostPath": {"path": "/"}}])),
+    )
+    baseline = {ENFORCE: "baseline", f"{ENFORCE}-version": "v1.30"}
+    assert labelled({}, baseline, *pods) == [
+        'existing pods in namespace "shop" violate the new PodSecurity enforce level "baseline:v1.30"',
+        "d (and 1 other pod): host namespaces",
+        "h: hostPath volumes",
+        "a (and 2 other pods): privileged",
+    ]
+    assert labelled(baseline, baseline, *pods) == []
+    assert labelled({ENFORCE: "restricted"}, baseline, *pods) == []
+    assert labelled({}, {ENFORCE: "restricted"}, present("ok", spec(GOOD))) == []
+
+
+def test_of_many_kinds_of_violations_ten_are_told() -> None:
+    contexts: list[Object] = [{}, {"privileged": True}, {"procMount": "Unmasked"}]
+    contexts.append({"privileged": True, "procMount": "Unmasked"})
+    others: list[Object] = [{}, {"hostPID": True}, {"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}]
+    pods = [present(f"p{n}", spec(own, **more)) for n, (own, more) in enumerate(product(contexts, others))]
+    assert len(labelled({}, {ENFORCE: "baseline"}, *pods)) == 1 + 10
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "why"),
+    [
+        (ENFORCE, "harsh", '"harsh": must be one of privileged, baseline, restricted'),
+        (AUDIT, "", '"": must be one of privileged, baseline, restricted'),
+        (f"{WARN}-version", "1.30", '"1.30": must be "latest" or "v1.x"'),
+        (f"{WARN}-version", "v1.030", '"v1.030": must be "latest" or "v1.x"'),
+    ],
+)
+def test_a_label_that_names_no_level_or_version_is_refused_when_it_is_new(label: str, value: str, why: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        labelled({}, {label: value})
+    assert refused.value.message == f'Namespace "shop" is invalid: metadata.labels[{label}]: Invalid value: {why}'
+    assert labelled({label: value}, {label: value, "other": "label"}) == []
+    assert labelled({}, {ENFORCE: "privileged", f"{WARN}-version": "v1.0", f"{AUDIT}-version": "latest"}) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        ({"tolerations": [{"operator": "Exists"}], "activeDeadlineSeconds": 5}, False),
+        ({"containers": [{"name": "c", "image": "other", "securityContext": {"privileged": True}}]}, False),
+        ({"hostPID": True}, True),
+        ({"containers": [{"name": "c", "image": "i", "securityContext": {"privileged": True}, "stdin": True}]}, True),
+        ({"initContainers": [{"name": "c", "image": "i"}]}, True),
+        ({"ephemeralContainers": [{"name": "c", "image": "i"}]}, True),
+    ],
+)
+def test_an_update_is_judged_when_it_may_change_what_the_pod_is_allowed(change: Object, refused: bool) -> None:
+    old = {"metadata": {"name": "x"}, "spec": spec({"privileged": True})}
+    new = {"metadata": {"name": "x"}, "spec": {**old["spec"], **change}}
+    record = Record(Key("", "namespaces", "", "shop"), 7, orjson.dumps({}), {ENFORCE: "baseline"}, {})
+    attributes = Attributes(Request(User("x")), Operation.UPDATE, PODS, "shop", "x", new, old)
+    if refused:
+        with pytest.raises(Forbidden):
+            admit_secure(attributes, Cache(record))
+    else:
+        admit_secure(attributes, Cache(record))
+
+
+def test_what_is_no_level_counts_as_the_strictest_and_other_labels_as_none() -> None:
+    pod = {"metadata": {"name": "x"}, "spec": spec()}
+    with pytest.raises(Forbidden, match=r'violates PodSecurity "restricted:latest"'):
+        judged({ENFORCE: "harsh"}, pod)
+    assert judged({"other": "label"}, pod) == []
+    secrets = kinds.by_resource("", "secrets")
+    assert judged({ENFORCE: "restricted", WARN: "restricted"}, {"metadata": {"name": "x"}}, secrets) == []
+    template = {"metadata": {"name": "x"}, "template": {"spec": spec(hostPID=True)}}
+    assert len(judged({WARN: "baseline"}, template, kinds.by_resource("", "podtemplates"))) == 1
+    cron = {"metadata": {"name": "x"}, "spec": {"jobTemplate": {"spec": {"template": {"spec": spec(hostPID=True)}}}}}
+    assert len(judged({WARN: "baseline"}, cron, kinds.by_resource("batch", "cronjobs"))) == 1
+    assert judged({WARN: "baseline"}, {"metadata": {"name": "x"}}, kinds.by_resource("batch", "cronjobs")) == []

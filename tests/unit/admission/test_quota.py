@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from api import kinds
 from api.objects import Object
-from controller.admission.quota import demand_of, missing_in, paid, refusal, usage_of
+from controller.admission.quota import count, demand_of, is_counted, missing_in, more_of, paid, refusal, usage_of
 from controller.reconcilers.loop import NOTHING
 from controller.reconcilers.quota import Observed, decide
+from controller.store import Page, Query
+from controller.store.store import EVERYTHING
+from controller.store.types import Key, Record
 
 PODS = kinds.by_resource("", "pods")
 SECRETS = kinds.by_resource("", "secrets")
@@ -161,3 +165,113 @@ def test_a_missing_sum_is_written_over_the_version_it_was_counted_with() -> None
 def test_a_quota_is_corrected_once_a_second_at_most() -> None:
     decision = decide(Observed(a_quota({"pods": "2"}, {"pods": "2"}), {"pods": "1"}, rest_seconds=0.5))
     assert decision.actions == () and decision.requeue_after_seconds == 0.5
+
+
+class Held:
+    """What there is, as the store lists it."""
+
+    def __init__(self, *records: Record) -> None:
+        self._records = records
+
+    def list(self, resource: tuple[str, str], query: Query = EVERYTHING) -> Page:
+        found = [each for each in self._records if each.key.resource == resource and query.matches(each)]
+        return Page([each for each in found if each.key.namespace == query.namespace], 7, 0)
+
+
+def held(kind: kinds.Kind, name: str, obj: Object, namespace: str = "shop", phase: str = "") -> Record:
+    whole = {"metadata": {"name": name}, **obj}
+    return Record(Key(*kind.resource, namespace, name), 7, orjson.dumps(whole), {}, {"status.phase": phase})
+
+
+def test_what_there_is_is_counted_by_number_and_by_size() -> None:
+    running, done = a_pod(asks(cpu="500m")), {**a_pod(asks(cpu="2")), "status": {"phase": "Succeeded"}}
+    there = Held(
+        held(PODS, "a", running),
+        held(PODS, "b", running),
+        held(PODS, "c", done, phase="Succeeded"),
+        held(PODS, "d", {**done, "status": {"phase": "Failed"}}, phase="Failed"),
+        held(PODS, "e", running, namespace="elsewhere"),
+        held(SECRETS, "s", {}),
+        held(DEPLOYMENTS, "d", {}),
+        held(SERVICES, "s", {"spec": {"type": "NodePort", "ports": [{}, {}]}}),
+        held(CLAIMS, "c", {"spec": {"resources": {"requests": {"storage": "1Gi"}}}}),
+    )
+    numbers = {"pods": "9", "count/pods": "9", "secrets": "9", "count/secrets": "9", "count/deployments.apps": "9"}
+    assert count(there, a_quota(numbers)) == {
+        "pods": "2",
+        "count/pods": "4",
+        "secrets": "1",
+        "count/secrets": "1",
+        "count/deployments.apps": "1",
+    }
+    assert count(there, a_quota({"pods": "9", "count/pods": "9", "cpu": "9", "requests.storage": "9Gi"})) == {
+        "pods": "2",
+        "count/pods": "4",
+        "cpu": "1",
+        "requests.storage": "1Gi",
+    }
+    assert count(there, a_quota({"services.nodeports": "9", "services": "9"})) == {
+        "services.nodeports": "2",
+        "services": "1",
+    }
+    assert count(there, a_quota({"fast.storageclass.storage.k8s.io/requests.storage": "9Gi"})) == {
+        "fast.storageclass.storage.k8s.io/requests.storage": "0"
+    }
+    assert count(there, a_quota({"pods": "9"}, scopes=["BestEffort"])) == {"pods": "0"}
+    rule = {"scopeName": "PriorityClass", "operator": "Exists", "values": []}
+    assert count(there, a_quota({"pods": "9"}, scopeSelector={"matchExpressions": [rule]})) == {"pods": "0"}
+
+
+def test_a_change_pays_for_what_it_adds() -> None:
+    quota = a_quota({"pods": "9", "cpu": "9", "memory": "9"})
+    old, new = a_pod(asks(cpu="1", memory="2")), a_pod(asks(cpu="3", memory="1"))
+    assert more_of(quota, PODS, new, None) == {"pods": 1, "cpu": 3, "memory": 1}
+    assert more_of(quota, PODS, new, old) == {"cpu": 2}
+    finished = {**old, "status": {"phase": "Failed"}}
+    assert more_of(quota, PODS, new, finished) == {"pods": 1, "cpu": 3, "memory": 1}
+
+
+def test_a_sum_says_something_about_every_bounded_name_or_is_none() -> None:
+    bounds = {"pods": "1", "cpu": "1"}
+    assert is_counted(a_quota(bounds, {"pods": "0", "cpu": "0", "more": "1"}))
+    assert not is_counted(a_quota(bounds, {"pods": "0"}))
+    assert not is_counted(a_quota(bounds))
+    assert is_counted({**a_quota({}), "status": None})
+
+
+@pytest.mark.parametrize("kind", ["podAffinity", "podAntiAffinity"])
+@pytest.mark.parametrize(
+    ("term", "reaches"),
+    [({"namespaces": ["x"]}, True), ({"namespaceSelector": {}}, True), ({"namespaces": []}, False), ({}, False)],
+)
+def test_a_quota_may_cover_affinities_that_look_into_other_namespaces(kind: str, term: Object, reaches: bool) -> None:
+    quota = a_quota({"pods": "1"}, scopes=["CrossNamespacePodAffinity"])
+    required = {kind: {"requiredDuringSchedulingIgnoredDuringExecution": [{}, term]}}
+    preferred = {kind: {"preferredDuringSchedulingIgnoredDuringExecution": [{}, {"podAffinityTerm": term}]}}
+    for affinity in (required, preferred):
+        assert bool(demand_of(quota, PODS, a_pod(asks(), affinity=affinity))) is reaches
+
+
+@pytest.mark.parametrize(
+    ("spec", "costs"),
+    [
+        ({}, {}),
+        ({"type": "ClusterIP", "ports": [{}]}, {}),
+        ({"type": "LoadBalancer", "ports": [{}, {}]}, {"services.loadbalancers": "1", "services.nodeports": "2"}),
+        (
+            {"type": "LoadBalancer", "ports": [{"nodePort": 1}, {}], "allocateLoadBalancerNodePorts": False},
+            {"services.loadbalancers": "1", "services.nodeports": "1"},
+        ),
+        ({"type": "NodePort", "ports": [{}], "allocateLoadBalancerNodePorts": False}, {"services.nodeports": "1"}),
+    ],
+)
+def test_a_service_costs_the_ports_it_takes_on_nodes(spec: Object, costs: dict[str, str]) -> None:
+    assert told(SERVICES, {"spec": spec}) == {"count/services": "1", "services": "1", **costs}
+
+
+def test_init_containers_must_say_what_they_take_and_other_objects_need_not() -> None:
+    quota = a_quota({"cpu": "1", "memory": "1", "requests.storage": "1"})
+    pod = a_pod(asks("b", cpu="1"), initContainers=[asks("a", memory="1")])
+    assert missing_in(quota, PODS, pod) == "cpu for: a; memory for: b"
+    assert missing_in(quota, SECRETS, {}) == ""
+    assert missing_in(a_quota({"cpu": "1"}, scopes=["Terminating"]), PODS, a_pod(asks())) == ""
