@@ -194,3 +194,152 @@ def test_what_is_no_level_counts_as_the_strictest_and_other_labels_as_none() -> 
     cron = {"metadata": {"name": "x"}, "spec": {"jobTemplate": {"spec": {"template": {"spec": spec(hostPID=True)}}}}}
     assert len(judged({WARN: "baseline"}, cron, kinds.by_resource("batch", "cronjobs"))) == 1
     assert judged({WARN: "baseline"}, {"metadata": {"name": "x"}}, kinds.by_resource("batch", "cronjobs")) == []
+
+
+def two(first: Any, second: Any, **more: Any) -> Object:
+    contexts = [{**GOOD, **first}, {**GOOD, **second}]
+    containers = [{"name": name, "securityContext": own} for name, own in zip("cd", contexts, strict=True)]
+    return {"containers": containers, **more}
+
+
+def capabilities(*added: str, drop: tuple[str, ...] = ("ALL",)) -> Object:
+    return {"capabilities": {"add": list(added), "drop": list(drop)}}
+
+
+def seccomp(kind: str) -> Object:
+    return {"seccompProfile": {"type": kind}}
+
+
+UNCONFINED = {"securityContext": seccomp("Unconfined")}
+VOLUMES = (
+    {"name": "v", "nfs": {}},
+    {"name": "w", "iscsi": {}},
+    {"name": "x", "emptyDir": {}},
+    {"name": "y", "nfs": {}},
+)
+NO_ROOT = {"runAsNonRoot": None}
+
+
+@pytest.mark.parametrize(
+    ("pod", "why"),
+    [
+        (two({}, {}), None),
+        (two(capabilities("NET_BIND_SERVICE"), {}), None),
+        (
+            two(capabilities("CHOWN"), capabilities("KILL", drop=())),
+            'unrestricted capabilities (container "d" must set securityContext.capabilities.drop=["ALL"]; containers '
+            '"c", "d" must not include "CHOWN", "KILL" in securityContext.capabilities.add)',
+        ),
+        (two({}, {}, volumes=[VOLUMES[2], {"name": "z", "configMap": {}}]), None),
+        (two({}, {}, volumes=[VOLUMES[0]]), 'restricted volume types (volume "v" uses restricted volume type "nfs")'),
+        (
+            two({}, {}, volumes=[VOLUMES[0], VOLUMES[3]]),
+            'restricted volume types (volumes "v", "y" use restricted volume type "nfs")',
+        ),
+        (
+            two({}, {}, volumes=list(VOLUMES)),
+            'restricted volume types (volumes "v", "w", "y" use restricted volume types "iscsi", "nfs")',
+        ),
+        (
+            two({"runAsNonRoot": False}, NO_ROOT),
+            'runAsNonRoot != true (container "c" must not set securityContext.runAsNonRoot=false)',
+        ),
+        (
+            two({"runAsNonRoot": False}, {}, securityContext={"runAsNonRoot": False}),
+            "runAsNonRoot != true (pod must not set securityContext.runAsNonRoot=false; container "
+            '"c" must not set securityContext.runAsNonRoot=false)',
+        ),
+        (
+            two(NO_ROOT, NO_ROOT),
+            'runAsNonRoot != true (pod or containers "c", "d" must set securityContext.runAsNonRoot=true)',
+        ),
+        (two(NO_ROOT, NO_ROOT, securityContext={"runAsNonRoot": True}), None),
+        (two({"runAsUser": 1}, {}, securityContext={"runAsUser": 1}), None),
+        (two({"runAsUser": 0}, {}), 'runAsUser=0 (container "c" must not set runAsUser=0)'),
+        (
+            two({"runAsUser": 0}, {"runAsUser": 0}, securityContext={"runAsUser": 0}),
+            'runAsUser=0 (pod and containers "c", "d" must not set runAsUser=0)',
+        ),
+        (two(seccomp("Localhost"), {}), None),
+        (
+            two({}, {}, **UNCONFINED),
+            'seccompProfile (pod must not set securityContext.seccompProfile.type to "Unconfined")',
+        ),
+        (
+            two(seccomp("Unconfined"), {}),
+            'seccompProfile (container "c" must not set securityContext.seccompProfile.type to "Unconfined")',
+        ),
+        (
+            two({"seccompProfile": None}, {}),
+            'seccompProfile (pod or container "c" must set securityContext.seccompProfile.type to "RuntimeDefault" or '
+            '"Localhost")',
+        ),
+        (two({"seccompProfile": None}, {}, securityContext=seccomp("RuntimeDefault")), None),
+        (
+            two({"allowPrivilegeEscalation": True}, {"allowPrivilegeEscalation": None}),
+            'allowPrivilegeEscalation != false (containers "c", "d" must set '
+            "securityContext.allowPrivilegeEscalation=false)",
+        ),
+    ],
+)
+def test_what_restricted_forbids(pod: Object, why: str | None) -> None:
+    assert violations("restricted", {}, pod) == ([] if why is None else [why])
+
+
+@pytest.mark.parametrize(
+    ("pod", "why"),
+    [
+        (
+            two(seccomp("Unconfined"), seccomp("Unconfined"), **UNCONFINED),
+            'seccompProfile (pod and containers "c", "d" must not set securityContext.seccompProfile.type to '
+            '"Unconfined")',
+        ),
+        (
+            two(
+                {"windowsOptions": {"hostProcess": True}}, {}, securityContext={"windowsOptions": {"hostProcess": True}}
+            ),
+            'hostProcess (pod and container "c" must not set securityContext.windowsOptions.hostProcess=true)',
+        ),
+        (
+            two({"seLinuxOptions": {"type": "t", "user": "u"}}, {}, securityContext={"seLinuxOptions": {"role": "r"}}),
+            'seLinuxOptions (type "t"; user may not be set; role may not be set)',
+        ),
+        (
+            two({"procMount": "Unmasked"}, {"procMount": "Default"}),
+            'procMount (container "c" must not set securityContext.procMount to "Unmasked")',
+        ),
+        (two({"appArmorProfile": {"type": "Unconfined"}}, {}), "forbidden AppArmor profile (Unconfined)"),
+        (
+            two(
+                {},
+                {},
+                securityContext={"sysctls": [{"name": "kernel.shm_rmid_forced"}, {"name": "a.b"}, {"name": "c"}]},
+            ),
+            "forbidden sysctls (a.b, c)",
+        ),
+        (
+            {"containers": [{"name": n, "ports": [{"hostPort": p}, {}]} for n, p in (("c", 81), ("d", 80))]},
+            'hostPort (containers "c", "d" use hostPorts 80, 81)',
+        ),
+        (
+            {"containers": [{"name": "c", "livenessProbe": {"httpGet": {"host": "h"}}, "lifecycle": {}}]},
+            'probe or lifecycle host (container "c" uses probe or lifecycle host "h")',
+        ),
+        (
+            {"containers": [{"name": n, "lifecycle": {"preStop": {"tcpSocket": {"host": n}}}} for n in "cd"]},
+            'probe or lifecycle host (containers "c", "d" use probe or lifecycle hosts "c", "d")',
+        ),
+    ],
+)
+def test_what_baseline_forbids_in_pod_and_containers_together(pod: Object, why: str) -> None:
+    assert violations("baseline", {}, pod) == [why]
+
+
+def test_profiles_of_old_are_judged_by_their_annotations() -> None:
+    name = "container.apparmor.security.beta.kubernetes.io/"
+    fine = {name + "a": "runtime/default", name + "b": "localhost/x", name + "c": "", "other": "unconfined"}
+    assert violations("baseline", {"annotations": fine}, two({}, {})) == []
+    wrong = {name + "b": "unconfined", name + "a": "x"}
+    assert violations("baseline", {"annotations": wrong}, two({}, {})) == [
+        f'forbidden AppArmor profiles ({name}a="x", {name}b="unconfined")'
+    ]
