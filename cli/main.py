@@ -31,6 +31,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "get": ("cli.reading", "List objects"),
     "describe": ("cli.reading", "Show an object with its events"),
     "logs": ("cli.pods", "Print a container's output"),
+    "certs": ("cli.certs", "See when keys and certificates expire, and rotate them"),
     "exec": ("cli.pods", "Run a command in a container"),
     "scale": ("cli.workloads", "Set the number of replicas"),
     "rollout": ("cli.workloads", "Follow, undo or restart a rollout"),

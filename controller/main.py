@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import gc
 import signal
-import ssl
 import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import replace
@@ -30,12 +29,12 @@ from api.network_facts import POD_CIDR, SERVICE_CIDR
 from controller.config import ControllerConfig, parse_arguments
 from controller.instance import Instance, claim_instance
 from controller.pki.files import Pki, PkiError, Serving, ensure_pki
-from controller.pki.tokens import TokenSigner
 from controller.reconcilers.build import Settings, request_of, run_reconcilers
 from controller.reconcilers.hearing import Hearing
 from controller.reconcilers.liveness import Liveness
 from controller.registry import Registry
 from controller.registry.recorder import Recorder
+from controller.renewal import Renewal
 from controller.scheduler.loop import run_scheduler
 from controller.server.app import ApiServer
 from controller.server.bootstrap import ensure_defaults, publish_network
@@ -43,7 +42,7 @@ from controller.server.builtin_services import Advertised, BuiltinServices
 from controller.server.call import Services
 from controller.server.compose import ServerSettings, compose
 from controller.server.definitions import Definitions
-from controller.server.listener import Address, Listener, load_serving_certificate, server_context
+from controller.server.listener import Address, Listener, server_context
 from controller.store import Store, StoreConfig
 from controller.store.server import EtcdStartError, ensure_etcd
 from controller.store.types import Guard, Unavailable
@@ -54,7 +53,6 @@ LEADER_LEASE = "controller"
 LEADER_TTL_SECONDS = 5
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 2.0
-PKI_CHECK_SECONDS = 3600.0
 
 log = structlog.get_logger()
 
@@ -103,12 +101,12 @@ async def _with_instance(config: ControllerConfig, pki: Pki, instance: Instance)
         store = await _opened(_store_config(config, pki, endpoints))
         try:
             serving = _serving(config, pki, store, instance.identity)
-            async with _task(tasks, store.run()), serving as (registry, liveness):
+            async with _task(tasks, store.run()), serving as (services, liveness):
                 gc.collect()
                 gc.freeze()
                 gc.set_threshold(*GC_THRESHOLDS)
                 log.info("ready", url=f"https://{config.hosts[0]}:{config.port}", data_dir=str(config.data_dir))
-                async with _task(tasks, _lead(config, instance.identity, pki, registry, liveness)):
+                async with _task(tasks, _lead(config, instance.identity, services, liveness)):
                     await asyncio.Event().wait()
         finally:
             await store.close()
@@ -175,14 +173,19 @@ async def _etcd(config: ControllerConfig, tasks: asyncio.TaskGroup) -> AsyncIter
 def _store_config(config: ControllerConfig, pki: Pki, endpoints: tuple[str, ...]) -> StoreConfig:
     tls = config.etcd_tls
     return StoreConfig(
-        endpoints=endpoints, encryption_key=pki.encryption_key, ca=tls.ca, cert=tls.certificate, key=tls.key
+        endpoints=endpoints,
+        encryption_key=pki.encryption_key,
+        former_encryption_key=pki.former_encryption_key,
+        ca=tls.ca,
+        cert=tls.certificate,
+        key=tls.key,
     )
 
 
 @contextlib.asynccontextmanager
 async def _serving(
     config: ControllerConfig, pki: Pki, store: Store, identity: str
-) -> AsyncIterator[tuple[Registry, Liveness]]:
+) -> AsyncIterator[tuple[Services, Liveness]]:
     """The API server, listening."""
     liveness = Liveness()
     shown = f"{config.hosts[0]}:{config.port}"
@@ -196,39 +199,26 @@ async def _serving(
     address = Address(config.bind_address, config.port)
     server = ApiServer(services, config.audit)
     listener = Listener(server, context, address, config.shutdown_grace_seconds)
+    renewal = Renewal(config.data_dir, Serving(config.hosts, config.port), context, services)
     try:
         async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
             with _explained(f"port {config.port}"):
                 await stack.enter_async_context(listener)
             async with (
-                _task(tasks, _renew(config, context, services)),
+                _task(tasks, renewal.run()),
                 _task(tasks, definitions.run()),
                 _task(tasks, server.audit.run()),
                 _task(tasks, builtin.run()),
                 _task(tasks, Hearing(liveness, store.hearing, identity).run()),
             ):
-                yield services.registry, liveness
+                yield services, liveness
     finally:
         await services.close()
 
 
-async def _renew(config: ControllerConfig, context: ssl.SSLContext, services: Services) -> None:
-    """Certificates that run out are made anew and taken into use for new connections, long before their end; so a full
-    disk now is no reason to stop serving."""
-    while True:
-        await asyncio.sleep(PKI_CHECK_SECONDS)
-        try:
-            pki = ensure_pki(config.data_dir, Serving(config.hosts, config.port))
-        except (OSError, PkiError) as error:
-            log.error("certificates could not be renewed; trying again", error=str(error), retry_in=PKI_CHECK_SECONDS)
-            continue
-        load_serving_certificate(context, pki)
-        services.agents.reload()
-        services.authenticator.use_admin_token(pki.admin_token)
-
-
-async def _lead(config: ControllerConfig, identity: str, pki: Pki, registry: Registry, liveness: Liveness) -> None:
+async def _lead(config: ControllerConfig, identity: str, services: Services, liveness: Liveness) -> None:
     """Stands for election for ever; reconciles and schedules while elected."""
+    registry, pki = services.registry, services.pki
     while config.runs_any:
         async with registry.store.lead(LEADER_LEASE, identity, LEADER_TTL_SECONDS) as leadership:
             log.info("leading", identity=identity)
@@ -237,7 +227,7 @@ async def _lead(config: ControllerConfig, identity: str, pki: Pki, registry: Reg
                 cluster_cidr=config.cluster_cidr,
                 ca_pem=pki.authority.pem.decode(),
                 authority=pki.authority,
-                signer=TokenSigner(pki.service_account_key, config.service_account_issuer),
+                signer=services.signer,
                 load_balancer_pool=config.load_balancer_pool,
                 enabled=config.runs,
             )

@@ -6,7 +6,7 @@
     DIR/pki/admin.crt .key           the administrator              DIR/admin.token         the same, a token of a day
 
 Called by main, the store's private etcd and the CLI. Does file I/O, at start only. Invariant: every secret is 0600 and
-written atomically; an existing CA, token or key is never replaced, only certificates that run out are.
+written atomically; an existing CA or key is never replaced here (see rotation), only certificates that run out are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,6 +28,7 @@ from controller.pki.kubeconfig import render_kubeconfig
 
 ADMIN = Subject("admin", ("system:masters",))
 AGENT_CLIENT = Subject("kube-apiserver", ("system:masters",))
+ENCRYPTION_OLD = "encryption.key.old"
 RENEW_BEFORE = timedelta(days=60)
 ADMIN_TOKEN_SECONDS = 24 * 3600.0
 
@@ -45,6 +46,10 @@ class Pki:
     service_account_key: bytes
     encryption_key: bytes
     admin_token: str
+    older_tokens: tuple[bytes, ...] = ()
+    """Public keys, PEM, of former ServiceAccount keys whose tokens may still live."""
+    former_encryption_key: bytes | None = None
+    """While Secrets are sealed anew."""
 
     @property
     def ca_path(self) -> Path:
@@ -86,7 +91,29 @@ def ensure_pki(data_dir: Path, serving: Serving) -> Pki:
         service_account_key=_ensure_bytes(directory / "sa.key", lambda: key_pem(new_key())),
         encryption_key=_ensure_bytes(directory / "encryption.key", lambda: secrets.token_bytes(32)),
         admin_token=_fresh_token(data_dir / "admin.token"),
+        older_tokens=tuple(_older_tokens(directory)),
+        former_encryption_key=former.read_bytes() if (former := directory / ENCRYPTION_OLD).exists() else None,
     )
+
+
+def state_of(data_dir: Path) -> tuple[tuple[str, int], ...]:
+    """Changes whenever somebody changes, adds or takes away a file that `ensure_pki` reads."""
+    paths = [*(data_dir / "pki").glob("[!.]*"), data_dir / "admin.token"]
+    found = []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            found.append((path.name, path.stat().st_mtime_ns))
+    return tuple(sorted(found))
+
+
+def _older_tokens(directory: Path) -> Iterator[bytes]:
+    """`sa.pub.UNTIL`, until then."""
+    for path in sorted(directory.glob("sa.pub.*")):
+        until = path.name.rpartition(".")[2]
+        if until.isdigit() and int(until) < time.time():
+            path.unlink(missing_ok=True)
+        elif until.isdigit():
+            yield path.read_bytes()
 
 
 def write_secret(path: Path, content: bytes) -> None:

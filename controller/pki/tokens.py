@@ -16,6 +16,7 @@ from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from controller.pki.authority import load_key
 
@@ -48,14 +49,18 @@ class Claims:
 
 
 class TokenSigner:
-    """Signs and verifies with one P-256 key; `key_id` names it in headers and JWKS."""
+    """Signs with one P-256 key and verifies with it and former ones; `key_id` names it in headers and JWKS."""
 
-    def __init__(self, key_pem: bytes, issuer: str) -> None:
-        self._key = load_key(key_pem)
-        self._public = self._key.public_key()
+    def __init__(self, key_pem: bytes, issuer: str, older: Sequence[bytes] = ()) -> None:
         self.issuer = issuer
-        der = self._public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-        self.key_id = _b64(hashlib.sha256(der).digest())
+        self.use(key_pem, older)
+
+    def use(self, key_pem: bytes, older: Sequence[bytes] = ()) -> None:
+        """`older`: public keys (PEM) that are believed besides."""
+        self._key = load_key(key_pem)
+        public = [self._key.public_key(), *map(_load_public, older)]
+        self._public = {_key_id(each): each for each in public}
+        self.key_id = next(iter(self._public))
 
     def sign(self, claims: Claims) -> str:
         private: dict[str, Any] = {
@@ -83,9 +88,10 @@ class TokenSigner:
         future is taken: only we could sign it, so our own clock was set back.
         """
         try:
+            named = jwt.get_unverified_header(token).get("kid")
             payload = jwt.decode(
                 token,
-                self._public,
+                self._public.get(named or "") or self._public[self.key_id],
                 algorithms=["ES256"],
                 issuer=self.issuer,
                 audience=list(audiences),
@@ -97,21 +103,33 @@ class TokenSigner:
         return _claims(payload)
 
     def jwks(self) -> dict[str, Any]:
-        numbers = self._public.public_numbers()
-        size = (self._public.curve.key_size + 7) // 8
-        return {
-            "keys": [
-                {
-                    "use": "sig",
-                    "kty": "EC",
-                    "kid": self.key_id,
-                    "crv": "P-256",
-                    "alg": "ES256",
-                    "x": _b64(numbers.x.to_bytes(size, "big")),
-                    "y": _b64(numbers.y.to_bytes(size, "big")),
-                }
-            ]
-        }
+        return {"keys": [_jwk(name, public) for name, public in self._public.items()]}
+
+
+def _jwk(key_id: str, public: ec.EllipticCurvePublicKey) -> dict[str, str]:
+    numbers = public.public_numbers()
+    size = (public.curve.key_size + 7) // 8
+    return {
+        "use": "sig",
+        "kty": "EC",
+        "kid": key_id,
+        "crv": "P-256",
+        "alg": "ES256",
+        "x": _b64(numbers.x.to_bytes(size, "big")),
+        "y": _b64(numbers.y.to_bytes(size, "big")),
+    }
+
+
+def _key_id(public: ec.EllipticCurvePublicKey) -> str:
+    der = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return _b64(hashlib.sha256(der).digest())
+
+
+def _load_public(pem: bytes) -> ec.EllipticCurvePublicKey:
+    public = serialization.load_pem_public_key(pem)
+    if not isinstance(public, ec.EllipticCurvePublicKey):
+        raise ValueError("the key is not an elliptic-curve key")
+    return public
 
 
 def looks_like_jwt(token: str) -> bool:

@@ -87,7 +87,6 @@ class ApiServer:
         self._streams: dict[asyncio.Task[object], str] = {}
         """What stays open, and for which node: its own go with it."""
         services.store.subscribe(("", "nodes"), self._on_node)
-        self._jwks = orjson.dumps(services.signer.jwks())
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answers one request, whatever happens."""
@@ -290,7 +289,7 @@ class ApiServer:
             case "/metrics":
                 return await answer_metrics(self.services.store, self._cluster)
             case "/openid/v1/jwks":
-                return Reply(200, self._jwks, "application/jwk-set+json")
+                return Reply(200, orjson.dumps(self.services.signer.jwks()), "application/jwk-set+json")
             case "/.well-known/openid-configuration":
                 return reply_object(self._openid_configuration())
         tag = request.headers.get("If-None-Match", "")

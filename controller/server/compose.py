@@ -42,7 +42,7 @@ def compose(store: Store, pki: Pki, heartbeats: Heartbeats, settings: ServerSett
     """Everything a request may need; `await services.close()` when done."""
     rbac = Rbac(store)
     authorizer = Chain(NodeAuthorizer(store), rbac)
-    signer = TokenSigner(pki.service_account_key, settings.issuer)
+    signer = TokenSigner(pki.service_account_key, settings.issuer, pki.older_tokens)
     agents = Agents(store, pki)
     checks: tuple[Check, ...] = (EscalationCheck(rbac, authorizer), SignerCheck(authorizer), *settings.plugins)
     caller = WebhookClient(Reach(store, agents))

@@ -20,9 +20,17 @@ class Unsealable(Exception):
 
 
 class Cipher:
-    def __init__(self, key: bytes) -> None:
-        if len(key) != 32:
+    """Seals with one key; unseals what former ones sealed, too."""
+
+    def __init__(self, key: bytes, former: bytes | None = None) -> None:
+        if {len(each) for each in (key, former or key)} != {32}:
             raise ValueError("the encryption key must have 32 bytes")
+        self._aead = AESGCM(key)
+        self._former = [AESGCM(former)] if former else []
+
+    def use(self, key: bytes) -> None:
+        """Seals with another key from now on."""
+        self._former.insert(0, self._aead)
         self._aead = AESGCM(key)
 
     def seal(self, name: bytes, plain: bytes) -> bytes:
@@ -31,10 +39,12 @@ class Cipher:
 
     def unseal(self, name: bytes, sealed: bytes) -> bytes:
         """Raises Unsealable."""
-        try:
-            return self._aead.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], name)
-        except (InvalidTag, ValueError) as error:
-            raise Unsealable("the value was not sealed with this key for this name") from error
+        for aead in (self._aead, *self._former):
+            try:
+                return aead.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], name)
+            except (InvalidTag, ValueError):
+                continue
+        raise Unsealable("the value was not sealed with this key for this name")
 
 
 def is_sealed(resource: tuple[str, str]) -> bool:

@@ -44,6 +44,7 @@ from controller.store.watchers import Watcher
 
 EVERYTHING = Query()
 _PODS = ("", "pods")
+_SECRETS = ("", "secrets")
 _NODE_NAME = "spec.nodeName"
 
 Selection = tuple[list[Record], int]
@@ -63,6 +64,8 @@ class StoreConfig:
     """Paths of the client TLS files; with `ca`, connections use TLS."""
     prefix: str = "/wherry"
     request_timeout_seconds: float = 10.0
+    former_encryption_key: bytes | None = field(default=None, repr=False)
+    """What sealed Secrets before, while they are sealed anew."""
     quota_bytes: int = 8 * 1024**3
     keep_seconds: float = 300.0
     """History younger than this is not compacted unless etcd fills up."""
@@ -76,7 +79,7 @@ class Store:
         self._config = config
         self._timeout_seconds = config.request_timeout_seconds
         self._keyspace = Keyspace(config.prefix)
-        self._codec = Codec(self._keyspace, Cipher(config.encryption_key))
+        self._codec = Codec(self._keyspace, Cipher(config.encryption_key, config.former_encryption_key))
         self._etcd = Etcd(config.endpoints, tls, config.request_timeout_seconds)
         self._cache = Cache(self._codec, history)
         self.claims = ClaimBook(self._etcd, self._cache, self._keyspace)
@@ -238,6 +241,25 @@ class Store:
         write.previous = await self._expected(key, expected)
         self._committer.submit(write)
         return await write.done
+
+    def use_encryption_key(self, key: bytes) -> None:
+        """Seals with this key from now on; what the former one sealed can still be read."""
+        self._codec.cipher.use(key)
+
+    async def reseal(self) -> int:
+        """Writes everything that is sealed anew, as it is; how many objects. One that somebody writes meanwhile is
+        sealed by that. Raises Unavailable, UnknownOutcome."""
+        count = 0
+        for record in self.list(_SECRETS).records:
+            write = self._write(Action.PUT, record.key, record.version, (), None)
+            write.draft = Draft(self._codec, record.key, write.name, record.parse())
+            self._committer.submit(write)
+            try:
+                await write.done
+            except (VersionMismatch, KeyMissing):
+                continue
+            count += 1
+        return count
 
     def by_node(self, node: str) -> Iterable[Record]:
         """The pods bound to a node."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import ssl
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from controller.pki.authority import Authority, Pair, Subject, certificate_pem, load_certificate
-from controller.pki.files import ADMIN, write_secret
+from controller.pki.files import ADMIN, ENCRYPTION_OLD, PkiError, write_secret
+from controller.pki.rotation import held, rotate
 from tests.integration.chaos.agents import names
 from tests.integration.chaos.plane import Plane, running
 from tests.integration.chaos.test_stalls import CALM_SECONDS, check_unharmed, granted_again, settled
@@ -118,7 +121,9 @@ async def test_a_port_that_is_taken_is_one_sentence(tmp_path: Path) -> None:
         second.start()
         assert await ended(second) == 1
         last = second.log.splitlines()[-1]
-        assert last.startswith(f"error: cannot start: port {first.port}: ") and "address already in use" in last
+        assert last.startswith(
+            f"error: cannot start: port {first.port}, which the API server (--port) needs, is taken by "
+        )
         assert "Traceback" not in second.log
 
 
@@ -135,3 +140,58 @@ def test_a_certificate_of_a_subject_ends_when_told() -> None:
     end = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
     pair = ending_at(authority, authority.issue(Subject("x", hosts=("x",))), end)
     assert load_certificate(pair.certificate).not_valid_after_utc == end
+
+
+async def seen(look: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not await look():
+        assert time.monotonic() < deadline, "it did not come"
+        await asyncio.sleep(0.1)
+
+
+async def test_keys_and_certificates_are_rotated_while_the_cluster_serves(tmp_path: Path) -> None:
+    """By files alone: what was sealed and signed before is good afterwards, also for the next process."""
+    plane = Plane(tmp_path / "plane", ("--controllers", "*,-scheduler"))
+    pki = plane.directory / "pki"
+    accounts, secret = "/api/v1/namespaces/default/serviceaccounts", "/api/v1/namespaces/default/secrets/s"
+    async with running(plane):
+        admin = plane.connection()
+        body = {"metadata": {"name": "s"}, "stringData": {"k": "kept"}}
+        assert (await admin.request("POST", secret.removesuffix("/s"), body)).status == 201
+        await admin.request("POST", accounts, {"metadata": {"name": "robot"}})
+        made = await admin.request("POST", f"{accounts}/robot/token", {"spec": {"expirationSeconds": 3600}})
+        robot = Connection(plane.port, plane.context(), made.json()["status"]["token"], 30.0)
+        assert (await robot.request("GET", "/api/v1/nodes")).status == 403, "known, but may nothing"
+        served = ssl.get_server_certificate(("127.0.0.1", plane.port))
+        sealing = (pki / "encryption.key").read_bytes()
+        told = [rotate(plane.directory, what) for what in ("apiserver", "admin", "sa-key", "encryption-key")]
+        assert "believed until" in told[2] and "sealed anew" in told[3]
+        with pytest.raises(PkiError, match="still being sealed anew"):
+            rotate(plane.directory, "encryption-key")
+
+        async def serves_another() -> bool:
+            return ssl.get_server_certificate(("127.0.0.1", plane.port)) != served
+
+        async def sealed() -> bool:
+            return "Secrets are sealed with the present key" in plane.log
+
+        await seen(serves_another)
+        await seen(sealed)
+        assert (await admin.request("GET", secret)).status == 200
+        assert (await robot.request("GET", "/api/v1/nodes")).status == 403, "the former key's tokens are believed"
+        assert len((await admin.request("GET", "/openid/v1/jwks")).json()["keys"]) == 2
+        fresh = await admin.request("POST", f"{accounts}/robot/token", {"spec": {"expirationSeconds": 3600}})
+        newer = Connection(plane.port, plane.context(), fresh.json()["status"]["token"], 30.0)
+        assert (await newer.request("GET", "/api/v1/nodes")).status == 403
+        shown = {one.name for one in held(plane.directory)}
+        assert {"ca", "apiserver", "sa-key", "sa-key, former", "encryption-key, former", "admin-token"} <= shown
+    assert (pki / ENCRYPTION_OLD).read_bytes() == sealing != (pki / "encryption.key").read_bytes()
+    (pki / ENCRYPTION_OLD).unlink()
+    (next(pki.glob("sa.pub.*"))).unlink()
+    async with running(plane):
+        admin = plane.connection()
+        answer = await admin.request("GET", secret)
+        assert answer.status == 200, (answer.body, plane.log[-3000:])
+        assert base64.b64decode(answer.json()["data"]["k"]) == b"kept", "nothing is sealed with the former key any more"
+        gone = Connection(plane.port, plane.context(), made.json()["status"]["token"], 30.0)
+        assert (await gone.request("GET", "/api/v1/nodes")).status == 401
