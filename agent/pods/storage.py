@@ -1,4 +1,4 @@
-"""Which pods took more of the disk than they may: the limits of emptyDirs, containers and pods. Pure.
+"""Which pods took more of the disk than they may, and which have to go when it is nearly full. Pure.
 
 Called by the storage watch. Rules, their order and wording (with its blank at the end) are the kubelet's:
 kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction and .../storage/ephemeral-storage.
@@ -6,17 +6,20 @@ kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction and .../s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from agent.pods.admission import requests_of
 from agent.pods.limits import limit_of, pod_limit
 from agent.pods.spec import all_containers, main_containers
 from api.objects import Object
 from api.quantity import bytes_of, render_quantity
 
 RESOURCE = "ephemeral-storage"
+LEAST_WORTH_BYTES = 1 << 20
+"""A pod that takes less is not evicted for a full disk: nothing would be gained."""
 SYSTEM_CRITICAL_PRIORITY = 2_000_000_000
 
 
@@ -61,6 +64,35 @@ def excess(pod: Object, use: Use) -> str:
             text = container["resources"]["limits"][RESOURCE]
             return f'Container {container["name"]} exceeded its local ephemeral storage limit "{text}". '
     return ""
+
+
+def first_to_go(uses: Iterable[tuple[Object, Use]]) -> tuple[Object, Use] | None:
+    """Whom a nearly full disk costs its place: who exceeds its request, then the least important, then the biggest."""
+
+    def rank(entry: tuple[Object, Use]) -> tuple[bool, int, int]:
+        pod, use = entry
+        over = _on_disk(pod, use) - requests_of(pod).get(RESOURCE, 0)
+        return over <= 0, int(pod["spec"].get("priority") or 0), -over
+
+    worth = [(pod, use) for pod, use in uses if not is_critical(pod) and _on_disk(pod, use) >= LEAST_WORTH_BYTES]
+    return min(worth, key=rank, default=None)
+
+
+def shortage(pod: Object, use: Use, threshold_bytes: int, available_bytes: int) -> str:
+    """The message with which a pod is evicted for a nearly full disk."""
+    threshold, available = _kibibytes(threshold_bytes), _kibibytes(available_bytes)
+    text = f"The node was low on resource: {RESOURCE}. Threshold quantity: {threshold}, available: {available}. "
+    for container in main_containers(pod):
+        own = use.containers.get(container["name"], 0)
+        asked = ((container.get("resources") or {}).get("requests") or {}).get(RESOURCE, "0")
+        if own > bytes_of(asked):
+            amounts = f"was using {_kibibytes(own)}, request is {asked}"
+            text += f"Container {container['name']} {amounts}, has larger consumption of {RESOURCE}. "
+    return text
+
+
+def _kibibytes(amount: int) -> str:
+    return f"{amount // 1024}Ki"
 
 
 def _volumes(pod: Object) -> list[Object]:

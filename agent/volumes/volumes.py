@@ -294,7 +294,13 @@ def remove_pod_directory(directory: Path) -> None:
     if left:
         raise OSError(f"{left[0]} is still mounted")
     if directory.exists():
-        shutil.rmtree(directory)
+        shutil.rmtree(directory, onerror=_unless_gone)
+
+
+def _unless_gone(_call: Any, _path: Any, caught: Any) -> None:
+    """What somebody else removed meanwhile is removed."""
+    if not isinstance(caught[1], FileNotFoundError):
+        raise caught[1]
 
 
 def _volumes(pod: Object) -> list[Object]:

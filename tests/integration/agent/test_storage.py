@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
+from agent.hostinfo import DiskUse
 from agent.pods.roster import Roster
 from agent.pods.storage_watch import StorageWatch
 from agent.volumes.usage import disk_use
@@ -70,6 +72,31 @@ async def test_logs_and_writable_layers_count_against_a_containers_limit(site: S
         # A pod of one container exceeds the pod's limit with it, which is looked at first.
         for name in ("logs", "layer"):
             await evicted(site, name, "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. ")
+
+
+async def test_when_the_disk_is_nearly_full_one_pod_goes_and_then_the_next(site: Site) -> None:
+    full = DiskUse(1000 * MIB, 10 * MIB, 990 * MIB, 1000, 500)
+    async with site.agent() as roster:
+        for name, size in (("small", 0), ("big", 3 * MIB), ("bigger", 5 * MIB)):
+            site.runtime.wrote(name, size)
+            await site.run(name)
+            await site.until(name, is_running)
+        watch = StorageWatch(site.shop, roster.workers, lambda _: full)
+        for name in ("bigger", "big"):
+            await watch.check()
+            await watch.check()  # the one before has not gone yet
+            pod = await site.until(name, lambda pod: phase(pod) == "Failed")
+            (told,) = [entry for entry in pod["status"]["conditions"] if entry["type"] == "DisruptionTarget"]
+            assert (told["status"], told["reason"]) == ("True", "TerminationByKubelet")
+            assert pod["status"]["message"].startswith("The node was low on resource: ephemeral-storage. Threshold")
+            await eventually(partial(released, roster, name))
+        await watch.check()
+        assert is_running(await site.until("small", is_running))
+
+
+async def released(roster: Roster, name: str) -> bool | None:
+    worker = roster.find("ns", name)
+    return True if worker is not None and worker.memory.volumes == "released" else None
 
 
 async def test_a_pod_that_is_over_gives_its_volumes_back_and_keeps_its_logs(site: Site) -> None:

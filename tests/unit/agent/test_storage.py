@@ -9,7 +9,7 @@ import pytest
 
 from agent.pods.observed import EVICTED, Ending
 from agent.pods.status import Host, pod_status
-from agent.pods.storage import Use, excess, is_critical, is_limited
+from agent.pods.storage import Use, excess, first_to_go, is_critical, is_limited, shortage
 from api.objects import Object
 from tests.unit.agent.builders import NOW, a_container, a_pod, seen
 
@@ -79,3 +79,20 @@ def test_who_is_evicted_says_so_and_is_a_disruptions_target_only_for_the_nodes_s
     assert (status["phase"], status["reason"], status["message"]) == ("Failed", "Evicted", "m")
     found = [entry for entry in status["conditions"] if entry["type"] == "DisruptionTarget"]
     assert [(entry["status"], entry["reason"]) for entry in found] == [("True", "TerminationByKubelet")] * disrupted
+
+
+def test_a_full_disk_costs_who_exceeds_its_request_then_the_least_important_then_the_biggest() -> None:
+    asked = a_pod(a_container(resources={"requests": {"ephemeral-storage": "9Mi"}}), priority=-5)
+    modest, big = (asked, Use(containers={"c": 8 * MIB})), (a_pod(priority=5), Use(containers={"c": 7 * MIB}))
+    low, bigger = (a_pod(priority=1), Use(containers={"c": 2 * MIB})), (a_pod(priority=1), Use({}, {"c": 3 * MIB}))
+    critical = (a_pod(priority=2_000_000_000), Use(containers={"c": 99 * MIB}))
+    nothing = (a_pod(), Use(containers={"c": 4096}))
+    order, left = [], [critical, modest, big, low, bigger, nothing]
+    while (chosen := first_to_go(left)) is not None:
+        order.append(chosen)
+        left.remove(chosen)
+    assert order == [bigger, low, big, modest]
+    assert shortage(*big, 10 * MIB, 2 * MIB) == (
+        "The node was low on resource: ephemeral-storage. Threshold quantity: 10240Ki, available: 2048Ki. "
+        "Container c was using 7168Ki, request is 0, has larger consumption of ephemeral-storage. "
+    )
