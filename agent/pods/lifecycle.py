@@ -409,4 +409,5 @@ def _attempt(container: Object, view: ContainerView, now: float, *, restart: boo
     elif not view.image:
         yield PullImage(name)
     else:
-        yield StartContainer(name, 0 if view.current is None else view.current.attempt + 1, restart)
+        following = 0 if view.current is None else view.current.attempt + 1
+        yield StartContainer(name, max(following, view.next_attempt), restart)

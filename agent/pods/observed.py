@@ -41,6 +41,8 @@ class ContainerView:
 
     current: ContainerStatus | None = None
     previous: ContainerStatus | None = None
+    next_attempt: int = 0
+    """The number of the next attempt at least: the API knows of earlier ones that the runtime has no more."""
     dead: tuple[str, ...] = ()
     """Ids of older attempts, to be removed."""
     waiting: Waiting | None = None

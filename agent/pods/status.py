@@ -133,7 +133,7 @@ def _container(pod: Object, container: Object, observed: Observed, now: float, h
         "state": state,
         "lastState": last,
         "ready": running and view.ready if not init or spec.is_sidecar(container) else _succeeded(state),
-        "restartCount": current.attempt if current is not None else 0,
+        "restartCount": current.attempt if current is not None else max(view.next_attempt - 1, 0),
         "image": current.image if current is not None else container.get("image", ""),
         "imageID": current.image_id if current is not None else "",
         "started": running and view.started,

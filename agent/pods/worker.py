@@ -69,6 +69,7 @@ class PodWorker:
         self._heard = not remembered
         self._rejection: Rejection | None = None
         self._final_before = _phase(pod) in FINAL_PHASES
+        self._recall()
         self._judge_ending()
 
     @property
@@ -430,11 +431,13 @@ class PodWorker:
         self._tell_owner(made, self)
 
     def _recall(self) -> None:
-        """After a restart of the agent: containers are as ready and as started as they were."""
+        """After a restart of the agent: containers are as ready and as started as they were, and counted on."""
         status = self.pod.get("status") or {}
         for section in ("initContainerStatuses", "containerStatuses"):
             for entry in status.get(section) or ():
                 view = self.memory.view(entry["name"])
+                if entry.get("containerID"):
+                    self.memory.change(entry["name"], next_attempt=(entry.get("restartCount") or 0) + 1)
                 same = view.current is not None and str(entry.get("containerID") or "").endswith(view.current.id)
                 if same and view.current is not None and view.current.state == "running":
                     started, ready = view.started or bool(entry.get("started")), view.ready or bool(entry["ready"])

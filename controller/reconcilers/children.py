@@ -8,6 +8,7 @@ is derived from the events alone, so that it is complete once a watch has listed
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from secrets import token_hex
 
 from api.kinds import Kind
 from api.selectors import from_object
@@ -16,6 +17,7 @@ from controller.store import Query
 from controller.store.types import Event, EventType, Key, Record
 
 _REMEMBERED_NAMES = 1000
+_ERA_BYTES = 6
 
 
 class Children:
@@ -61,22 +63,32 @@ class Children:
 
 
 class FormerNames:
-    """Names that an owner's pods have had. What is remembered only makes names nicer; nothing depends on it."""
+    """Names that an owner's pods have had: they do not come back, for logs, metrics and people would mix them up.
+
+    What an earlier process knew is not known here, and memory is bounded: then a new era begins, with other names.
+    """
 
     def __init__(self) -> None:
-        self._names: dict[str, dict[str, None]] = {}
+        self._names: dict[str, set[str]] = {}
+        self._eras: dict[str, str] = {}
+        self._first_era = token_hex(_ERA_BYTES)
 
     def of(self, uid: str) -> frozenset[str]:
         return frozenset(self._names.get(uid, ()))
 
+    def era_of(self, uid: str) -> str:
+        return self._eras.get(uid, self._first_era)
+
     def remember(self, uid: str, name: str) -> None:
-        names = self._names.setdefault(uid, {})
-        names[name] = None
+        names = self._names.setdefault(uid, set())
+        names.add(name)
         if len(names) > _REMEMBERED_NAMES:
-            del names[next(iter(names))]
+            names.clear()
+            self._eras[uid] = token_hex(_ERA_BYTES)
 
     def forget(self, uid: str) -> None:
         self._names.pop(uid, None)
+        self._eras.pop(uid, None)
 
 
 def _by_key(records: Iterable[Record]) -> tuple[Record, ...]:

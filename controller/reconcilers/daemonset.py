@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import Any
 
 from api import kinds
-from api.objects import Object, is_deleting, labels_of, metadata
+from api.objects import Object, is_deleting, labels_of, metadata, name_of, uid_of
 from controller.reconcilers.actions import Action, Delete, Note, Together, put_status
 from controller.reconcilers.daemonset_pods import (
     GENERATION_LABEL,
@@ -31,6 +31,7 @@ from controller.reconcilers.daemonset_pods import (
 )
 from controller.reconcilers.history import Revision, adoptions, beyond_history, find_current, revisions_of, unsettled
 from controller.reconcilers.loop import NOTHING, Decision, Failure
+from controller.reconcilers.names import child_names
 from controller.reconcilers.rollout import share
 from controller.reconcilers.views import PodFacts
 from controller.reconcilers.workloads import (
@@ -52,7 +53,8 @@ BURST = 250
 class Observed:
     """`pods`, `revisions`: those it controls; `orphans`, and among the revisions: those of its namespace that nobody
     controls. `targets`: the node of each pod that is not bound yet, by uid. `gone`: names of former pods.
-    `retry_at`: when a failed pod of a node may be replaced. `occupied`: the next revision's name is somebody else's."""
+    `era`: of their names. `retry_at`: when a failed pod of a node may be replaced. `occupied`: the next revision's name
+    is somebody else's."""
 
     daemon_set: Object
     pods: tuple[PodFacts, ...]
@@ -65,6 +67,7 @@ class Observed:
     retry_at: Mapping[str, float] = field(default_factory=dict)
     occupied: bool = False
     failure: Failure | None = None
+    era: str = ""
 
 
 @dataclass(frozen=True)
@@ -198,9 +201,10 @@ def _decide_pods(standing: _Standing) -> Decision:
 def _actions(standing: _Standing, work: _Work) -> Iterable[Action]:
     yield from work.notes
     taken = {*standing.observed.gone, *(pod.name for pod in standing.pods)}
-    creates = []
+    creates, era = [], standing.observed.era
     for node in work.nodes[:BURST]:
-        creates.append(create_pod(standing.daemon_set, node, standing.hash, taken))
+        names = child_names(name_of(standing.daemon_set), f"{uid_of(standing.daemon_set)}/{node}", taken, era)
+        creates.append(create_pod(standing.daemon_set, node, standing.hash, next(names)))
         taken.add(creates[-1].obj["metadata"]["name"])
     if creates:
         yield Together(tuple(creates))

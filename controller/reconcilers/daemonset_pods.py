@@ -7,14 +7,13 @@ https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/#how-daemon-
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from api.objects import Object, annotations_of, clone, labels_of, name_of, uid_of
+from api.objects import Object, annotations_of, clone, labels_of, name_of
 from controller.placement import selects_node, tolerates
 from controller.reconcilers.actions import Create, Note
-from controller.reconcilers.names import child_names
 from controller.reconcilers.workloads import PODS, pod_metadata
 
 REVISION_LABEL = "controller-revision-hash"
@@ -77,10 +76,9 @@ def tolerations_of(spec: Mapping[str, Any]) -> list[Object]:
     return given
 
 
-def create_pod(daemon_set: Object, node: str, revision_hash: str, taken: Iterable[str]) -> Create:
-    """The pod for one node. Its name derives from owner and node, so that a repeated create makes nothing twice."""
+def create_pod(daemon_set: Object, node: str, revision_hash: str, name: str) -> Create:
+    """The pod for one node. Its `name` derives from owner and node, so that a repeated create makes nothing twice."""
     template = daemon_set["spec"]["template"]
-    name = next(child_names(name_of(daemon_set), f"{uid_of(daemon_set)}/{node}", frozenset(taken)))
     meta = pod_metadata(daemon_set, template)
     labels = {**(meta.get("labels") or {}), REVISION_LABEL: revision_hash}
     if generation_of(daemon_set):

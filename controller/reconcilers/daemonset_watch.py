@@ -81,6 +81,7 @@ class DaemonSetReconciler:
             orphans=tuple(self._views.pod(one) for one in self._pods.orphans(key[0])),
             targets=self._targets(pods),
             gone=self._gone.of(uid),
+            era=self._gone.era_of(uid),
             retry_at={node: one.retry_at for node, one in self._failures.get(uid, {}).items()},
             occupied=self._occupied(daemon_set, revisions, key[0]),
             failure=failure,

@@ -2,7 +2,7 @@
 
 `template_hash` names ReplicaSets, `child_names` their pods. Both look like Kubernetes' own (k8s.io/apimachinery
 util/rand: an alphabet without vowels and look-alikes). Pure; imports only the standard library and orjson. Invariant:
-the same owner and the same taken names give the same new names.
+the same owner, taken names and era give the same new names.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ def generate_base(owner_name: str) -> str:
     return f"{owner_name}-"
 
 
-def child_names(owner_name: str, owner_uid: str, taken: Collection[str]) -> Iterator[str]:
+def child_names(owner_name: str, owner_uid: str, taken: Collection[str], era: str = "") -> Iterator[str]:
     """The names of an owner's next children, without end: NAME-xxxxx for slots 0, 1, 2, ...
 
     A slot whose name is taken, by a child that lives, is going, or was seen to go, is passed over. So a create whose
-    outcome is unknown is repeated under the same name, and succeeds at most once.
+    outcome is unknown is repeated under the same name, and succeeds at most once. Each `era` has other names: it
+    changes when nobody remembers any more which children there were, so that no former name comes back.
     """
     base = generate_base(owner_name)[:_LONGEST_BASE]
-    seed = owner_uid.encode()
+    seed = f"{owner_uid}{era}".encode()
     if len(seed) > _LONGEST_SEED:
         seed = blake2b(seed).digest()
     given: set[str] = set()

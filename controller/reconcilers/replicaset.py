@@ -40,7 +40,8 @@ _FAILURE = "ReplicaFailure"
 
 @dataclass(frozen=True)
 class Observed:
-    """`pods`: those it controls. `orphans`: its namespace's pods that nobody controls. `gone`: names of former pods."""
+    """`pods`: those it controls. `orphans`: its namespace's pods that nobody controls. `gone`: names of former pods;
+    `era`: of their names."""
 
     replica_set: Object
     pods: tuple[PodFacts, ...]
@@ -49,6 +50,7 @@ class Observed:
     gone: frozenset[str] = frozenset()
     related_on_node: Mapping[str, int] = field(default_factory=dict)
     failure: Failure | None = None
+    era: str = ""
 
 
 def decide(observed: Observed) -> Decision:
@@ -91,7 +93,7 @@ def _count_actions(observed: Observed, claims: Claims, missing: int) -> Iterable
 def _creates(observed: Observed, claims: Claims, count: int) -> Iterable[Create]:
     replica_set = observed.replica_set
     taken = observed.gone.union(pod.name for pod in (*claims.mine, *claims.released, *claims.adopted))
-    names = child_names(name_of(replica_set), uid_of(replica_set), taken)
+    names = child_names(name_of(replica_set), uid_of(replica_set), taken, observed.era)
     template = replica_set["spec"]["template"]
     shared = pod_metadata(replica_set, template)
     refused = Note(replica_set, "Warning", "FailedCreate", "Error creating: ")

@@ -48,6 +48,7 @@ class ReplicaSetReconciler:
             now=self._clock(),
             orphans=tuple(self._views.pod(record) for record in self._pods.orphans(key[0])),
             gone=self._gone.of(uid),
+            era=self._gone.era_of(uid),
             related_on_node=self._related_on_node(replica_set, pods),
             failure=failure,
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
+
 from agent.runtime.errors import Failed
 from tests.integration.agent.conftest import Site, eventually, is_ready, is_running, restarts, state_of, waits_for
 
@@ -262,3 +264,21 @@ async def test_twenty_pods_at_once(site: Site) -> None:
             await site.run(f"p{index}")
         for index in range(20):
             await site.until(f"p{index}", is_running)
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["ended containers are there", "the runtime lost them"])
+async def test_restarts_are_counted_on_when_everything_of_a_pod_was_stopped(site: Site, kept: bool) -> None:
+    """As by `down` and `up`, with something that comes before the main container."""
+    init = {"name": "i", "image": "localhost/busybox:1", "command": ["sleep", "0.5"]}
+    async with site.agent():
+        await site.run("a", initContainers=[init])
+        await site.until("a", is_running)
+    for one in await site.runtime.list_containers():
+        if one.state == "running":
+            site.runtime.exit_container(one.id, 137)
+    for box in await site.runtime.list_sandboxes():
+        site.runtime.exit_sandbox(box.id)
+        if not kept:
+            await site.runtime.remove_sandbox(box.id)
+    async with site.agent():
+        await site.until("a", lambda pod: is_running(pod) and restarts(pod) == 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from itertools import islice
 
+from controller.reconcilers.children import FormerNames
 from controller.reconcilers.names import ALPHABET, child_names, template_hash
 
 
@@ -34,3 +35,26 @@ def test_the_template_hash_depends_on_content_and_collisions_not_on_order() -> N
     assert one == template_hash({"b": 2, "a": 1}, 0)
     assert one != template_hash({"a": 1, "b": 2}, 1)
     assert re.fullmatch(f"[{ALPHABET}]{{10}}", one)
+
+
+def next_names(former: FormerNames) -> list[str]:
+    return list(islice(child_names("x", "u", former.of("u"), former.era_of("u")), 10))
+
+
+def test_names_of_an_earlier_life_of_the_controller_do_not_come_back() -> None:
+    assert not set(next_names(FormerNames())) & set(next_names(FormerNames()))
+
+
+def test_names_do_not_come_back_when_an_owner_has_had_more_pods_than_are_remembered() -> None:
+    former = FormerNames()
+    first = next_names(former)
+    for name in islice(child_names("x", "u", (), former.era_of("u")), 1001):
+        former.remember("u", name)
+    assert not former.of("u") and not set(next_names(former)) & set(first)
+
+
+def test_a_create_is_repeated_under_its_name_while_others_go() -> None:
+    former = FormerNames()
+    pending, other = islice(child_names("x", "u", former.of("u"), former.era_of("u")), 2)
+    former.remember("u", other)
+    assert next(child_names("x", "u", former.of("u"), former.era_of("u"))) == pending
