@@ -92,6 +92,16 @@ def _owner(inode: str) -> int:
 
 
 def _name(pid: int) -> str:
+    """The program's name; a part of wherry goes by its own, and the data directory it works on."""
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/comm").read_text().strip()
+        argv = [os.fsdecode(word) for word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]]
+        return _part_of_wherry(argv) or Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
+
+
+def _part_of_wherry(argv: list[str]) -> str:
+    for part in ("controller", "agent"):
+        if argv[1:3] == ["-m", f"{part}.main"]:
+            place = argv[argv.index("--data-dir") + 1 :][:1] if "--data-dir" in argv else []
+            return f"wherry's {part}{' of ' + place[0] if place else ''}"
     return ""

@@ -90,6 +90,10 @@ def up_command(data_dir: Path, detach: bool, ingress: bool, **given: Any) -> Non
     pid = supervisor_pid(data_dir)
     if pid:
         click.echo(f"A cluster is already running from {data_dir} (process {pid}).")
+        if json.loads(_plan_file(data_dir).read_text()) != render_plan(data_dir, given):
+            click.echo(
+                "It keeps the options it was started with; `wherry down` and `up` again to change them.", err=True
+            )
     else:
         prepare(data_dir, given)
         pid = start_supervisor(data_dir)
@@ -191,10 +195,15 @@ def check_machine(given: dict[str, Any]) -> None:
 
 
 def write_plan(data_dir: Path, given: dict[str, Any]) -> None:
-    """Writes run/cluster.json: the node's name, and the command lines that the supervisor keeps running."""
+    """Writes run/cluster.json, which the supervisor reads."""
     for part in ("run", "logs"):
         (data_dir / part).mkdir(parents=True, exist_ok=True)
     data_dir.chmod(0o700)
+    _plan_file(data_dir).write_text(json.dumps(render_plan(data_dir, given), indent=2) + "\n")
+
+
+def render_plan(data_dir: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """The node's name, and the command lines that the supervisor keeps running."""
     python = [sys.executable, "-m"]
     port = given["port"]
     controller = [*python, "controller.main", "--data-dir", str(data_dir), "--port", str(port)]
@@ -214,8 +223,7 @@ def write_plan(data_dir: Path, given: dict[str, Any]) -> None:
         agent += ["--container-runtime-endpoint", given["container_runtime_endpoint"]]
     kubeconfig = str(data_dir / "admin.kubeconfig")
     token = [*python, "cli.main", "--kubeconfig", kubeconfig, "token", "create", "--ttl", "1h"]
-    plan = {"node": node, "controller": controller, "agent": agent, "token": token}
-    _plan_file(data_dir).write_text(json.dumps(plan, indent=2) + "\n")
+    return {"node": node, "controller": controller, "agent": agent, "token": token}
 
 
 def _plan_file(data_dir: Path) -> Path:

@@ -196,7 +196,7 @@ def test_a_taken_port_is_refused_with_who_has_it_and_leaves_no_pod(cluster: Clus
     words = refusal(cluster, *second, f"{port}:80", BUSYBOX)
     assert f"port {port}/tcp is taken by pod {cluster.namespace}/first on node {node}" in words
     words = refusal(cluster, *second, "10250:80", BUSYBOX)
-    assert "port 10250/tcp is taken by python" in words
+    assert f"port 10250/tcp is taken by wherry's agent of {cluster.lab.node_dir(node)}" in words
     assert [pod["metadata"]["name"] for pod in cluster.get("pods")["items"]] == ["first"]
     said(cluster, "run", "-d", "--name", "elsewhere", "-p", f"{port}:80", BUSYBOX, "--", "sh", "-c", QUICK)
     assert cluster.get("pod", "elsewhere")["spec"]["nodeName"] != node

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from api.listeners import PortTaken, listener_on, require_free
+from api.listeners import PortTaken, _part_of_wherry, listener_on, require_free
 
 
 @pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
@@ -35,3 +35,8 @@ def test_a_udp_socket_counts_for_udp() -> None:
         port = taken.getsockname()[1]
         assert listener_on(port, "udp") is not None
         assert listener_on(port) is None
+
+
+def test_a_part_of_wherry_is_named_with_its_data_directory() -> None:
+    assert _part_of_wherry(["python3", "-m", "agent.main", "--port", "1", "--data-dir", "/x"]) == "wherry's agent of /x"
+    assert _part_of_wherry(["python3", "-m", "http.server"]) == ""
