@@ -120,9 +120,10 @@ def remove_data(data_dir: Path) -> None:
     left = [f"{part} (process {pid})" for part, pid, _how in processes(data_dir) if part in ("etcd", "containerd")]
     if left:
         raise Problem(f"{data_dir} is not deleted: {', '.join(left)} still runs there")
-    if mounted := [place for place in mounts_under(data_dir) if place != data_dir]:
+    mounts = mounts_under(data_dir)
+    if mounted := [place for place in mounts if place != data_dir]:
         raise Problem(f"{data_dir} is not deleted: something is mounted at {mounted[0]}", "Unmount it first.")
     for entry in data_dir.iterdir():
         shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-    if not data_dir.is_mount():
+    if data_dir not in mounts:  # a disk of its own stays, empty; is_mount does not see bind mounts
         data_dir.rmdir()

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from api.holding import holders
+from cli.parts import remove_data
+from cli.problems import Problem
 from tests.cluster import eventually, free_port
 from tests.images import BUSYBOX, write_busybox_image
 
@@ -151,6 +153,22 @@ def test_what_a_dead_supervisor_left_is_found_adopted_and_ended(machine: Machine
     assert f"Stopping controller (process {after['controller']}" in told
     assert held(machine) == {}
     assert processes_of(machine) == []
+
+
+def test_a_data_directory_on_a_disk_of_its_own_is_emptied_and_what_is_mounted_below_it_kept(tmp_path: Path) -> None:
+    disk, data_dir = tmp_path / "disk", tmp_path / "data"
+    (disk / "run").mkdir(parents=True)
+    data_dir.mkdir()
+    subprocess.run(["mount", "--bind", str(disk), str(data_dir)], check=True)
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(data_dir / "run")], check=True)
+        with pytest.raises(Problem, match="something is mounted at"):
+            remove_data(data_dir)
+        subprocess.run(["umount", str(data_dir / "run")], check=True)
+        remove_data(data_dir)
+        assert list(data_dir.iterdir()) == []
+    finally:
+        subprocess.run(["umount", "-R", str(data_dir)], check=True)
 
 
 def test_up_says_at_once_whose_a_taken_port_is(machine: Machine) -> None:
