@@ -17,6 +17,7 @@ from controller.registry.deletion_plan import (
     check_options,
     check_preconditions,
     is_released,
+    plan_definition,
     plan_deletion,
     plan_namespace,
 )
@@ -140,6 +141,29 @@ def test_a_namespace_turns_terminating_and_goes_when_its_finalizers_are_gone() -
     assert plan_namespace(emptied, DeleteOptions(), NOW).step is Step.REMOVE
 
 
+def test_a_definition_goes_after_its_objects() -> None:
+    known = [{"type": "Terminating", "status": "False"}, {"type": "Established", "status": "True"}]
+    first = plan_definition({**a_map(finalizers=["ex.io/f"]), "status": {"conditions": known}}, DeleteOptions(), NOW)
+    assert first.step is Step.MARK
+    assert first.obj["metadata"]["finalizers"] == ["ex.io/f", "customresourcecleanup.apiextensions.k8s.io"]
+    assert first.obj["metadata"]["deletionTimestamp"] == "2026-01-02T03:04:05Z"
+    established, terminating = first.obj["status"]["conditions"]
+    assert established == known[1]
+    assert terminating == {
+        "type": "Terminating",
+        "status": "True",
+        "lastTransitionTime": "2026-01-02T03:04:05Z",
+        "reason": "InstanceDeletionPending",
+        "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+    }
+    assert plan_definition(clone(first.obj), DeleteOptions(), NOW).step is Step.NOTHING
+    emptied = clone(first.obj)
+    emptied["metadata"]["finalizers"] = []
+    assert plan_definition(emptied, DeleteOptions(), NOW).step is Step.REMOVE
+    held = plan_definition(a_map(), DeleteOptions(propagation="Orphan"), NOW).obj["metadata"]["finalizers"]
+    assert held == [ORPHAN, "customresourcecleanup.apiextensions.k8s.io"]
+
+
 def test_the_last_finalizer_releases_only_what_has_no_grace_left() -> None:
     maps = Target(kinds.by_resource("", "configmaps"), "n", "x")
     deleted = {"deletionTimestamp": "2026-01-02T03:04:05Z"}
@@ -147,6 +171,9 @@ def test_the_last_finalizer_releases_only_what_has_no_grace_left() -> None:
     assert not is_released(maps, a_map(**deleted, finalizers=["ex.io/f"]))
     assert is_released(maps, a_map(**deleted, deletionGracePeriodSeconds=0))
     assert not is_released(maps, a_map(**deleted, deletionGracePeriodSeconds=30))
+    namespaces = Target(kinds.by_resource("", "namespaces"), "", "x")
+    assert not is_released(namespaces, {**a_map(**deleted), "spec": {"finalizers": ["kubernetes"]}})
+    assert is_released(namespaces, {**a_map(**deleted), "spec": {}})
 
 
 def test_preconditions_compare_uid_and_version() -> None:

@@ -8,17 +8,27 @@ from datetime import UTC, datetime
 import pytest
 
 from api import kinds
-from api.errors import AlreadyExists, ApiError, BadRequest, Conflict, Gone, NotFound, ServiceUnavailable, Timeout
+from api.errors import (
+    AlreadyExists,
+    ApiError,
+    BadRequest,
+    Conflict,
+    Gone,
+    Invalid,
+    NotFound,
+    ServiceUnavailable,
+    Timeout,
+)
 from api.objects import Object
 from controller.admission.types import Request, User
 from controller.registry.faults import api_error
-from controller.registry.intake import check_name, settle_namespace, take_in
+from controller.registry.intake import check_name, judge, settle_namespace, take_in
 from controller.registry.known_specs import Known, KnownSpecs
 from controller.registry.ownership import manager_of
 from controller.registry.patching import touched_fields
 from controller.registry.pods import Binding, binding_of, bound
 from controller.registry.scale import scale_object
-from controller.registry.system_fields import carry_over, name_it, new_uid, stamp_new
+from controller.registry.system_fields import carry_over, merge_owners, name_it, new_uid, stamp_new
 from controller.registry.types import DeleteOptions, PatchType, Target
 from controller.registry.views import inward, outward_object
 from controller.store.types import (
@@ -298,3 +308,31 @@ def test_known_specs_forget_the_oldest() -> None:
         specs.learn(str(number).encode(), Known(b"{}", walked=True))
     assert specs.find(b"0", walked=True) is None
     assert specs.find(b"599", walked=True) is not None
+
+
+def test_owners_that_are_named_twice_are_named_once_and_told() -> None:
+    one, other = {"uid": "a", "kind": "X"}, {"uid": "b", "kind": "X"}
+    request, obj = Request(ADMIN), a_map()
+    obj["metadata"]["ownerReferences"] = [one, other, dict(one), dict(one)]
+    merge_owners(request, obj)
+    assert obj["metadata"]["ownerReferences"] == [one, other]
+    assert request.warnings == [
+        ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may "
+        "reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: a, a"
+    ]
+    merge_owners(request, obj, admitted=True)
+    assert len(request.warnings) == 1
+    obj["metadata"]["ownerReferences"].append(dict(other))
+    merge_owners(request, obj, admitted=True)
+    assert request.warnings[1].startswith(
+        ".metadata.ownerReferences contains duplicate entries after mutating admission"
+    )
+
+
+def test_an_invalid_object_is_refused_before_it_is_warned_of() -> None:
+    target = Target(MAPS, "n", "x")
+    request = Request(ADMIN)
+    with pytest.raises(Invalid, match=r"data\[a b\]: Invalid value"):
+        judge(request, target, a_map(data={"a b": "x"}) | {"metadata": {"name": "x", "namespace": "n"}}, None)
+    judge(request, target, a_map(data={"a": "x"}) | {"metadata": {"name": "x", "namespace": "n"}}, None)
+    assert request.warnings == []
