@@ -9,7 +9,7 @@ import pytest
 
 from api import kinds
 from api.errors import ApiError, Forbidden, NotFound
-from api.objects import Object
+from api.objects import Object, clone
 from controller.admission.attributes import Attributes, Operation
 from controller.admission.chain import Chain
 from controller.admission.pods import add_default_tolerations, taint_new_node
@@ -280,3 +280,20 @@ async def test_a_second_default_priority_class_is_refused_at_the_last_word() -> 
 async def test_a_write_that_lost_a_race_is_guarded_as_before() -> None:
     made = creating({"metadata": {"name": "x"}, "spec": {"containers": []}})
     assert await CHAIN.guards(made) == await CHAIN.admit(made) != ()
+
+
+def test_a_new_nodes_own_taints_stay_and_the_one_it_gets_is_not_doubled() -> None:
+    other = {"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"}
+    node: Object = {"spec": {"taints": [other, {"key": "a", "effect": "NoSchedule"}]}}
+    taint_new_node(node)
+    first = clone(node)
+    assert [each["key"] for each in first["spec"]["taints"]] == [other["key"], "a", other["key"]]
+    taint_new_node(node)
+    assert node == first
+
+
+@pytest.mark.parametrize(("effect", "added"), [("", 0), ("NoExecute", 0), ("NoSchedule", 2)])
+def test_a_toleration_of_everything_counts_where_its_effect_does(effect: str, added: int) -> None:
+    pod = a_pod(tolerations=[{"operator": "Exists", "effect": effect}])
+    add_default_tolerations(pod)
+    assert len(pod["spec"]["tolerations"]) == 1 + added

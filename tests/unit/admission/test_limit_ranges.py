@@ -143,3 +143,22 @@ def test_a_limit_below_the_minimum_is_refused_as_a_request_is() -> None:
         admitted(
             a_pod({"limits": {"cpu": "500m"}, "requests": {"cpu": "1"}}), {"type": "Container", "min": {"cpu": "1"}}
         )
+
+
+def test_a_pod_is_measured_by_its_hungriest_init_container_where_that_is_more() -> None:
+    def asking(memory: str) -> Object:
+        return {"limits": {"memory": memory}, "requests": {"memory": memory}}
+
+    rule = {"type": "Pod", "max": {"memory": "1Gi"}}
+    pod = a_pod(asking("600Mi"), asking("400Mi"))
+    pod["spec"]["initContainers"] = [{"name": "i", "resources": asking("900Mi")}, {"name": "j"}]
+    admitted(pod, rule)
+    pod["spec"]["initContainers"][1]["resources"] = asking("1025Mi")
+    with pytest.raises(Forbidden, match="but limit is 1025Mi"):
+        admitted(pod, rule)
+    alone = {"metadata": {"name": "x"}, "spec": {"initContainers": [{"name": "i", "resources": asking("2Gi")}]}}
+    with pytest.raises(Forbidden, match="but limit is 2Gi"):
+        admitted(alone, rule)
+    greedy = {"limits": {"memory": "1Gi"}, "requests": {"memory": "2Gi"}}
+    with pytest.raises(Forbidden, match="maximum memory usage per Container is 1Gi, but request is 2Gi"):
+        admitted(a_pod(greedy), {"type": "Container", "max": {"memory": "1Gi"}})

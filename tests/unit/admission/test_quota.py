@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -220,6 +221,15 @@ def test_what_there_is_is_counted_by_number_and_by_size() -> None:
     assert count(there, a_quota({"pods": "9"}, scopes=["BestEffort"])) == {"pods": "0"}
     rule = {"scopeName": "PriorityClass", "operator": "Exists", "values": []}
     assert count(there, a_quota({"pods": "9"}, scopeSelector={"matchExpressions": [rule]})) == {"pods": "0"}
+
+
+def test_a_refusal_shows_nothing_used_as_nothing_and_lists_containers() -> None:
+    quota = a_quota({"pods": "0", "cpu": "1"})
+    assert (
+        refusal(quota, {"pods": Decimal(1)}, {})
+        == "exceeded quota: q, requested: pods=1, used: pods=0, limited: pods=0"
+    )
+    assert missing_in(quota, PODS, a_pod(asks("b"), asks("a"))) == "cpu for: a,b"
 
 
 def test_a_change_pays_for_what_it_adds() -> None:
