@@ -122,6 +122,7 @@ class Agent:
         self._shop = self._workshop()
         self.roster = Roster(self._shop, self._facts)
         self._tls = server_context(identity)
+        self._metrics = AgentMetrics(config.name, self._heartbeat.age_seconds)
         self.server = AgentServer(self._office(), config.bind_address or "", config.port, self._tls)
         self._network_problem = "container runtime network not ready: waiting for the node's podCIDR"
         self._network_tried = asyncio.Event()
@@ -179,7 +180,7 @@ class Agent:
             access=Access(self._client, self._config.name),
             meter=Meter(self._engine.runtime, self._config.data_dir, self._engine.cgroup_root),
             machine=self._machine,
-            metrics=AgentMetrics(self._config.name, self._heartbeat.age_seconds),
+            metrics=self._metrics,
             prober=self._prober,
             cgroup_root=self._engine.cgroup_root,
             checker=self._network.checker,
@@ -195,6 +196,7 @@ class Agent:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.roster.run())
+                group.create_task(self._metrics.stalls.run())
                 group.create_task(self.server.run())
                 group.create_task(self._events.run())
                 group.create_task(self._keep_logs())

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Gauge, PlatformCollector, Proce
 from agent import counters
 from agent.node import KUBELET_VERSION
 from agent.pods.worker import PodWorker
+from api.watchdog import Stalls
 
 
 class AgentMetrics:
@@ -24,6 +25,8 @@ class AgentMetrics:
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         self._beat_age = beat_age
+        self.stalls = Stalls(tick_seconds=0.1)
+        self._registry.register(self.stalls)
         name = Gauge("kubelet_node_name", "The node's name. The count is always 1.", ["node"], registry=self._registry)
         name.labels(node_name).set(1)
         text = "A metric with a constant '1' value, labeled by version"

@@ -20,12 +20,14 @@ from dataclasses import replace
 from typing import Any
 
 import structlog
+from prometheus_client import REGISTRY
 
 from api.errors import ApiError
 from api.holding import hold_beside
 from api.listeners import PortTaken, require_free
 from api.logs import configure_logs
 from api.network_facts import POD_CIDR, SERVICE_CIDR
+from api.watchdog import Stalls
 from controller.config import ControllerConfig, parse_arguments
 from controller.instance import Instance, claim_instance
 from controller.pki.files import Pki, PkiError, Serving, ensure_pki
@@ -101,7 +103,7 @@ async def _with_instance(config: ControllerConfig, pki: Pki, instance: Instance)
         store = await _opened(_store_config(config, pki, endpoints))
         try:
             serving = _serving(config, pki, store, instance.identity)
-            async with _task(tasks, store.run()), serving as (services, liveness):
+            async with _task(tasks, _watched()), _task(tasks, store.run()), serving as (services, liveness):
                 gc.collect()
                 gc.freeze()
                 gc.set_threshold(*GC_THRESHOLDS)
@@ -110,6 +112,16 @@ async def _with_instance(config: ControllerConfig, pki: Pki, instance: Instance)
                     await asyncio.Event().wait()
         finally:
             await store.close()
+
+
+async def _watched() -> None:
+    """Tells Prometheus how long this loop stood still."""
+    stalls = Stalls()
+    REGISTRY.register(stalls)
+    try:
+        await stalls.run()
+    finally:
+        REGISTRY.unregister(stalls)
 
 
 @contextlib.contextmanager

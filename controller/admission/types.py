@@ -63,4 +63,6 @@ class Request:
     force: bool = False
     """Server-side apply: take over fields other managers own."""
     user_agent: str = ""
+    large: bool = False
+    """Its body is: what is made of it is judged beside the event loop."""
     now: Callable[[], datetime] = utc_now

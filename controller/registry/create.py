@@ -7,6 +7,7 @@ ownership, admission, strategy, validation, quota, compare-and-set under the gua
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import orjson
 
@@ -18,7 +19,7 @@ from controller.admission.types import Request
 from controller.registry.allocation import Booking, claims_between
 from controller.registry.faults import api_error, translated
 from controller.registry.ground import Ground, attributes_of, unstored
-from controller.registry.intake import judge, refuse, settle_namespace, take_in, take_in_known, tell_idle
+from controller.registry.intake import aside, judge, refuse, settle_namespace, take_in, take_in_known, tell_idle
 from controller.registry.known_specs import Known, fingerprint_of
 from controller.registry.ownership import keep_ownership, own_new
 from controller.registry.strategies import strategy_of
@@ -56,7 +57,7 @@ async def create(ground: Ground, request: Request, target: Target, obj: Object) 
     if known is not None:
         taken = Taken(take_in_known(request, kind, obj, known.spec()), shared=True)
     else:
-        taken = Taken(take_in(request, kind, obj), shared=key is not None)
+        taken = Taken(await aside(request.large, partial(take_in, request, kind, obj)), shared=key is not None)
     settle_namespace(target, taken.obj)
     if known is not None or key is None:
         return await create_taken(ground, request, target, taken)
@@ -83,7 +84,7 @@ async def create_taken(ground: Ground, request: Request, target: Target, taken: 
     view = target.kind
     if not taken.owned:
         merge_owners(request, obj)
-        own_new(request, view, obj)
+        await aside(request.large, partial(own_new, request, view, obj))
     obj = inward(view, obj)
     taken = replace(taken, obj=obj)
     target = Target(judged_kind(view), target.namespace, metadata.get("name") or "")
@@ -95,7 +96,7 @@ async def create_taken(ground: Ground, request: Request, target: Target, taken: 
     with ground.allocator.booking(target, None, dry_run=request.dry_run) as booking:
         if booking is not None:
             await booking.fill(obj)
-        _finish(ground, request, target, taken)
+        await aside(request.large, partial(_finish, ground, request, target, taken))
         await ground.approve(attributes)
         if request.dry_run:
             ground.ledger.check(attributes)

@@ -136,19 +136,19 @@ async def delete_collection(
     before, after = stored_query(kind, query)
     records = await outward_all(ground.converter, kind, ground.store.list(kind.resource, before).records)
     records = selected(kind, records, after)
-    free = asyncio.Semaphore(AT_ONCE)
+    left = iter(records)
 
-    async def one(record: Record) -> None:
-        async with free:
+    async def work() -> None:
+        for record in left:
             try:
                 await delete(ground, request, Target(kind, record.key.namespace, record.key.name), options)
             except NotFound:
-                return
+                continue
 
     try:
         async with asyncio.TaskGroup() as group:
-            for record in records:
-                group.create_task(one(record))
+            for _ in range(min(AT_ONCE, len(records))):
+                group.create_task(work())
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from failures
     return records

@@ -23,6 +23,7 @@ from api.schema.custom.type import Family, custom_of
 from api.schema.nodes import Node
 from controller.admission.types import Request
 from controller.registry.conversion import Converter, in_version
+from controller.registry.intake import aside
 from controller.registry.system_fields import timestamp
 from controller.registry.types import Target
 
@@ -104,11 +105,11 @@ def versions_of(kind: Kind) -> FieldVersions | None:
     return FieldVersions(kind, schema.family) if schema is not None and kind.is_view else None
 
 
-async def settled(converter: Converter, make: Callable[[], Result]) -> Result:
-    """What a function makes that may raise Unconverted. Raises ApiError."""
+async def settled(converter: Converter, make: Callable[[], Result], *, large: bool = False) -> Result:
+    """What a function makes that may raise Unconverted; of a `large` object beside the loop. Raises ApiError."""
     while True:
         try:
-            return make()
+            return await aside(large, make)
         except Unconverted as missing:
             await missing.versions.learn(converter, missing)
 
@@ -137,8 +138,10 @@ _UNREADABLE = (
 )
 
 
-async def own_update(converter: Converter, request: Request, target: Target, new: Object, old: Object) -> None:
+async def own_update(
+    converter: Converter, request: Request, target: Target, new: Object, old: Object, *, large: bool = False
+) -> None:
     """The writer takes over what it changed, and nothing else. Raises ApiError."""
     writer, schema = writer_of(request, target.kind, target.subresource), merge_schema(target.kind)
     versions = versions_of(target.kind)
-    await settled(converter, lambda: track_update(old, new, writer, schema, versions))
+    await settled(converter, lambda: track_update(old, new, writer, schema, versions), large=large)

@@ -22,7 +22,7 @@ from api.schema import check, default, defaults_whole, merge_schema
 from controller.admission.types import Request
 from controller.registry.create import Taken, create_taken
 from controller.registry.ground import Ground
-from controller.registry.intake import check_name, decode, strict_findings, warn
+from controller.registry.intake import aside, check_name, decode, strict_findings, warn
 from controller.registry.ownership import versions_of, writer_of
 from controller.registry.types import Patch, PatchType, Target
 from controller.registry.update import Make, Part, change
@@ -174,7 +174,7 @@ async def configuration(request: Request, target: Target, body: bytes) -> Object
         expected = f"Specified patch version: {given}, expected: {target.kind.api_version}"
         raise BadRequest(f"Incorrect version specified in apply patch. {expected}")
     decoded = await decode(body, _YAML, target.kind)
-    checked = check(target.kind, decoded.obj, prune=True)
+    checked = await aside(request.large, lambda: check(target.kind, decoded.obj, prune=True))
     if faults := checked.type_errors[:1] or [f".{path}: field not declared in schema" for path in checked.unknown]:
         raise untyped(decoded.obj, f"{target.kind.group}/{target.kind.version}, Kind={target.kind.kind}", faults)
     found = strict_findings((), (), repeated=decoded.repeated)
@@ -195,6 +195,7 @@ async def _apply_new(ground: Ground, request: Request, target: Target, applied: 
         why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
         raise conflict(target.kind.group, target.kind.plural, target.name, why)
     writer = writer_of(request, target.kind)
-    created = apply(None, applied, writer, merge_schema(target.kind), force=request.force)
+    schema = merge_schema(target.kind)
+    created = await aside(request.large, lambda: apply(None, applied, writer, schema, force=request.force))
     default(target.kind, created)
     return await create_taken(ground, request, target, Taken(created, owned=True))

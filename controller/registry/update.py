@@ -25,7 +25,7 @@ from controller.registry.create import Taken, create_taken
 from controller.registry.deletion_plan import is_released
 from controller.registry.faults import api_error
 from controller.registry.ground import RACES, Ground, attributes_of, unstored
-from controller.registry.intake import check_name, judge, take_in
+from controller.registry.intake import LARGE_BYTES, aside, check_name, judge, take_in
 from controller.registry.ownership import keep_ownership, own_update, settled
 from controller.registry.strategies import prepare_update_of, strategy_of
 from controller.registry.system_fields import carry_over, merge_owners
@@ -63,6 +63,7 @@ class Attempt:
     old: Object
     owned: bool
     part: Part | None = None
+    large: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class Judged:
 
 async def replace_object(ground: Ground, request: Request, target: Target, obj: Object) -> tuple[Record, bool]:
     """PUT; (record, created). Raises BadRequest, NotFound, Conflict, Invalid, Forbidden, and what the store adds."""
-    obj = take_in(request, target.kind, obj)
+    obj = await aside(request.large, partial(take_in, request, target.kind, obj))
     check_name(target, obj)
     merge_owners(request, obj)
     if await ground.find(target) is None:
@@ -121,9 +122,10 @@ async def change(
     target = replace(target, kind=judged_kind(view))
     record = await ground.get(target)
     for _ in range(RACES):
+        large = len(record.raw) > LARGE_BYTES or request.large
         old = await judged_object(ground.converter, view, record)
         fresh = partial(clone, old) if view.custom is not None else record.parse
-        new = await settled(ground.converter, partial(_made, make, view, fresh))
+        new = await settled(ground.converter, partial(_made, make, view, fresh), large=large)
         if new is None:
             return None
         new = inward(view, new)
@@ -133,7 +135,7 @@ async def change(
                 raise conflict(target.kind.group, target.kind.plural, target.name)
             record = newest
             continue
-        judged = await _judge(ground, request, target, Attempt(new, old, tracked, part))
+        judged = await _judge(ground, request, target, Attempt(new, old, tracked, part, large))
         changed = attributes_of(request, Operation.UPDATE, target, judged.obj, old)
         if request.dry_run:
             if ground.ledger.covers_change(changed):
@@ -204,9 +206,9 @@ async def _judge(ground: Ground, request: Request, target: Target, attempt: Atte
             await booking.fill(new)
     prepare_update_of(kind, subresource)(new, old)
     if not attempt.owned:
-        await own_update(ground.converter, request, target, new, old)
+        await own_update(ground.converter, request, target, new, old, large=attempt.large)
     if not request.trusted or ground.chain.mutates:
-        judge(request, target, new, old)
+        await aside(attempt.large, partial(judge, request, target, new, old))
     await ground.approve(attributes)
     removes = is_released(target, new)
     return Judged(new, guards, removes, claims_between(target, old, None if removes else new))

@@ -25,13 +25,13 @@ from controller.server import shapes
 from controller.server.call import Call, Services, parse_version
 from controller.server.negotiation import Shape
 from controller.server.options import ListOptions, list_options
-from controller.server.reply import Answer, Gzip, Reply, accepts_gzip, encode, warning_headers
+from controller.server.reply import Answer, Gzip, Reply, accepts_gzip, warning_headers
 from controller.store import Page, Query, Store
 from controller.store.types import Compacted, Record, Unavailable
 
 FRESH_WAIT_SECONDS = 3.0
 """How long a read waits for a version the cache has not seen (Kubernetes' blockTimeout)."""
-PIECE_BYTES = 1 << 20
+PIECE_BYTES = 1 << 18
 WHOLE_BYTES = 1 << 19
 """Lists up to this size go out in one write."""
 _EXPIRED = (
@@ -50,14 +50,14 @@ async def get_object(services: Services, call: Call) -> Answer:
     form = call.form
     if form.shape is Shape.OBJECT and not form.yaml and not call.kind.is_view and not call.params:
         return Reply(200, record.raw)
-    return shapes.reply_record(call, await services.registry.shown(call.kind, record))
+    return await shapes.answer_record(call, await services.registry.shown(call.kind, record))
 
 
 async def get_scale(services: Services, call: Call) -> Answer:
     record = await _fresh_record(services.store, call)
     if record is None:
         raise call.missing()
-    return shapes.reply_record(call, await services.registry.scale_of(call.kind, record), derived=True)
+    return await shapes.answer_record(call, await services.registry.scale_of(call.kind, record), derived=True)
 
 
 async def _fresh_record(store: Store, call: Call) -> Record | None:
@@ -79,8 +79,7 @@ async def list_objects(services: Services, call: Call) -> Answer:
     if form.shape is Shape.TABLE:
         return await shapes.reply_table(call, records, meta)
     if form.yaml or form.shape is not Shape.OBJECT or "pretty" in call.params:
-        pretty = form.shape is not Shape.POD_ADDRESS  # read by agents only, ten thousand at a time
-        return Reply(200, encode(shapes.list_of(call, records, meta), form, pretty=pretty), form.content_type)
+        return await shapes.reply_list(call, records, meta)
     return await _reply_bytes(call, records, meta)
 
 
@@ -224,7 +223,7 @@ async def _reply_bytes(call: Call, records: list[Record], meta: Object) -> Answe
 
 
 def pieces_of(items: Iterable[bytes]) -> Iterator[bytes]:
-    """Items joined by commas, in pieces of about 1 MiB."""
+    """Items joined by commas, in pieces of about PIECE_BYTES."""
     pending: list[bytes] = []
     size = 0
     first = True

@@ -8,10 +8,11 @@ Rules: https://kubernetes.io/docs/reference/using-api/api-concepts/ (receiving r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from functools import partial as partial_function
 from typing import Any
 
 import orjson
@@ -20,17 +21,16 @@ from api.columns import cells, columns_of
 from api.errors import BadRequest, NotAcceptable
 from api.kinds import Kind
 from api.objects import Object
+from controller.registry.intake import ASIDE_BYTES
 from controller.registry.strategies.workloads import TEMPLATE_GENERATION
 from controller.server.call import Call
 from controller.server.negotiation import Form, Shape
 from controller.server.pod_address import pod_address
-from controller.server.reply import Answer, Headers, Reply, encode
+from controller.server.reply import Answer, Headers, Reply, encode, encode_list
 from controller.store.types import Record
 
 _ENDED = {"Succeeded": "The pod has completed successfully.", "Failed": "The pod failed."}
 SCALE = Kind("autoscaling", "v1", "Scale", "scales", verbs=())
-TABLE_ROWS_AT_ONCE = 200
-"""Rows made before other requests get their turn."""
 
 
 @lru_cache(maxsize=256)
@@ -70,23 +70,33 @@ def partial(obj: Object, version: str) -> Object:
     return {"kind": "PartialObjectMetadata", "apiVersion": f"meta.k8s.io/{version}", "metadata": metadata}
 
 
-def list_of(call: Call, records: Iterable[Record], meta: Object) -> Object:
-    """A list object: of whole objects or of partial ones."""
-    kind, form = call.kind, call.form
+async def reply_list(
+    call: Call, records: list[Record], meta: Object, *, form: Form | None = None, headers: Headers = ()
+) -> Answer:
+    """A list of whole objects or of partial ones, where stored bytes will not do. Raises NotAcceptable."""
+    kind, form = call.kind, form or call.form
+    head: Object = {"kind": f"{kind.kind}List", "apiVersion": kind.api_version, "metadata": meta}
     if form.shape is Shape.OBJECT:
-        items = [_bare(record.parse()) for record in records]
-        return {"kind": f"{kind.kind}List", "apiVersion": kind.api_version, "metadata": meta, "items": items}
-    if form.shape is Shape.POD_ADDRESS:
-        items = [_bare(pod_address(record.parse())) for record in records]
-        return {"kind": "PodAddressList", "apiVersion": "wherry/v1", "metadata": meta, "items": items}
-    if form.shape is Shape.PARTIAL:
+        make: Callable[[Record], Object] = _whole
+    elif form.shape is Shape.POD_ADDRESS:
+        head |= {"kind": "PodAddressList", "apiVersion": "wherry/v1"}
+        make = _address
+    elif form.shape is Shape.PARTIAL:
         raise _ill_shaped(kind, form.shape, "a list", "List")
-    return {
-        "kind": "PartialObjectMetadataList",
-        "apiVersion": f"meta.k8s.io/{form.version}",
-        "metadata": meta,
-        "items": [partial(record.parse(), form.version) for record in records],
-    }
+    else:
+        version = form.version
+        head |= {"kind": "PartialObjectMetadataList", "apiVersion": f"meta.k8s.io/{version}"}
+        make = lambda record: partial(record.parse(), version)  # noqa: E731
+    body = await encode_list(head, "items", map(make, records), form, pretty=_pretty(call))
+    return Reply(200, body, form.content_type, headers)
+
+
+def _whole(record: Record) -> Object:
+    return _bare(record.parse())
+
+
+def _address(record: Record) -> Object:
+    return _bare(pod_address(record.parse()))
 
 
 def _ill_shaped(kind: Kind, shape: Shape, found: str, suffix: str) -> NotAcceptable:
@@ -130,16 +140,23 @@ def table(call: Call, rows: list[Object], meta: Object, *, headings: bool = True
 
 
 async def reply_table(call: Call, records: list[Record], meta: Object) -> Answer:
-    """A list as a table; other requests get their turn between batches of rows."""
+    """A list as a table; other requests get their turn between rows."""
     include = include_object(call)
     now = datetime.now(UTC)
-    rows = []
-    for start in range(0, len(records), TABLE_ROWS_AT_ONCE):
-        batch = records[start : start + TABLE_ROWS_AT_ONCE]
-        rows += [table_row(call, record, include, now) for record in batch]
-        if start:
-            await asyncio.sleep(0)
-    return Reply(200, encode(table(call, rows, meta), call.form), call.form.content_type)
+    head = table(call, [], meta)
+    del head["rows"]
+    rows = (table_row(call, record, include, now) for record in records)
+    return Reply(200, await encode_list(head, "rows", rows, call.form), call.form.content_type)
+
+
+async def answer_record(
+    call: Call, record: Record, *, status: int = 200, headers: Headers = (), derived: bool = False
+) -> Reply:
+    """`reply_record`; the YAML of a large object is made beside the event loop, for it takes half a second."""
+    make = partial_function(reply_record, call, record, status=status, headers=headers, derived=derived)
+    if call.form.yaml and len(record.raw) > ASIDE_BYTES:
+        return await asyncio.to_thread(make)
+    return make()
 
 
 def reply_record(

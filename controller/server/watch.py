@@ -38,7 +38,7 @@ INITIAL_AT_ONCE = 500
 """Objects of the initial state made events at once."""
 STUCK_SECONDS = 60.0
 """So long a client may take to read one piece."""
-PIECE_BYTES = 1 << 19
+PIECE_BYTES = 1 << 17
 """Written at once."""
 _INITIAL_END = {"k8s.io/initial-events-end": "true"}
 

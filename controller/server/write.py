@@ -18,9 +18,10 @@ from api.objects import Object
 from api.schema import check
 from controller.registry import DeleteOptions, Deletion, Patch, PatchType, Request
 from controller.registry.eviction import EVICTION
-from controller.registry.intake import decode, take_in, undecodable
+from controller.registry.intake import LARGE_BYTES, decode, take_in, undecodable
 from controller.server import shapes
 from controller.server.call import BODY, NAMED, NAMES, Call, Services, read_body
+from controller.server.negotiation import PLAIN
 from controller.server.options import delete_errors, flag, list_options, whole, write_options
 from controller.server.reply import Answer, Reply, encode, reply_object, warning_headers
 from controller.store import Query
@@ -48,6 +49,8 @@ def request_of(call: Call, options_kind: str, *, apply: bool = False) -> Request
 async def decoded(call: Call, kind: Kind, request: Request | None = None) -> Object:
     """The body as an object of `kind`; duplicate keys are noted in `request`."""
     body = await read_body(call.request)
+    if request is not None:
+        request.large = len(body) > LARGE_BYTES
     content_type = call.request.headers.get("Content-Type", "")
     result = await decode(body, content_type, kind)
     _note(call, result, request, packed="json" not in content_type)
@@ -70,7 +73,7 @@ async def create_object(services: Services, call: Call) -> Answer:
     request = request_of(call, "CreateOptions")
     obj = await decoded(call, call.kind, request)
     record = await services.registry.create(request, call.kind, call.namespace, obj)
-    return shapes.reply_record(call, record, status=201, headers=warning_headers(request.warnings))
+    return await shapes.answer_record(call, record, status=201, headers=warning_headers(request.warnings))
 
 
 async def update_object(services: Services, call: Call) -> Answer:
@@ -81,7 +84,7 @@ async def update_object(services: Services, call: Call) -> Answer:
     record, created = await services.registry.update(
         request, call.kind, call.namespace, call.target.name, obj, subresource=subresource
     )
-    return _written(call, record, created, request)
+    return await _written(call, record, created, request)
 
 
 async def patch_object(services: Services, call: Call) -> Answer:
@@ -92,34 +95,35 @@ async def patch_object(services: Services, call: Call) -> Answer:
         raise UnsupportedMediaType("415: Unsupported Media Type", {})
     request = request_of(call, "PatchOptions", apply=patch_type is PatchType.APPLY)
     body = await read_body(call.request)
+    request.large = len(body) > LARGE_BYTES
     if patch_type is PatchType.APPLY:
         _note(call, await decode(body, "application/yaml", None), None, packed=True)
     patch = Patch(patch_type, body)
     record, created = await services.registry.patch(
         request, call.kind, call.namespace, call.target.name, patch, subresource=call.target.subresource
     )
-    return _written(call, record, created, request)
+    return await _written(call, record, created, request)
 
 
-def _written(call: Call, record: Record, created: bool, request: Request) -> Reply:
+async def _written(call: Call, record: Record, created: bool, request: Request) -> Reply:
     derived = call.target.subresource == "scale"
     headers = warning_headers(request.warnings)
-    return shapes.reply_record(call, record, status=201 if created else 200, headers=headers, derived=derived)
+    return await shapes.answer_record(call, record, status=201 if created else 200, headers=headers, derived=derived)
 
 
 async def delete_object(services: Services, call: Call) -> Answer:
     request, options = await _delete_options(call)
     deletion = await services.registry.delete(request, call.kind, call.namespace, call.target.name, options)
     accepted = not deletion.gone and options.orphan_dependents is False
-    return _deleted(call, deletion, request, 202 if accepted else 200)
+    return await _deleted(call, deletion, request, 202 if accepted else 200)
 
 
-def _deleted(call: Call, deletion: Deletion, request: Request, status: int) -> Answer:
+async def _deleted(call: Call, deletion: Deletion, request: Request, status: int) -> Answer:
     """202 only for those who asked in the oldest way to wait for dependents, as in Kubernetes."""
     headers = warning_headers(request.warnings)
     if deletion.status is not None:
         return Reply(status, encode(deletion.status, call.form), call.form.content_type, headers)
-    return shapes.reply_record(call, deletion.record, status=status, headers=headers)
+    return await shapes.answer_record(call, deletion.record, status=status, headers=headers)
 
 
 async def delete_collection(services: Services, call: Call) -> Answer:
@@ -128,7 +132,8 @@ async def delete_collection(services: Services, call: Call) -> Answer:
     query = Query(call.namespace, options.labels, options.fields, limit=options.limit)
     records = await services.registry.delete_collection(request, call.kind, query, delete)
     meta = {"resourceVersion": str(services.store.version)}
-    return reply_object(shapes.list_of(call, records, meta), headers=warning_headers(request.warnings))
+    headers = warning_headers(request.warnings)
+    return await shapes.reply_list(call, records, meta, form=PLAIN, headers=headers)
 
 
 async def _delete_options(call: Call) -> tuple[Request, DeleteOptions]:

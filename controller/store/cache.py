@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import structlog
 
+from api.turns import Turn
 from controller.store import metrics
 from controller.store.border import Change
 from controller.store.history import History, Ring
@@ -166,18 +167,21 @@ class Cache:
 
     def load(self, entries: Iterable[tuple[bytes, bytes, int]], revision: int) -> None:
         """Starts from a listing (name, value, mod_revision) made at `revision`."""
-        for name, value, modified in entries:
-            key = self._codec.keyspace.key(name)
-            if key is None:
-                self.own_keys[name] = (value, modified)
-                continue
-            record = self._readable(key, name, value, modified)
-            if record is not None:
-                self._put(record)
+        for entry in entries:
+            self._load_entry(*entry)
         self.revision = revision
         self._floor = self.version
         for kind in self._kinds.values():
             kind.ring.floor = kind.changed_at = self._floor
+
+    def _load_entry(self, name: bytes, value: bytes, modified: int) -> None:
+        key = self._codec.keyspace.key(name)
+        if key is None:
+            self.own_keys[name] = (value, modified)
+            return
+        record = self._readable(key, name, value, modified)
+        if record is not None:
+            self._put(record)
 
     def apply(self, revision: int, changes: Iterable[Change]) -> None:
         """Takes over one whole revision and tells everybody."""
@@ -192,26 +196,38 @@ class Cache:
             kind.publish(found, self._history)
         self._call_waiting()
 
-    def replace(self, entries: Iterable[tuple[bytes, bytes, int]], revision: int) -> None:
-        """Takes over a new listing after history was lost: watchers must list again, subscribers get the difference."""
-        before = {kind.resource: {record.key: record for record in kind.objects} for kind in self._kinds.values()}
-        own_before = set(self.own_keys)
+    async def replace(self, entries: Iterable[tuple[bytes, bytes, int]], revision: int) -> None:
+        """Takes over a new listing after history was lost: watchers must list again, subscribers get the difference.
+
+        Called by who applies revisions, which has to wait for it. Read aside in turns, taken over at once.
+        """
+        turn = Turn()
+        aside = Cache(self._codec)
+        for entry in entries:
+            aside._load_entry(*entry)
+            await turn.breathe()
+        before = {kind.resource: kind.objects for kind in self._kinds.values()}
+        own_before = self.own_keys
         self._history.clear()
-        self._owned.clear()
-        self.own_keys.clear()
+        self._owned, self.own_keys = aside._owned, aside.own_keys
+        self.revision = revision
+        self._floor = self.version
+        for resource in aside._kinds:
+            self.kind(resource)
         for kind in self._kinds.values():
-            kind.objects = Indexes(kind.resource)
+            kind.objects = aside.kind(kind.resource).objects
             kind.audience.drop_all()
-            kind.ring = Ring(0)
+            kind.ring = Ring(self._floor)
             kind.audience = Audience(kind.resource, kind.ring)
-        self.load(entries, revision)
-        self._advance(revision)
-        for kind in tuple(self._kinds.values()):
-            changed = tuple(_difference(before.get(kind.resource, {}), kind, self.version))
-            for subscriber in tuple(kind.subscribers):
-                deliver(subscriber, changed)
-        for name in own_before | set(self.own_keys):
+            kind.changed_at = self._floor
+        for name in own_before.keys() | self.own_keys.keys():
             self._tell_own(name, self.own_keys[name][0] if name in self.own_keys else None)
+        for kind in tuple(self._kinds.values()):
+            for event in _difference(before.get(kind.resource) or Indexes(kind.resource), kind, self.version):
+                if event is not None:
+                    for subscriber in tuple(kind.subscribers):
+                        deliver(subscriber, (event,))
+                await turn.breathe()
         self._call_waiting()
 
     def _change(self, change: Change, sub_index: int) -> tuple[int, Event | None]:
@@ -307,13 +323,20 @@ class Cache:
             metrics.set_objects(kind.resource, len(kind.objects))
 
 
-def _difference(before: dict[Key, Record], kind: KindCache, version: int) -> Iterator[Event]:
-    """What subscribers have to hear after a new listing; deletions carry the listing's version."""
-    for record in kind.objects:
-        previous = before.pop(record.key, None)
+def _difference(before: Indexes, kind: KindCache, version: int) -> Iterator[Event | None]:
+    """What subscribers have to hear after a new listing, None for what is as it was; deletions carry the listing's
+    version."""
+    objects = kind.objects
+    for record in objects:
+        previous = before.get(place(record.key.namespace, record.key.name))
         if previous is None:
             yield Event(EventType.ADDED, record, None)
         elif previous.version != record.version:
             yield Event(EventType.MODIFIED, record, previous)
-    for gone in before.values():
-        yield Event(EventType.DELETED, gone.at_version(version), gone)
+        else:
+            yield None
+    for gone in before:
+        if objects.get(place(gone.key.namespace, gone.key.name)) is None:
+            yield Event(EventType.DELETED, gone.at_version(version), gone)
+        else:
+            yield None

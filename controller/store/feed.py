@@ -130,7 +130,7 @@ class Feed:
             return False
         _log.warning("history was lost; the cache was read anew", revision=revision)
         metrics.relists.inc()
-        self._cache.replace(entries, revision)
+        await self._cache.replace(entries, revision)
         self._lost_history = False
         return True
 

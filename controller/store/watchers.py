@@ -19,7 +19,7 @@ from controller.store.query import Query
 from controller.store.types import Compacted, Event, EventType
 
 _NAMESPACE = "metadata.namespace"
-_MISSED_AT_ONCE = 1_000
+_MISSED_AT_ONCE = 500
 """Of the events a watch resumes with; so that none holds the loop."""
 Route = tuple[str, str]
 

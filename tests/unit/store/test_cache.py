@@ -168,7 +168,7 @@ def test_the_owned_are_found_by_their_owner_while_they_are() -> None:
     assert owned("u") == [] and cache._owned == {}
 
 
-def test_a_new_listing_drops_watchers_and_tells_subscribers_the_difference() -> None:
+async def test_a_new_listing_drops_watchers_and_tells_subscribers_the_difference() -> None:
     cache = loaded(
         put(key("a"), 4, owners=["u"]), put(key("b"), 5), put(key("c"), 6), Change(KEYSPACE.own("x"), b"1", 3)
     )
@@ -179,7 +179,7 @@ def test_a_new_listing_drops_watchers_and_tells_subscribers_the_difference() -> 
     cache.when(40, lambda: called.append(cache.revision))
     told.clear()
     entries = [put(key("b"), 5), put(key("c"), 30), put(key("e"), 31)]
-    cache.replace([(change.name, change.value or b"", change.revision) for change in entries], 40)
+    await cache.replace([(change.name, change.value or b"", change.revision) for change in entries], 40)
     assert names(cache.list(MAPS, EVERYTHING)) == ["b", "c", "e"]
     assert sorted(shown(told)) == [
         ("ADDED", "e", at(31)),
@@ -456,7 +456,7 @@ def test_a_query_looks_at_objects_only_when_it_selects() -> None:
 # ---- subscribers ----
 
 
-def test_a_subscriber_that_fails_on_one_object_hears_of_all_others_and_ends_nothing() -> None:
+async def test_a_subscriber_that_fails_on_one_object_hears_of_all_others_and_ends_nothing() -> None:
     cache, heard = loaded(put(key("old"), 4)), []
 
     def fragile(event: Event) -> None:
@@ -469,7 +469,7 @@ def test_a_subscriber_that_fails_on_one_object_hears_of_all_others_and_ends_noth
     others: list[str] = []
     cache.kind(MAPS).subscribers |= {fragile: None, lambda event: others.append(event.record.key.name): None}
     cache.apply(11, [put(key("a"), 11), put(key("poison"), 11, 1), put(key("b"), 11, 2)])
-    cache.replace([(KEYSPACE.name(key("poison")), draft(key("poison")).value(0, 1), 12)], 12)
+    await cache.replace([(KEYSPACE.name(key("poison")), draft(key("poison")).value(0, 1), 12)], 12)
     assert (heard, cache.revision) == (["a", "b", "a", "b", "old"], 12)
     assert others == ["a", "poison", "b", "poison", "a", "b", "old"]
     assert counted._value.get() - before == 2
