@@ -1,4 +1,4 @@
-"""Which pods are fenced: they must never run twice at the same time (design section 7). Pure.
+"""Which pods are fenced: they must never run twice at the same time (DESIGN.md, invariants). Pure.
 
 Called by the registry (their end is always confirmed by their node), by eviction and ReplicaSets (they are replaced
 only then). Imports api.objects only.

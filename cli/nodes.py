@@ -1,7 +1,7 @@
 """`wherry cordon`, `uncordon`, `drain`: take a server out of use and back, without losing what runs on it.
 
 `wherry node lost` is a person's word that a silent server is off: only then may pods that must never run twice start
-elsewhere (design section 7). It is Kubernetes' out-of-service taint, so other tools can say and see it, too:
+elsewhere (see api/fencing.py). It is Kubernetes' out-of-service taint, so other tools can say and see it, too:
 https://kubernetes.io/docs/concepts/cluster-administration/node-shutdown/#non-graceful-node-shutdown.
 """
 

@@ -1,6 +1,6 @@
 """Service-account tokens: ES256 JWTs with Kubernetes' private claims, and the JWKS that lets others verify them.
 
-Called by server/tokens.py (TokenRequest) and server/authentication.py. Imports only pyjwt and `cryptography`.
+Called by server/token_request.py and server/authentication.py. Imports only pyjwt and `cryptography`.
 Invariant: signature, issuer and expiry are checked here; whether the bound objects still exist, by the caller.
 Claims: https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/ (bound tokens).
 """

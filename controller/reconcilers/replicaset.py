@@ -73,7 +73,7 @@ def decide(observed: Observed) -> Decision:
 
 def _missing(replica_set: Mapping[str, Any], claims: Claims) -> int:
     """How many pods to create; negative: how many to delete. A fenced pod that still runs keeps its place, because it
-    must never run twice (design section 7)."""
+    must never run twice."""
     active = sum(pod.active for pod in claims.mine) + len(claims.adopted)
     lingering = sum(pod.terminating and pod.fenced for pod in claims.mine)
     wanted = replicas_of(replica_set)

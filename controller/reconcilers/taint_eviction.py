@@ -2,7 +2,7 @@
 
 Run by the loop, one key a node; `decide` is pure. On a live node a pod is deleted gracefully. On a node whose heartbeat
 ended, ordinary pods are finished by force, so that their replacements start at once and the node, should it return,
-removes what is left of them (their uid is no longer in the API). Fenced pods (design section 7) stay until the node is
+removes what is left of them (their uid is no longer in the API). Fenced pods (api/fencing.py) stay until the node is
 back, or a person says with the out-of-service taint that it is not coming. Rules: k8s.io/kubernetes
 pkg/controller/tainteviction and https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/.
 """

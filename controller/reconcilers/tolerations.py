@@ -3,7 +3,7 @@
 Called by the eviction reconciler. Pure. Rules: https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/.
 
 Kubernetes' admission gives every pod that does not say otherwise two tolerations of 300 s, for not-ready and
-unreachable. On a node whose heartbeat stopped they must not delay the replacement (design section 7), while the same
+unreachable. On a node whose heartbeat stopped they must not delay the replacement (DESIGN.md, D6), while the same
 words written by a user must. Who wrote them is on record twice, and no annotation of our own is needed: the template of
 the pod's controller holds what the user wrote and never what admission added, and of a pod without a controller
 `managedFields` names the writer of spec.tolerations (admission's additions have none).

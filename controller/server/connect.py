@@ -2,7 +2,7 @@
 
 Called by app.py through routes.py, after authorization. Finds the agent, translates to the kubelet's paths and
 parameters and passes bytes on. Invariant: the agent sees the controller's certificate, never the client's credentials.
-Rules: k8s.io/kubernetes/pkg/registry/core/pod/strategy.go (locations), wire.md 1.2 (which upgrades kubectl tries).
+Rules: k8s.io/kubernetes/pkg/registry/core/pod/strategy.go (locations).
 """
 
 from __future__ import annotations

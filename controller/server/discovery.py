@@ -2,7 +2,7 @@
 
 Called by app.py for paths above resources; kubectl asks before everything else. Documents are made from the table of
 kinds. Invariant: the ETag changes exactly when the content does.
-Rules: https://kubernetes.io/docs/concepts/overview/kubernetes-api/#discovery-api, wire.md 1.2.
+Rules: https://kubernetes.io/docs/concepts/overview/kubernetes-api/#discovery-api.
 """
 
 from __future__ import annotations

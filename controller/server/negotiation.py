@@ -1,6 +1,6 @@
 """Which form of an object a client wants: the Accept header read as Kubernetes reads it.
 
-Called by app.py for every request through a bounded cache; pure. Rules: wire.md 1.1, 1.2 and
+Called by app.py for every request through a bounded cache; pure. Rules:
 k8s.io/apiserver/pkg/endpoints/handlers/negotiation. Invariant: clauses are tried in the client's order of preference,
 clauses that cannot be served are passed over, and only when none is left the answer is 406. Protobuf is never sent.
 """

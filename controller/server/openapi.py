@@ -2,7 +2,7 @@
 
 Called by app.py. Documents come from `api.schema` and are made when first asked for. Invariant: the hash in an index
 URL changes when the document may; a URL with its hash may be kept for ever.
-Rules: https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-v3, wire.md 1.2.
+Rules: https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-v3.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Called by app.py. Reads the store's cache; bytes go out as they lie there. Invariant: without resourceVersion an answer
 is at least as new as every write acknowledged before the request; all pages of a list show one version.
-Rules: https://kubernetes.io/docs/reference/using-api/api-concepts/ (resource versions, chunking), wire.md 1.6.
+Rules: https://kubernetes.io/docs/reference/using-api/api-concepts/ (resource versions, chunking).
 """
 
 from __future__ import annotations

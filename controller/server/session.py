@@ -3,7 +3,7 @@
 Called by app.py for GET /wherry/v1/nodes/NAME/session (`Upgrade: wherry-heartbeat`). A frame is 4 bytes big-endian
 length and JSON: {"nonce": n} comes in, {"nonce": n, "granted": bool} goes out. Imports asyncio and the server's own
 modules. Invariant: only the node's own certificate (or an administrator) may speak for it; a closed connection says
-nothing, only silence does (design section 7), so nothing is told to Liveness but heartbeats that arrived.
+nothing, only silence does, so nothing is told to Liveness but heartbeats that arrived.
 """
 
 from __future__ import annotations

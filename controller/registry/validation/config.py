@@ -20,7 +20,6 @@ _LARGEST = 1024 * 1024
 _FIXED = "field is immutable when `immutable` is set"
 _REDACTED = "<secret contents redacted>"
 _ACCOUNT = "kubernetes.io/service-account.name"
-_SHORTEST_TOKEN, _LONGEST_TOKEN = 600, 1 << 32
 
 
 def check_namespace(errors: Errors, namespace: Value) -> None:
@@ -114,18 +113,6 @@ def check_service_account(errors: Errors, account: Value) -> None:
 def check_service_account_update(errors: Errors, account: Value, old: Value) -> None:
     check_updated_metadata(errors, account["metadata"], old["metadata"])
     check_service_account(errors, account)
-
-
-def check_token_request(errors: Errors, request: Value) -> None:
-    """serviceaccounts/token: how long the token may live."""
-    seconds = (request.get("spec") or {}).get("expirationSeconds")
-    if seconds is None:
-        return
-    if seconds < _SHORTEST_TOKEN:
-        errors.append(invalid("spec.expirationSeconds", seconds, "may not specify a duration less than 10 minutes"))
-    if seconds > _LONGEST_TOKEN:
-        detail = "may not specify a duration larger than 2^32 seconds"
-        errors.append(invalid("spec.expirationSeconds", seconds, detail))
 
 
 def _check_fixed(errors: Errors, obj: Value, old: Value, fields: tuple[str, ...]) -> None:

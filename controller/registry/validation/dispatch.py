@@ -45,12 +45,12 @@ Update = Callable[[Errors, Value, Value], None]
 
 @dataclass(frozen=True)
 class Rules:
-    """The checks of one kind. `posted` are subresources whose body is an object of its own (binding, token, scale)."""
+    """The checks of one kind. What is posted to a subresource as an object of its own (Binding, Scale, TokenRequest) is
+    judged where it is taken."""
 
     create: Create
     update: Update
     subresources: dict[str, Update] = field(default_factory=dict)
-    posted: dict[str, Create] = field(default_factory=dict)
 
 
 _STORAGE = "storage.k8s.io"
@@ -59,7 +59,6 @@ _RBAC = "rbac.authorization.k8s.io"
 _ADMISSION = "admissionregistration.k8s.io"
 _HOOKS = Rules(webhooks.check_configuration, webhooks.check_configuration_update)
 _EVENT = Rules(coordination.check_event, coordination.check_event_update)
-_SCALE: dict[str, Create] = {"scale": workloads.check_scale}
 
 
 def _metadata_only(errors: Errors, obj: Value, old: Value) -> None:
@@ -83,14 +82,12 @@ _RULES: dict[tuple[str, str], Rules] = {
             "ephemeralcontainers": pods.check_ephemeral_update,
             "resize": resize.check_pod_resize,
         },
-        {"binding": pods.check_binding},
     ),
     ("", "ConfigMap"): Rules(config.check_config_map, config.check_config_map_update),
     ("", "Secret"): Rules(config.check_secret, config.check_secret_update),
     ("", "ServiceAccount"): Rules(
         config.check_service_account,
         config.check_service_account_update,
-        posted={"token": config.check_token_request},
     ),
     ("", "Event"): _EVENT,
     ("events.k8s.io", "Event"): _EVENT,
@@ -99,16 +96,14 @@ _RULES: dict[tuple[str, str], Rules] = {
         workloads.check_deployment,
         workloads.check_deployment_update,
         {"status": workloads.check_deployment_status},
-        _SCALE,
     ),
     ("apps", "ReplicaSet"): Rules(
         workloads.check_replica_set,
         workloads.check_replica_set_update,
         {"status": workloads.check_replica_set_status},
-        _SCALE,
     ),
     ("apps", "StatefulSet"): Rules(
-        sets.check_stateful_set, sets.check_stateful_set_update, {"status": sets.check_stateful_set_status}, _SCALE
+        sets.check_stateful_set, sets.check_stateful_set_update, {"status": sets.check_stateful_set_status}
     ),
     ("apps", "DaemonSet"): Rules(
         sets.check_daemon_set, sets.check_daemon_set_update, {"status": sets.check_daemon_set_status}
@@ -117,7 +112,6 @@ _RULES: dict[tuple[str, str], Rules] = {
         sets.check_replication_controller,
         sets.check_replication_controller_update,
         {"status": workloads.check_replica_set_status},
-        _SCALE,
     ),
     ("apps", "ControllerRevision"): Rules(plain.check_revision, plain.check_revision_update),
     ("", "PodTemplate"): Rules(plain.check_pod_template, plain.check_pod_template_update),
@@ -175,17 +169,14 @@ _RULES: dict[tuple[str, str], Rules] = {
 def validate(kind: Kind, obj: Object, old: Object | None, *, subresource: str = "") -> list[FieldError]:
     """The field errors of a defaulted, type-checked object, in Kubernetes' order; empty means valid.
 
-    `old` is the stored object for an update, None for a create (then names are already generated). A `subresource` with
-    a body of its own (scale, binding, token) is judged alone.
+    `old` is the stored object for an update, None for a create (then names are already generated).
     """
     errors: Errors = []
     rules = _RULES.get((kind.group, kind.kind))
     obj.setdefault("metadata", {})
     if (schema := custom_of(kind)) is not None:
         return _custom(kind, obj, old) + schema.validate(obj, old, subresource=subresource)
-    if rules is not None and subresource in rules.posted:
-        rules.posted[subresource](errors, obj)
-    elif old is None:
+    if old is None:
         if rules is not None:
             rules.create(errors, obj)
         else:

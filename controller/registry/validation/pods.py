@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from api.errors import duplicate, forbidden, invalid, not_supported, required
+from api.errors import duplicate, forbidden, invalid, required
 from api.names import is_dns_subdomain
 from api.objects import Object, clone
 from controller.registry.validation.containers import check_image_spaces
@@ -128,15 +128,6 @@ def check_ephemeral_update(errors: Errors, pod: Value, old: Value) -> None:
         elif normal(now) != normal(before):
             detail = f'existing ephemeral containers "{before.get("name")}" may not be changed\n'
             errors.append(forbidden(path, detail + difference("core.v1.EphemeralContainer", before, now)))
-
-
-def check_binding(errors: Errors, binding: Value) -> None:
-    """pods/binding: the target is a node."""
-    target = binding.get("target") or {}
-    if target.get("kind") not in (None, "", "Node"):
-        errors.append(not_supported("target.kind", target["kind"], ("Node", "<empty>")))
-    if not target.get("name"):
-        errors.append(required("target.name"))
 
 
 def check_pod_annotations(errors: Errors, path: str, annotations: Value | None, spec: Value) -> None:

@@ -78,12 +78,6 @@ def check_replica_set_status(errors: Errors, replica_set: Value, old: Value) -> 
     _check_counts(errors, status, fields)
 
 
-def check_scale(errors: Errors, scale: Value) -> None:
-    """autoscaling/v1 Scale, as `kubectl scale` writes it."""
-    check_metadata(errors, scale["metadata"], is_dns_subdomain, namespaced=True)
-    check_not_negative(errors, "spec.replicas", (scale.get("spec") or {}).get("replicas"))
-
-
 def check_selector(errors: Errors, path: str, selector: Value | None, *, empty: str) -> LabelSelector | None:
     """A workload's selector; None when it cannot be used. `empty` says what is wrong with one that selects all."""
     if selector is None:

@@ -1,4 +1,4 @@
-"""Delete against a real etcd: grace, finalizers, propagation, preconditions, collections (wire.md, 25 to 28)."""
+"""Delete against a real etcd: grace, finalizers, propagation, preconditions, collections."""
 
 from __future__ import annotations
 

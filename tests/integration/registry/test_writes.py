@@ -1,4 +1,4 @@
-"""Create, update, patch and scale against a real etcd: the semantics clients rely on (wire.md, 15 to 24)."""
+"""Create, update, patch and scale against a real etcd: the semantics clients rely on."""
 
 from __future__ import annotations
 

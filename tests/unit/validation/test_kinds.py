@@ -218,14 +218,3 @@ def test_deployment_status_counts_are_plausible() -> None:
     ]
     below = judged(changed(old, status={"replicas": -1}), old, subresource="status")
     assert "status.updatedReplicas: Invalid value: 0: cannot be greater than status.replicas" in below
-
-
-def test_scales_and_tokens_are_judged_alone() -> None:
-    scale = deployment() | {"spec": {"replicas": -1}}
-    assert judged(scale, subresource="scale") == [
-        "spec.replicas: Invalid value: -1: must be greater than or equal to 0"
-    ]
-    request = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {}, "spec": {"expirationSeconds": 5}}
-    assert judged(request, subresource="token") == [
-        "spec.expirationSeconds: Invalid value: 5: may not specify a duration less than 10 minutes"
-    ]

@@ -316,14 +316,6 @@ def test_what_an_ephemeral_container_may_not_have_is_refused(field: str, value: 
     assert any(error.startswith(f"spec.ephemeralContainers[0].{field}: Forbidden") for error in errors), errors
 
 
-def test_a_binding_needs_a_node() -> None:
-    binding = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "target": {"kind": "Pod"}}
-    assert judged(binding, subresource="binding") == [
-        'target.kind: Unsupported value: "Pod": supported values: "Node", "<empty>"',
-        "target.name: Required value",
-    ]
-
-
 def test_profiles_in_annotations_are_judged_and_stay() -> None:
     old = stored(pod())
     name, seccomp = "container.apparmor.security.beta.kubernetes.io/", "seccomp.security.alpha.kubernetes.io/pod"
