@@ -1,7 +1,8 @@
 """Who may ask the agent: the controller by its client certificate, others by what the API server says of their token.
 
-Called by the server for each request but /healthz. A client certificate of group system:masters may do all; any other
-certificate or bearer token is judged by TokenReview and SubjectAccessReview on this node, remembered for a short while.
+Called by the server for each request but /healthz. The controller and certificates of group system:masters may do all;
+any other certificate or bearer token is judged by TokenReview and SubjectAccessReview on this node, remembered for a
+short while.
 Rules: kubernetes.io/docs/reference/access-authn-authz/kubelet-authn-authz.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 from api import errors
 from api.client import Client
 from api.kinds import Kind, by_gvk
+from api.trust import AGENT_CLIENT_GROUP, AGENT_CLIENT_NAME
 
 MASTERS = "system:masters"
 REMEMBER_SECONDS = 60.0
@@ -42,7 +44,7 @@ class Access:
     async def check(self, method: str, path: str, certificate: Mapping[str, Any] | None, bearer: str) -> None:
         """Raises Unauthorized, Forbidden; ServiceUnavailable when the API server cannot be asked."""
         caller = caller_of(certificate) if certificate else await self._caller(bearer)
-        if MASTERS in caller.groups:
+        if MASTERS in caller.groups or is_controller(certificate):
             return
         await self._authorize(caller, _VERBS.get(method, "get"), part_of(path))
 
@@ -102,3 +104,9 @@ def caller_of(certificate: Mapping[str, Any]) -> Caller:
     fields = [pair for group in certificate.get("subject") or () for pair in group]
     name = next((value for key, value in fields if key == "commonName"), "")
     return Caller(name, tuple(value for key, value in fields if key == "organizationName"))
+
+
+def is_controller(certificate: Mapping[str, Any] | None) -> bool:
+    """Whether this client certificate is the controller's own, which nobody gets by asking (`api.trust`)."""
+    caller = caller_of(certificate) if certificate else None
+    return caller is not None and caller.name == AGENT_CLIENT_NAME and AGENT_CLIENT_GROUP in caller.groups

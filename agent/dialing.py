@@ -13,12 +13,10 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.access import MASTERS, caller_of
+from agent.access import is_controller
 from api import errors
 from api.dialing import DIAL_HEADER, DIAL_WORD, DIALED_HEAD
 from api.tunnel import connect, takeover
-
-CONTROLLER = "kube-apiserver"
 
 
 @dataclass(frozen=True)
@@ -43,9 +41,7 @@ async def dial(
 ) -> web.StreamResponse:
     """Joins the controller with ADDRESS/PORT; returns when either has ended. Raises Forbidden, BadRequest,
     api.tunnel.Unanswered."""
-    caller = caller_of(certificate) if certificate else None
-    asked = request.headers.get(DIAL_HEADER) == DIAL_WORD
-    if caller is None or caller.name != CONTROLLER or MASTERS not in caller.groups or not asked:
+    if not is_controller(certificate) or request.headers.get(DIAL_HEADER) != DIAL_WORD:
         raise errors.Forbidden("only the API server itself is connected into the cluster's networks")
     if len(parts) != 2 or not parts[1].isdigit() or not 0 < int(parts[1]) < 65536:
         raise errors.BadRequest("an address and a port are needed")

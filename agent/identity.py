@@ -1,6 +1,7 @@
 """How this node proves who it is: join with a token that pins the CA, keep the certificate, renew it in time.
 
-Called by main. Files under DATA/pki: ca.crt and agent.pem (certificate and key together, 0600). Invariant: nothing is
+Called by main. Files under DATA/pki, 0600: ca.crt, agent.pem (certificate and key together) and
+node-password (keeps the name). Invariant: nothing is
 believed of a server whose CA does not have the fingerprint in the token; the private key never leaves the machine.
 """
 
@@ -10,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import re
+import secrets
 import ssl
 import sys
 from collections.abc import Awaitable, Mapping
@@ -29,7 +31,7 @@ from api.client import Client
 from api.tls import Credentials, load_pair
 
 JOIN_PATH = "/wherry/v1/join"
-CA_FILE, PAIR_FILE = "ca.crt", "agent.pem"
+CA_FILE, PAIR_FILE, PASSWORD_FILE = "ca.crt", "agent.pem", "node-password"
 RENEW_SHARE = 2 / 3
 RENEW_CHECK_SECONDS = 600.0
 RETRY_SECONDS = 2.0
@@ -195,7 +197,12 @@ async def try_renewal(renewal: Awaitable[Identity]) -> Identity | None:
 
 async def _ask(client: Client, directory: Path, applicant: Applicant, ca: str) -> Identity:
     made = await _made(applicant.node_name)
-    body = {"nodeName": applicant.node_name, "csr": made["csr"], "addresses": list(applicant.addresses)}
+    body = {
+        "nodeName": applicant.node_name,
+        "password": node_password(directory),
+        "csr": made["csr"],
+        "addresses": list(applicant.addresses),
+    }
     reply = (await client.request("POST", JOIN_PATH, body=orjson.dumps(body))).json()
     identity = Identity(ca=ca, cert=reply["certificate"], key=made["key"])
     save_identity(directory, identity)
@@ -226,6 +233,15 @@ def _fingerprint(pem: str) -> str:
     return sha256(ssl.PEM_cert_to_DER_cert(pem.strip())).hexdigest()
 
 
+def node_password(directory: Path) -> str:
+    """What keeps this node's name for it: made once, shown whenever it joins."""
+    file = directory / PASSWORD_FILE
+    if not file.exists():
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _write_secret(file, secrets.token_hex(32))
+    return file.read_text().strip()
+
+
 def load_identity(directory: Path) -> Identity | None:
     try:
         ca, pair = (directory / CA_FILE).read_text(), (directory / PAIR_FILE).read_text()
@@ -239,8 +255,13 @@ def save_identity(directory: Path, identity: Identity) -> None:
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     pair = identity.cert.rstrip() + "\n" + identity.key
     for name, text in ((CA_FILE, identity.ca), (PAIR_FILE, pair)):
-        fresh = directory / f"{name}.new"
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as opened:
-            opened.write(text)
-        fresh.rename(directory / name)
+        _write_secret(directory / name, text)
+
+
+def _write_secret(file: Path, text: str) -> None:
+    """Whole or not at all, and for root only."""
+    fresh = file.with_name(f"{file.name}.new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as opened:
+        opened.write(text)
+    fresh.rename(file)

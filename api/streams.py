@@ -73,13 +73,21 @@ class Tunnel:
 
 
 async def open_tunnel(
-    method: str, url: str, headers: Mapping[str, str], params: Mapping[str, str], tls: ssl.SSLContext | None
-) -> Tunnel:
-    """Connects, sends the request head, reads the reply's head. Raises OSError, IncompleteReadError, ValueError."""
+    method: str, url: str, headers: Mapping[str, str], params: Mapping[str, str], tls: ssl.SSLContext | None,
+    *, server_name: str = "",
+) -> Tunnel:  # fmt: skip
+    """Connects, sends the request head, reads the reply's head. Raises OSError, IncompleteReadError, ValueError.
+
+    `server_name`: what the server's certificate has to name, if not the URL's host.
+    """
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     reader, writer = await asyncio.open_connection(
-        parts.hostname, port, ssl=tls, server_hostname=parts.hostname if tls else None, limit=HEAD_LIMIT
+        parts.hostname,
+        port,
+        ssl=tls,
+        server_hostname=(server_name or parts.hostname) if tls else None,
+        limit=HEAD_LIMIT,
     )
     set_keepalive(writer.get_extra_info("socket"))
     query = "&".join(text for text in (parts.query, urlencode(params)) if text)

@@ -75,11 +75,13 @@ class Side(asyncio.Protocol):
             here.transport.resume_reading()
 
 
-async def connect(host: str, port: int, tls: ssl.SSLContext | None = None) -> Side:
-    """A connection to the far side. Raises Unanswered."""
+async def connect(host: str, port: int, tls: ssl.SSLContext | None = None, server_name: str = "") -> Side:
+    """A connection to the far side; its certificate has to name `server_name`, or the host. Raises Unanswered."""
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            _, side = await asyncio.get_running_loop().create_connection(Side, host, port, ssl=tls)
+            _, side = await asyncio.get_running_loop().create_connection(
+                Side, host, port, ssl=tls, server_hostname=(server_name or host) if tls else None
+            )
     except (OSError, TimeoutError) as error:
         raise Unanswered(f"{host}:{port}: {error or 'no connection in time'}") from error
     return side

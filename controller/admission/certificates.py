@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from api.objects import Object
+from api.trust import AGENT_CLIENT_GROUP
 from controller.admission.attributes import Attributes
 from controller.admission.types import MASTERS_GROUP
 
@@ -21,7 +22,7 @@ CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client"
 
 
 def admit_signing_request(attributes: Attributes) -> None:
-    """Names the asker. Raises Forbidden for a client certificate in group system:masters."""
+    """Names the asker. Raises Forbidden for a client certificate in a group that may do all."""
     obj = attributes.obj
     assert obj is not None
     spec: Object = obj.setdefault("spec", {})
@@ -34,8 +35,10 @@ def admit_signing_request(attributes: Attributes) -> None:
         else:
             spec.pop(name, None)
     csr = parse_request(spec.get("request") or "")
-    if csr is not None and spec.get("signerName") == CLIENT_SIGNER and MASTERS_GROUP in groups_of(csr):
-        raise attributes.forbidden(f"use of {CLIENT_SIGNER} signer with {MASTERS_GROUP} group is not allowed")
+    if csr is not None and spec.get("signerName") == CLIENT_SIGNER:
+        for group in (MASTERS_GROUP, AGENT_CLIENT_GROUP):
+            if group in groups_of(csr):
+                raise attributes.forbidden(f"use of {CLIENT_SIGNER} signer with {group} group is not allowed")
 
 
 def parse_request(text: str) -> x509.CertificateSigningRequest | None:

@@ -18,7 +18,7 @@ from controller.admission.ingress_class import INGRESSES, set_ingress_class
 from controller.admission.limit_ranges import CLAIMS, admit_within_limits
 from controller.admission.namespaces import admit_into_namespace, admit_namespace_deletion
 from controller.admission.node_restriction import restrict_node
-from controller.admission.pod_security import admit_secure
+from controller.admission.pod_security import POD_PARTS, admit_secure
 from controller.admission.pods import (
     CLASSES,
     add_default_tolerations,
@@ -62,10 +62,10 @@ class Chain:
 
     async def approve(self, attributes: Attributes) -> None:
         """The last word on a valid object. Raises Forbidden, and what policies and webhooks want raised."""
-        if attributes.obj is not None and not attributes.subresource:
+        if attributes.obj is not None and attributes.subresource in ("", *POD_PARTS):
             admit_secure(attributes, self.reader)
-            if attributes.kind.resource == CLASSES:
-                refuse_second_default(attributes, self.reader)
+        if attributes.kind.resource == CLASSES and attributes.obj is not None:
+            refuse_second_default(attributes, self.reader)
         if self.reader.count(BINDINGS):
             await self._policies.judge(attributes)
         if self._hooks is not None and self.reader.count(VALIDATING):

@@ -77,8 +77,15 @@ def _restrict_own_node(attributes: Attributes, node: str) -> None:
     if attributes.operation is Operation.DELETE:
         raise attributes.forbidden(f'node "{node}" is not allowed to delete itself')
     writes_spec = attributes.operation is Operation.UPDATE and not attributes.subresource
-    if writes_spec and _taints(attributes.obj) != _taints(attributes.old):
+    if writes_spec and _spec(attributes.obj, "taints") != _spec(attributes.old, "taints"):
         raise attributes.forbidden(f'node "{node}" is not allowed to modify taints')
+    if not attributes.subresource and any(
+        _spec(attributes.obj, name) != _spec(attributes.old, name) for name in ("podCIDR", "podCIDRs")
+    ):
+        raise attributes.forbidden(f'node "{node}" is not allowed to set its podCIDR: the controller gives it one')
+    if _owners(attributes.obj) != _owners(attributes.old):
+        # an owner that does not exist has the node collected, and it would register again without its taints
+        raise attributes.forbidden(f'node "{node}" is not allowed to modify ownerReferences')
     _restrict_labels(attributes, node)
 
 
@@ -117,5 +124,10 @@ def _labels(obj: Mapping[str, Any] | None) -> Mapping[str, str]:
     return ((obj or {}).get("metadata") or {}).get("labels") or {}
 
 
-def _taints(obj: Mapping[str, Any] | None) -> list[Any]:
-    return list(((obj or {}).get("spec") or {}).get("taints") or ())
+def _spec(obj: Mapping[str, Any] | None, name: str) -> Any:
+    """A field of the spec; what is empty is none."""
+    return ((obj or {}).get("spec") or {}).get(name) or None
+
+
+def _owners(obj: Mapping[str, Any] | None) -> list[Any]:
+    return list(((obj or {}).get("metadata") or {}).get("ownerReferences") or ())

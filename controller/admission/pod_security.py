@@ -28,6 +28,8 @@ _TEMPLATED = frozenset(
 _MODES = ("enforce", "audit", "warn")
 _VERSION = re.compile(r"latest|v1\.(0|[1-9][0-9]*)")
 _MOST_TOLD = 10
+POD_PARTS = ("ephemeralcontainers", "resize")
+"""The subresources that write a pod's spec; Kubernetes' plug-in ignores all others, which connect, bind or report."""
 
 
 def admit_secure(attributes: Attributes, reader: Reader) -> None:
@@ -80,7 +82,7 @@ def _admit(attributes: Attributes, labels: Mapping[str, str]) -> None:
 
 
 def _is_significant(obj: Object, old: Mapping[str, Any] | None) -> bool:
-    """Whether an update may change what a pod is allowed: its spec beyond images and tolerations, or AppArmor."""
+    """Whether an update may change what a pod is allowed: its spec beyond images, tolerations and sizes."""
     if old is None:
         return True
     return bool(_weighed(obj["spec"]) != _weighed(old["spec"]))
@@ -88,7 +90,11 @@ def _is_significant(obj: Object, old: Mapping[str, Any] | None) -> bool:
 
 def _weighed(spec: Mapping[str, Any]) -> list[Any]:
     sections = ("initContainers", "containers", "ephemeralContainers")
-    bare = [[{**each, "image": ""} for each in spec.get(section) or ()] for section in sections]
+    resized = ("image", "resources", "resizePolicy")
+    bare = [
+        [{key: value for key, value in each.items() if key not in resized} for each in spec.get(section) or ()]
+        for section in sections
+    ]
     return [bare, {k: v for k, v in spec.items() if k not in (*sections, "tolerations", "activeDeadlineSeconds")}]
 
 

@@ -102,6 +102,14 @@ def issued_at(serial: int) -> int:
     return since if since < _LATEST else 0
 
 
+def names_subject(certificate: Certificate, subject: Subject) -> bool:
+    """Whether a certificate speaks for this user with these groups."""
+    names = certificate.subject
+    user = [str(each.value) for each in names.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    groups = [str(each.value) for each in names.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
+    return user == [subject.name] and tuple(groups) == subject.groups
+
+
 class Authority:
     """A CA's certificate and key."""
 

@@ -23,11 +23,12 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from controller.pki.authority import Authority, Pair, Subject, key_pem, load_certificate, new_key
+from api.trust import AGENT_CLIENT_GROUP, AGENT_CLIENT_NAME
+from controller.pki.authority import Authority, Pair, Subject, key_pem, load_certificate, names_subject, new_key
 from controller.pki.kubeconfig import render_kubeconfig
 
 ADMIN = Subject("admin", ("system:masters",))
-AGENT_CLIENT = Subject("kube-apiserver", ("system:masters",))
+AGENT_CLIENT = Subject(AGENT_CLIENT_NAME, (AGENT_CLIENT_GROUP,))
 ENCRYPTION_OLD = "encryption.key.old"
 RENEW_BEFORE = timedelta(days=60)
 ADMIN_TOKEN_SECONDS = 24 * 3600.0
@@ -179,7 +180,7 @@ def _still_good(pem: bytes, authority: Authority, subject: Subject) -> bool:
         certificate.verify_directly_issued_by(authority.certificate)
     except (ValueError, TypeError, InvalidSignature):
         return False
-    if certificate.not_valid_after_utc - datetime.now(UTC) < RENEW_BEFORE:
+    if certificate.not_valid_after_utc - datetime.now(UTC) < RENEW_BEFORE or not names_subject(certificate, subject):
         return False
     if not subject.hosts:
         return True

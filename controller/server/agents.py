@@ -1,7 +1,8 @@
 """Where a node's agent listens, and the TLS with which the controller speaks to it.
 
-Called by connect.py. Invariant: an agent is believed only with a certificate of our CA that names its address; we show
-ourselves as kube-apiserver of group system:masters, the only identity agents accept from a controller.
+Called by connect.py, reach.py and usage.py. Invariant: whatever address a Node reports, only that node is spoken to:
+its certificate has to name the node as the join handler named it (`api.trust`). We show ourselves by an identity that
+agents obey and that the API server, should it be the one that is dialed, gives no rights.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import aiohttp
 
 from api.errors import BadRequest, ServiceUnavailable, not_found
 from api.objects import Object
+from api.trust import node_host
 from controller.pki.files import Pki
 from controller.store import Store
 from controller.store.types import Key
@@ -29,6 +31,8 @@ class Backend:
     host: str
     port: int
     tls: ssl.SSLContext | None
+    server_name: str = ""
+    """What its certificate has to name, instead of the address."""
 
     @property
     def url(self) -> str:
@@ -62,7 +66,7 @@ class Agents:
         if self._tls is None:
             self._tls = client_context(self.pki)
         host, port = address_of(record.parse())
-        return Backend(host, port, self._tls)
+        return Backend(host, port, self._tls, node_host(node))
 
     def backend_of_pod(self, pod: Object) -> Backend:
         """The agent of the node a pod runs on. Raises BadRequest when it is bound to none."""

@@ -111,7 +111,10 @@ async def _either(*ways: Coroutine[None, None, None]) -> None:
 async def _dialed(backend: Backend, path: str, protocol: Mapping[str, str]) -> AsyncIterator[Tunnel]:
     try:
         async with asyncio.timeout(DIAL_SECONDS):
-            far = await open_tunnel("POST", backend.url + path, {**UPGRADE, **protocol}, {}, backend.tls)
+            headers = {**UPGRADE, **protocol}
+            far = await open_tunnel(
+                "POST", backend.url + path, headers, {}, backend.tls, server_name=backend.server_name
+            )
     except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
         raise backend.undialed(error or "no answer in time") from error
     try:

@@ -7,6 +7,7 @@ Rules: k8s.io/kubernetes/pkg/registry/core/pod/strategy.go (locations).
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
@@ -15,7 +16,8 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from api.errors import BadRequest, error_from_status
+from api.dialing import DIAL_HEADER, DIAL_PATH
+from api.errors import BadRequest, Forbidden, error_from_status
 from api.kinds import Kind
 from api.objects import Object
 from controller.admission.types import Request
@@ -47,6 +49,8 @@ _UPGRADE_HEADERS = ("connection", "upgrade")
 _UPGRADE_PREFIXES = ("sec-websocket-", "x-stream-protocol-version")
 _DECLINED = (CHANNELS, PORT_FORWARD.lower())
 """Sub-protocols containerd's streaming server does not speak."""
+_OURS_ALONE = ("impersonate-", DIAL_HEADER.lower())
+"""Headers that no client's request takes to an agent."""
 REFUSAL_BYTES = 1 << 16
 _METRICS_PATHS = frozenset(("/metrics", "/metrics/cadvisor", "/metrics/resource"))
 _TRUE = ("1", "true", "True", "t", "T")
@@ -199,6 +203,9 @@ async def proxy(services: Services, call: Call) -> Answer:
     if call.kind.plural != "nodes":
         return await proxy_into_cluster(services, call)
     query = call.request.raw_path.partition("?")[2]
+    rest = posixpath.normpath("/" + (call.target.rest or "").lstrip("/"))
+    if rest == DIAL_PATH or rest.startswith(DIAL_PATH + "/"):
+        raise Forbidden(f"{DIAL_PATH} is for the API server itself: use the proxy of a pod or service", {})
     path = quote(call.target.rest or "/") + (f"?{query}" if query else "")
     backend = services.agents.backend_of(call.target.name.partition(":")[0])
     headers = upgrade_headers(call.request.headers.items())
@@ -211,7 +218,7 @@ async def _relay(services: Services, call: Call, backend: Backend, path: str, *,
     """One request to the backend, body and answer streamed, neither kept. `refusals`: errors become a Status."""
     request = call.request
     headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
-    headers = {name: value for name, value in headers.items() if not name.lower().startswith("impersonate-")}
+    headers = {name: value for name, value in headers.items() if not name.lower().startswith(_OURS_ALONE)}
     body = request.content if request.can_read_body else None
     if body is not None and "Content-Length" in request.headers:
         headers["Content-Length"] = request.headers["Content-Length"]
@@ -219,7 +226,13 @@ async def _relay(services: Services, call: Call, backend: Backend, path: str, *,
     tls: Any = backend.tls if backend.tls is not None else False
     try:
         async with services.agents.session.request(
-            request.method, url, headers=headers, data=body, ssl=tls, allow_redirects=False
+            request.method,
+            url,
+            headers=headers,
+            data=body,
+            ssl=tls,
+            allow_redirects=False,
+            server_hostname=backend.server_name or None,
         ) as answer:
             if refusals and answer.status >= 400:
                 text = (await answer.content.read(REFUSAL_BYTES)).decode("utf-8", "replace").strip()

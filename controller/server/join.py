@@ -1,31 +1,36 @@
 """How a node becomes one: POST /wherry/v1/join with a join token buys a client and server certificate.
 
-Called by app.py. Body: {"nodeName", "csr": PEM, "addresses": [...]}; answer: {"certificate": PEM, "ca": PEM}. An agent
-renews with the certificate it has, for its own name only. Invariant: what a certificate says (system:node:NAME, group
-system:nodes, the addresses) is decided here, not by the request's CSR; a bootstrap token cannot take over the name of a
-node that is alive unless that node is deleted first.
+Called by app.py. Body: {"nodeName", "password", "csr": PEM, "addresses": [...]}; answer: {"certificate", "ca"}.
+An agent renews with the certificate it has, for its own name only. Invariants: what a certificate says
+(system:node:NAME, group system:nodes, names, addresses) is decided here, not by the request's CSR: no name that is the API server's, no
+address but those the request came from; a join token cannot take over a node's name, for who joined first under it has
+set a password (`node_passwords`), and deleting the Node frees it.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import socket
 from typing import Any
 
 import orjson
 import structlog
 from aiohttp import web
 
-from api.errors import BadRequest, Conflict, Forbidden, MethodNotAllowed, Unauthorized
+from api.errors import BadRequest, Forbidden, MethodNotAllowed, Unauthorized
 from api.names import is_dns_subdomain
-from api.objects import is_ready
+from api.trust import NODE_DOMAIN, node_host
 from controller.admission.types import MASTERS_GROUP, NODE_PREFIX, NODES_GROUP, User
 from controller.pki.authority import CsrRefused, Subject
 from controller.pki.join import DEFAULT_GROUP
 from controller.server.call import Services, read_body
+from controller.server.node_passwords import claim_name
 from controller.server.reply import Answer, reply_object
-from controller.store.types import Key
 
 CERTIFICATE_DAYS = 90
+CLUSTER_DOMAIN = "cluster.local"
+_API_NAMES = frozenset(("localhost", "kubernetes", "kubernetes.default"))
+"""Short names by which clients know the API server, besides those that end in .svc."""
 
 log = structlog.get_logger()
 
@@ -36,8 +41,11 @@ async def answer_join(services: Services, request: web.BaseRequest, user: User) 
         raise MethodNotAllowed("join is a POST", {})
     body = _parsed(await read_body(request))
     name, addresses = _node_name(body), _addresses(body)
-    _check_may_join(services, user, name)
-    subject = Subject(NODE_PREFIX + name, (NODES_GROUP,), (name, *addresses))
+    _check_may_join(user, name)
+    proven = _proven(request, addresses)
+    if user.node != name and MASTERS_GROUP not in user.groups:
+        await claim_name(services, name, body.get("password"))
+    subject = Subject(NODE_PREFIX + name, (NODES_GROUP,), (node_host(name), name, *proven))
     try:
         certificate = services.pki.authority.sign_request(
             str(body.get("csr", "")).encode(),
@@ -47,7 +55,8 @@ async def answer_join(services: Services, request: web.BaseRequest, user: User) 
         )
     except CsrRefused as error:
         raise BadRequest(str(error)) from error
-    log.info("a node got a certificate", node=name, by=user.name)
+    refused = [address for address in addresses if address not in proven]
+    log.info("a node got a certificate", node=name, by=user.name, addresses=proven, refused=refused)
     return reply_object({"certificate": certificate.decode(), "ca": services.pki.authority.pem.decode()})
 
 
@@ -66,6 +75,10 @@ def _node_name(body: dict[str, Any]) -> str:
     problems = is_dns_subdomain(name) if isinstance(name, str) else ["must be a string"]
     if problems:
         raise BadRequest(f"nodeName: Invalid value: {orjson.dumps(name).decode()}: {problems[0]}")
+    if name in _API_NAMES or str(name).endswith((f".{NODE_DOMAIN}", ".svc", f".svc.{CLUSTER_DOMAIN}")):
+        raise BadRequest(
+            f"nodeName: Invalid value: {orjson.dumps(name).decode()}: is a name of the cluster's own services"
+        )
     return str(name)
 
 
@@ -74,11 +87,37 @@ def _addresses(body: dict[str, Any]) -> list[str]:
     if not isinstance(addresses, list) or len(addresses) > 32:
         raise BadRequest("addresses: must be a list of at most 32 addresses")
     for address in addresses:
-        if not isinstance(address, str) or (not _is_address(address) and is_dns_subdomain(address)):
-            raise BadRequest(
-                f"addresses: Invalid value: {orjson.dumps(address).decode()}: must be an IP address or name"
-            )
+        if not isinstance(address, str) or not _is_address(address):
+            raise BadRequest(f"addresses: Invalid value: {orjson.dumps(address).decode()}: must be an IP address")
     return addresses
+
+
+def _proven(request: web.BaseRequest, addresses: list[str]) -> list[str]:
+    """The addresses that the asker surely has: the one it came from, and on this very machine the machine's own."""
+    transport = request.transport
+    came_from = _host_of(transport.get_extra_info("peername")) if transport else ""
+    came_to = _host_of(transport.get_extra_info("sockname")) if transport else ""
+    is_local = came_from == came_to
+    return [each for each in addresses if _same(each, came_from) or (is_local and is_own_address(each))]
+
+
+def _host_of(name: Any) -> str:
+    return str(name[0]) if isinstance(name, tuple) and name else ""
+
+
+def _same(address: str, other: str) -> bool:
+    return _is_address(other) and ipaddress.ip_address(address) == ipaddress.ip_address(other.partition("%")[0])
+
+
+def is_own_address(address: str) -> bool:
+    """Whether this machine has the address: only then can a socket be bound to it."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
 
 
 def _is_address(text: str) -> bool:
@@ -89,16 +128,10 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _check_may_join(services: Services, user: User, name: str) -> None:
+def _check_may_join(user: User, name: str) -> None:
     if user.node == name or MASTERS_GROUP in user.groups:
         return
     if user.node:
         raise Forbidden(f'forbidden: node "{user.node}" may not get a certificate for node "{name}"', {})
     if DEFAULT_GROUP not in user.groups:
         raise Unauthorized("Unauthorized")
-    record = services.store.get(Key("", "nodes", "", name))
-    if record is not None and is_ready(record.parse()):
-        raise Conflict(
-            f'node "{name}" exists and is Ready: join under another name, or delete the node first',
-            {"name": name, "kind": "nodes"},
-        )

@@ -137,7 +137,7 @@ class Reach:
             agent = self.agents.backend_of(spot.node)
         except ApiError as error:
             raise Unanswered(error.message) from error
-        side = await connect(agent.host, agent.port, agent.tls)
+        side = await connect(agent.host, agent.port, agent.tls, agent.server_name)
         assert side.transport is not None
         try:
             side.transport.write(dial_head(f"{agent.host}:{agent.port}", spot.address, spot.port))

@@ -34,7 +34,7 @@ class Upgrade:
 async def tunnel(request: web.BaseRequest, backend: Backend, upgrade: Upgrade) -> Answer:
     """Upgrades at the backend and joins both connections until one ends. Raises ServiceUnavailable."""
     try:
-        far = await connect(backend.host, backend.port, backend.tls)
+        far = await connect(backend.host, backend.port, backend.tls, backend.server_name)
         assert far.transport is not None
         try:
             far.transport.write(upgrade.head(backend))

@@ -95,7 +95,9 @@ async def _ask(services: Services, node: str) -> Summary | None:
         timeout = aiohttp.ClientTimeout(total=ASK_SECONDS)
         tls: Any = backend.tls if backend.tls is not None else False
         url = f"{backend.url}/stats/summary"
-        async with services.agents.session.get(url, ssl=tls, timeout=timeout) as answer:
+        async with services.agents.session.get(
+            url, ssl=tls, server_hostname=backend.server_name or None, timeout=timeout
+        ) as answer:
             parsed = orjson.loads(await answer.read()) if answer.status == 200 else None
     except (ApiError, aiohttp.ClientError, TimeoutError, orjson.JSONDecodeError):
         return None
