@@ -188,7 +188,9 @@ class AgentServer:
         return await tunnel(request, await self._office.shop.runtime.port_forward_url(sandbox.id, ports))
 
     async def run_command(self, request: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
-        """POST /run: a command without streams; its output is the reply."""
+        """POST /run: a command without streams; its output is the reply. `get nodes/proxy` does not allow it."""
+        if request.method != "POST":
+            raise errors.MethodNotAllowed("/run is a POST", {})
         command = request.rel_url.query.get("cmd", "").split(" ")
         done = await self._office.shop.runtime.exec_sync(self._running(parts), command, RUN_SECONDS)
         return web.Response(status=200 if done.exit_code == 0 else 500, body=done.stdout + done.stderr)

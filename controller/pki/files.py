@@ -117,6 +117,13 @@ def _older_tokens(directory: Path) -> Iterator[bytes]:
             yield path.read_bytes()
 
 
+def served_names(pki: Pki) -> frozenset[str]:
+    """The DNS names under which the API server is known."""
+    certificate = load_certificate(pki.path("apiserver.crt").read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return frozenset(names.get_values_for_type(x509.DNSName))
+
+
 def write_secret(path: Path, content: bytes) -> None:
     """Writes a file whole, readable by its owner only; unchanged content is not written again."""
     if path.exists() and path.read_bytes() == content:

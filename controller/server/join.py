@@ -1,8 +1,8 @@
 """How a node becomes one: POST /wherry/v1/join with a join token buys a client and server certificate.
 
-Called by app.py. Body: {"nodeName", "password", "csr": PEM, "addresses": [...]}; answer: {"certificate", "ca"}.
-An agent renews with the certificate it has, for its own name only. Invariants: what a certificate says
-(system:node:NAME, group system:nodes, names, addresses) is decided here, not by the request's CSR: no name that is the API server's, no
+Called by app.py. Body: {"nodeName", "password", "csr": PEM, "addresses": [...]}; answer: {"certificate", "ca"}. An
+agent renews with the certificate it has, for its own name only. Invariants: what a certificate says (system:node:NAME,
+group system:nodes, names, addresses) is decided here, not by the request's CSR: no name that is the API server's, no
 address but those the request came from; a join token cannot take over a node's name, for who joined first under it has
 set a password (`node_passwords`), and deleting the Node frees it.
 """
@@ -22,6 +22,7 @@ from api.names import is_dns_subdomain
 from api.trust import NODE_DOMAIN, node_host
 from controller.admission.types import MASTERS_GROUP, NODE_PREFIX, NODES_GROUP, User
 from controller.pki.authority import CsrRefused, Subject
+from controller.pki.files import served_names
 from controller.pki.join import DEFAULT_GROUP
 from controller.server.call import Services, read_body
 from controller.server.node_passwords import claim_name
@@ -45,7 +46,8 @@ async def answer_join(services: Services, request: web.BaseRequest, user: User) 
     proven = _proven(request, addresses)
     if user.node != name and MASTERS_GROUP not in user.groups:
         await claim_name(services, name, body.get("password"))
-    subject = Subject(NODE_PREFIX + name, (NODES_GROUP,), (node_host(name), name, *proven))
+    known_as = () if name in served_names(services.pki) and not _is_local(request) else (name,)
+    subject = Subject(NODE_PREFIX + name, (NODES_GROUP,), (node_host(name), *known_as, *proven))
     try:
         certificate = services.pki.authority.sign_request(
             str(body.get("csr", "")).encode(),
@@ -94,11 +96,17 @@ def _addresses(body: dict[str, Any]) -> list[str]:
 
 def _proven(request: web.BaseRequest, addresses: list[str]) -> list[str]:
     """The addresses that the asker surely has: the one it came from, and on this very machine the machine's own."""
-    transport = request.transport
-    came_from = _host_of(transport.get_extra_info("peername")) if transport else ""
-    came_to = _host_of(transport.get_extra_info("sockname")) if transport else ""
-    is_local = came_from == came_to
+    came_from, is_local = _end(request, "peername"), _is_local(request)
     return [each for each in addresses if _same(each, came_from) or (is_local and is_own_address(each))]
+
+
+def _is_local(request: web.BaseRequest) -> bool:
+    """Whether it was asked from this very machine."""
+    return _end(request, "peername") == _end(request, "sockname")
+
+
+def _end(request: web.BaseRequest, which: str) -> str:
+    return _host_of(request.transport.get_extra_info(which)) if request.transport else ""
 
 
 def _host_of(name: Any) -> str:

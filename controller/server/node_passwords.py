@@ -41,7 +41,7 @@ async def claim_name(services: Services, node: str, password: Any) -> None:
     secret = kept.parse() if kept is not None else None
     if secret is not None and _opens(secret, password):
         return
-    if record is not None or (secret is not None and _age(secret) < REGISTERING):
+    if record is not None or (secret is not None and _is_fresh(secret, services.authenticator.revocations.after(node))):
         raise Conflict(
             f'node "{node}" belongs to a machine that joined before, and this one does not have its password '
             f"(DATA/pki/node-password): join under another name, or delete the node first (kubectl delete node {node})",
@@ -75,5 +75,7 @@ def _digest(node: str, password: str) -> str:
     return hashlib.sha256(f"{node}:{password}".encode()).hexdigest()
 
 
-def _age(secret: Object) -> timedelta:
-    return datetime.now(UTC) - parse_time(secret["metadata"]["creationTimestamp"])
+def _is_fresh(secret: Object, deleted_ms: int) -> bool:
+    """Whether who set it may be about to register its Node: it was set a moment ago, and after the name was deleted."""
+    made = parse_time(secret["metadata"]["creationTimestamp"])
+    return datetime.now(UTC) - made < REGISTERING and made.timestamp() * 1000 > deleted_ms

@@ -48,6 +48,14 @@ def test_exec_passes_output_input_and_exit_codes_on(cluster: Cluster) -> None:
     assert "executable file not found" in cluster.refused("exec", "box", "--", "nosuch")
 
 
+def test_reading_through_a_nodes_proxy_runs_nothing(cluster: Cluster) -> None:
+    cluster.ready(pod("box"))
+    node = cluster.get("pod", "box")["spec"]["nodeName"]
+    path = f"/api/v1/nodes/{node}/proxy/run/{cluster.namespace}/box/c?cmd=id"
+    assert "MethodNotAllowed" in cluster.refused("get", "--raw", path)
+    assert "uid=0" in cluster.kubectl("create", "--raw", path, "-f", "/dev/null")
+
+
 def test_exec_it_gives_a_terminal(cluster: Cluster) -> None:
     cluster.ready(pod("shell"))
     with cluster.kubectl_terminal("exec", "-it", "shell", "--", "sh") as terminal:

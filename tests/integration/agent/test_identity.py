@@ -38,21 +38,21 @@ async def join_token(cluster: Cluster) -> str:
 
 
 async def test_a_node_joins_with_a_token_and_keeps_its_certificate(cluster: Cluster, tmp_path: Path) -> None:
-    applicant = Applicant(cluster.url, "fresh", ("192.0.2.7", "2001:db8::7"))
+    applicant = Applicant(cluster.url, "fresh", ("127.0.0.7", "::1"))
     identity = await obtain_identity(tmp_path, applicant, await join_token(cluster))
     now = datetime.now(UTC)
-    assert identity.is_for("fresh", now) and identity.names(("192.0.2.7", "2001:db8::7"))
+    assert identity.is_for("fresh", now) and identity.names(("127.0.0.7", "::1"))
     assert not identity.is_for("another", now) and not identity.is_for("fresh", identity.not_after)
     assert now < identity.renew_at() < identity.not_after
     assert not replace(identity, ca=identity.cert).is_for("fresh", now), "its CA does not stand for it"
     assert (tmp_path / "agent.pem").stat().st_mode & 0o777 == 0o600
     assert await obtain_identity(tmp_path, applicant, "") == identity
-    moved = await obtain_identity(tmp_path, Applicant(cluster.url, "fresh", ("192.0.2.8",)), "")
-    assert moved.names(("192.0.2.8",))
+    moved = await obtain_identity(tmp_path, Applicant(cluster.url, "fresh", ("127.0.0.8",)), "")
+    assert moved.names(("127.0.0.8",))
 
 
 async def test_deleting_a_node_revokes_its_certificate_until_it_joins_anew(cluster: Cluster, tmp_path: Path) -> None:
-    applicant = Applicant(cluster.url, "fresh", ("192.0.2.7",))
+    applicant = Applicant(cluster.url, "fresh", ("127.0.0.7",))
     identity = await obtain_identity(tmp_path, applicant, await join_token(cluster))
     keeper_of = {"metadata": {"name": "fresh"}}
     async with Client(cluster.url, identity.credentials) as client:
@@ -84,7 +84,7 @@ async def test_deleting_a_node_revokes_its_certificate_until_it_joins_anew(clust
 async def test_a_server_with_another_ca_is_not_believed(cluster: Cluster, tmp_path: Path) -> None:
     token = await join_token(cluster)
     forged = "wherry1." + "0" * 64 + token[len("wherry1.") + 64 :]
-    applicant = Applicant(cluster.url, "fresh", ("192.0.2.7",))
+    applicant = Applicant(cluster.url, "fresh", ("127.0.0.7",))
     with pytest.raises(JoinRefused, match="its CA is not the one that the token names"):
         await obtain_identity(tmp_path, applicant, forged)
     with pytest.raises(JoinRefused, match="join token"):

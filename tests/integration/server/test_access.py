@@ -9,13 +9,16 @@ from typing import Any
 
 import aiohttp
 import pytest
+from cryptography import x509
 
-from controller.pki.authority import Authority, Subject
+from api.trust import AGENT_CLIENT_GROUP, AGENT_CLIENT_NAME
+from controller.pki.authority import Authority, Subject, load_certificate
 from controller.pki.join import BootstrapToken, render_secret
 from controller.server.bootstrap import ensure_defaults
 from tests.integration.server.conftest import Caller, Cluster
 from tests.unit.pki.test_pki import csr
 
+STRATEGIC = {"Content-Type": "application/strategic-merge-patch+json"}
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 MAPS = "/api/v1/namespaces/default/configmaps"
 PODS_READER = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}]
@@ -258,39 +261,102 @@ async def test_a_token_is_for_its_audience(cluster: Cluster) -> None:
     assert keys[0]["kid"].encode() in base64.urlsafe_b64decode(header + "=" * (-len(header) % 4))
 
 
-async def test_a_bootstrap_token_joins_and_nothing_else(cluster: Cluster) -> None:
+async def test_a_debug_container_is_held_to_the_level_of_its_namespace(cluster: Cluster) -> None:
+    await cluster.namespace("strict")
+    labels = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
+    assert (await cluster.admin.ask("PATCH", "/api/v1/namespaces/strict", labels, headers=STRATEGIC)).status == 200
+    good = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    pod = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i", "securityContext": good}]}}
+    assert (await cluster.admin.post("/api/v1/namespaces/strict/pods", pod)).status == 201
+    path = "/api/v1/namespaces/strict/pods/p/ephemeralcontainers"
+    for context, status in (({"privileged": True}, 403), ({}, 403), (good, 200)):
+        added = {"name": "d", "image": "i", "securityContext": context}
+        answer = await cluster.admin.ask("PATCH", path, {"spec": {"ephemeralContainers": [added]}}, headers=STRATEGIC)
+        assert answer.status == status, answer.json
+
+
+async def newcomer(cluster: Cluster) -> Caller:
+    """Somebody with a join token."""
     token = BootstrapToken("abcdef", "0123456789abcdef")
     secret = render_secret(token, datetime.now(UTC) + timedelta(hours=1))
     assert (await cluster.admin.post("/api/v1/namespaces/kube-system/secrets", secret)).status == 201
-    newcomer = Caller(cluster.url, cluster.anonymous.session, str(token))
-    assert (await newcomer.get("/api/v1/nodes")).status == 403
-    request: dict[str, Any] = {"nodeName": "n1", "csr": csr("n1")[0].decode(), "addresses": ["192.0.2.1"]}
-    joined = await newcomer.post("/wherry/v1/join", request)
+    return Caller(cluster.url, cluster.anonymous.session, str(token))
+
+
+def joining(name: str, **more: Any) -> dict[str, Any]:
+    return {"nodeName": name, "csr": csr(name)[0].decode(), "password": f"the-password-of-{name}", **more}
+
+
+def names_in(pem: str) -> set[str]:
+    names = load_certificate(pem.encode()).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return {*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))}
+
+
+async def test_a_bootstrap_token_joins_and_nothing_else(cluster: Cluster) -> None:
+    holder = await newcomer(cluster)
+    assert (await holder.get("/api/v1/nodes")).status == 403
+    request = joining("n1")
+    joined = await holder.post("/wherry/v1/join", request)
     assert joined.status == 200 and joined.json["ca"] == cluster.pki.authority.pem.decode()
     assert (await cluster.anonymous.post("/wherry/v1/join", request)).status == 401
     bad: list[Any] = [
         {**request, "nodeName": "Bad_Name"},
         {**request, "csr": "junk"},
         {**request, "addresses": ["a b"]},
+        {**request, "addresses": ["kubernetes.default.svc"]},
+        {**request, "password": "short"},
+        *(joining(name) for name in ("kubernetes.default.svc", "kubernetes", "x.svc.cluster.local", "a.node.wherry")),
         [],
     ]
-    assert [(await newcomer.post("/wherry/v1/join", body)).status for body in bad] == [400] * 4
+    assert {(await holder.post("/wherry/v1/join", body)).status for body in bad} == {400}
 
 
-async def test_a_join_cannot_take_the_name_of_a_living_node(cluster: Cluster, tmp_path: Path) -> None:
-    token = BootstrapToken("abcdef", "0123456789abcdef")
-    await cluster.admin.post(
-        "/api/v1/namespaces/kube-system/secrets", render_secret(token, datetime.now(UTC) + timedelta(hours=1))
-    )
-    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
-    await cluster.admin.post("/api/v1/nodes", {"metadata": {"name": "n1"}, "status": ready})
-    request = {"nodeName": "n1", "csr": csr("n1")[0].decode()}
-    newcomer = Caller(cluster.url, cluster.anonymous.session, str(token))
-    assert (await newcomer.post("/wherry/v1/join", request)).status == 409
+async def test_a_certificate_names_the_node_and_only_addresses_it_came_from(cluster: Cluster) -> None:
+    holder = await newcomer(cluster)
+    asked = ["127.0.0.1", "10.96.0.1", "192.0.2.200", "8.8.8.8"]
+    joined = await holder.post("/wherry/v1/join", joining("n1", addresses=asked))
+    assert names_in(joined.json["certificate"]) == {"n1.node.wherry", "n1", "127.0.0.1"}
+
+
+async def test_a_join_cannot_take_the_name_of_a_node_that_joined_before(cluster: Cluster, tmp_path: Path) -> None:
+    holder = await newcomer(cluster)
+    first, other = joining("n1"), joining("n1", password="guessed-by-somebody")
+    assert (await holder.post("/wherry/v1/join", first)).status == 200
+    assert (await holder.post("/wherry/v1/join", other)).status == 409, "not even before its Node is there"
+    silent = {"conditions": [{"type": "Ready", "status": "Unknown"}]}
+    await cluster.admin.post("/api/v1/nodes", {"metadata": {"name": "n1"}, "status": silent})
+    refused = await holder.post("/wherry/v1/join", other)
+    assert (refused.status, "kubectl delete node n1" in refused.json["message"]) == (409, True)
+    assert (await holder.post("/wherry/v1/join", first)).status == 200, "its own machine comes back with its password"
     async with cluster.certified(agent("n1"), tmp_path) as n1:
-        assert (await n1.post("/wherry/v1/join", request)).status == 200
+        assert (await n1.post("/wherry/v1/join", joining("n1"))).status == 200
     async with cluster.certified(agent("n2"), tmp_path) as n2:
-        assert (await n2.post("/wherry/v1/join", request)).status == 403
+        assert (await n2.post("/wherry/v1/join", joining("n1"))).status == 403
+    await cluster.admin.ask("DELETE", "/api/v1/nodes/n1")
+    assert (await holder.post("/wherry/v1/join", other)).status == 200, "an administrator gave the name free"
+
+
+async def test_nobody_but_the_node_is_spoken_to_at_the_address_it_reports(cluster: Cluster, tmp_path: Path) -> None:
+    """A node says that its agent is where the API server listens: nobody reads Secrets there in our name."""
+    port = int(cluster.url.rpartition(":")[2])
+    places = {
+        "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
+    }
+    await cluster.admin.post("/api/v1/nodes", {"metadata": {"name": "evil"}, "status": places})
+    answer = await cluster.admin.get("/api/v1/nodes/evil/proxy/api/v1/namespaces/kube-system/secrets")
+    assert answer.status == 503
+    assert "certificate" in answer.json["message"]
+    own = Subject(AGENT_CLIENT_NAME, (AGENT_CLIENT_GROUP,))
+    async with cluster.certified(own, tmp_path) as controller:
+        assert (await controller.get("/api/v1/namespaces/kube-system/secrets")).status == 403
+    for path in ("/wherry/v1/connect/10.0.0.1/22", "//wherry/v1/./connect/10.0.0.1/22"):
+        assert (await cluster.admin.get(f"/api/v1/nodes/evil/proxy{path}")).status == 403
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ class Agent:
 async def agent(cluster: Cluster, tmp_path: Path) -> AsyncIterator[Agent]:
     found = Agent(Reachable(("10.244.0.0/16",), (HERE,)))
     server = web.Server(found.serve, access_log=None)
-    subject = Subject("system:node:n1", ("system:nodes",), ("127.0.0.1", "n1"))
+    subject = Subject("system:node:n1", ("system:nodes",), ("127.0.0.1", "n1.node.wherry"))
     context = certificate(cluster, tmp_path, subject, "agent")
     context.verify_mode = ssl.CERT_OPTIONAL
     listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0, ssl=context)

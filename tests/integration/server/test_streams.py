@@ -57,7 +57,7 @@ class Agent:
 
 
 def agent_context(cluster: Cluster, directory: Path) -> ssl.SSLContext:
-    pair = cluster.pki.authority.issue(Subject("system:node:n1", ("system:nodes",), ("127.0.0.1", "n1")))
+    pair = cluster.pki.authority.issue(Subject("system:node:n1", ("system:nodes",), ("127.0.0.1", "n1.node.wherry")))
     (directory / "agent.crt").write_bytes(pair.certificate)
     (directory / "agent.key").write_bytes(pair.key)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(cluster.pki.ca_path))

@@ -225,6 +225,22 @@ REFUSED = {
         {"metadata": {"name": "n1", "labels": {"wherry/ingress": "true"}}}, NODES, AGENT, name="n1"
     ),
     "taking that label away": changing(NODES, NODE, {"metadata": {"labels": {"wherry/ingress": "true"}}}, name="n1"),
+    "an owner of itself": changing(
+        NODES,
+        {"metadata": {**NODE["metadata"], "ownerReferences": [{"uid": "u"}]}} | {"spec": NODE.get("spec", {})},
+        NODE,
+        name="n1",
+    ),
+    "an owner of itself, by status": changing(
+        NODES, {"metadata": {"ownerReferences": [{"uid": "u"}]}}, NODE, name="n1", subresource="status"
+    ),
+    "an owner when it registers": creating(
+        {"metadata": {"name": "n1", "ownerReferences": [{"uid": "u"}]}}, NODES, AGENT, name="n1"
+    ),
+    "its own pod network": changing(NODES, {**NODE, "spec": {"podCIDR": "8.8.8.8/32"}}, NODE, name="n1"),
+    "a pod network when it registers": creating(
+        {"metadata": {"name": "n1"}, "spec": {"podCIDRs": ["10.244.9.0/24"]}}, NODES, AGENT, name="n1"
+    ),
     "deleting itself": Attributes(Request(AGENT), Operation.DELETE, NODES, "", "n1", old=NODE),
     "the status of another node's pods": changing(PODS, THEIRS, THEIRS, subresource="status"),
     "the labels of its pods": changing(PODS, {"metadata": {"labels": {"a": "b"}}}, MINE, subresource="status"),
