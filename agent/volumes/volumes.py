@@ -44,6 +44,8 @@ _PLUGINS = {"configMap": "configmap", "secret": "secret", "downwardAPI": "downwa
 _IN_MEMORY = ("secret", "downwardAPI", "projected")
 _PAYLOAD_MODE = 0o755
 _EVERYBODYS_MODE = 0o777
+_SHARED_MEMORY_MODE = 0o1777
+"""What a tmpfs has on the kubelet: users of a pod do not remove each other's files."""
 Mounted = Mapping[str, str]
 """What the kernel has mounted: mount point -> kind of file system."""
 T = TypeVar("T")
@@ -190,8 +192,8 @@ class Volumes:
         target = self.path(pod, volume)
         if _is_in_memory(volume):
             if mounted.get(str(target)) != "tmpfs":
-                _mount_memory(target, _EVERYBODYS_MODE, memory_size(pod, volume, self._memory_bytes))
-                _give(target, _EVERYBODYS_MODE, _fs_group(pod))
+                _mount_memory(target, _SHARED_MEMORY_MODE, memory_size(pod, volume, self._memory_bytes))
+                _give(target, _SHARED_MEMORY_MODE, _fs_group(pod))
         elif not target.is_dir():
             fresh = target.with_name(f".{target.name}.new")  # under its name it is complete, whenever we are killed
             shutil.rmtree(fresh, ignore_errors=True)

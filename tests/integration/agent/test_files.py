@@ -109,7 +109,7 @@ async def test_memory_is_a_file_system_of_its_own(paths: Paths) -> None:
     pod = a_pod(volumes=[{"name": "v", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}])
     assert await volumes(paths).mount(pod, FACTS) == []
     target = paths.volume(UID, "empty-dir", "v")
-    assert mounted_bytes(target) == 1 << 20 and mode_of(str(target)) == 0o777
+    assert mounted_bytes(target) == 1 << 20 and mode_of(str(target)) == 0o1777  # as on the kubelet
     await volumes(paths).unmount(pod)
     assert mounted_bytes(target) == 0
 
