@@ -10,7 +10,11 @@ kubelet's ReadLogs (k8s.io/cri-client/pkg/logs). Files are read in the event loo
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gzip
 import os
+import shutil
+import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -23,6 +27,8 @@ from api.objects import parse_time
 
 Stream = Literal["stdout", "stderr"]
 PIECE = 256 * 1024
+PACKED = ".gz"
+"""How the name of a rotated file ends that was packed."""
 BLOCK = 64 * 1024
 END_CHECK_SECONDS = 1.0
 
@@ -119,8 +125,30 @@ def _moment(text: str) -> datetime:
 
 def log_files(current: Path) -> list[Path]:
     """The container's log files, oldest first: the rotated ones, then the present one."""
-    rotated = sorted(current.parent.glob(current.name + ".*")) if current.parent.is_dir() else []
+    rotated = rotated_files(current)
     return [*rotated, current] if current.exists() else rotated
+
+
+def rotated_files(current: Path) -> list[Path]:
+    """Oldest first, each once: while one is being packed there are both."""
+    found = {file.name: file for file in current.parent.glob(f"{current.name}.*")} if current.parent.is_dir() else {}
+    return [file for name, file in sorted(found.items()) if _plain(name) == name or _plain(name) not in found]
+
+
+def _plain(name: str) -> str:
+    return name.removesuffix(PACKED)
+
+
+def _opened(file: Path) -> int:
+    """A descriptor of a log file's text; a packed one is unpacked into memory that belongs to the descriptor."""
+    plain = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    if file.suffix != PACKED:
+        return plain
+    text = os.memfd_create(file.name, os.MFD_CLOEXEC)
+    with open(plain, "rb") as packed, gzip.open(packed) as unpacked, open(text, "wb", closefd=False) as written:
+        shutil.copyfileobj(unpacked, written, PIECE)
+    os.lseek(text, 0, os.SEEK_SET)
+    return text
 
 
 def last_lines(current: Path, lines: int, limit_bytes: int) -> bytes:
@@ -163,8 +191,8 @@ def _tail_entries(files: list[Path], lines: int, end: int) -> list[Entry]:
 def _backwards(file: Path, end: int | None) -> Iterator[bytes]:
     """The lines of a file up to offset `end`, last one first; an unfinished last line is left out."""
     try:
-        opened = file.open("rb")
-    except OSError:
+        opened = os.fdopen(_opened(file), "rb")
+    except (OSError, EOFError, zlib.error):
         return
     with opened:
         position = opened.seek(0, os.SEEK_END) if end is None else end
@@ -267,15 +295,16 @@ class _Reader:
             if not self._waiting:
                 self._waiting.append(current)
             return
-        if not self._waiting and not os.path.samestat(fresh, os.fstat(self._opened)):
-            self._waiting.append(current)
+        own = os.fstat(self._opened)
+        if not self._waiting and not os.path.samestat(fresh, own):
+            self._waiting.extend([*_later(rotated_files(current), own), current])
 
     def _open_next(self) -> bool:
         while self._waiting:
             try:
-                self._opened = os.open(self._waiting.popleft(), os.O_RDONLY | os.O_CLOEXEC)
+                self._opened = _opened(self._waiting.popleft())
                 return True
-            except OSError:
+            except (OSError, EOFError, zlib.error):
                 continue
         return False
 
@@ -283,6 +312,15 @@ class _Reader:
         if self._opened is not None:
             os.close(self._opened)
         self._opened, self._rest = None, b""
+
+
+def _later(rotated: list[Path], own: os.stat_result) -> list[Path]:
+    """What was rotated after the file that is being read: more than one when the container writes quickly."""
+    for place, file in enumerate(rotated):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(file), own):
+                return rotated[place + 1 :]
+    return [file for file in rotated if file.stat().st_mtime > own.st_mtime]
 
 
 def _last_newline(descriptor: int, size: int) -> int:

@@ -25,7 +25,7 @@ import orjson
 from api import errors
 from api.kinds import Kind
 from api.objects import Object, name_of, namespace_of
-from api.streams import Tunnel, keepalive_socket, open_tunnel
+from api.streams import Tunnel, keepalive_socket, open_tunnel, patient_socket
 from api.tls import Credentials
 
 MERGE_PATCH = "application/merge-patch+json"
@@ -40,6 +40,7 @@ WATCH_SILENCE_SECONDS = WATCH_SECONDS + 30.0
 LIST_PAGE = 500
 REQUEST_CONNECTIONS = 8
 """Plain requests share so many connections: each costs a TLS handshake and 128 KiB. Streams have one each."""
+UPLOADS = -1
 RETRY_FIRST_SECONDS = 0.05
 RETRY_LAST_SECONDS = 5.0
 
@@ -207,7 +208,7 @@ class Client:
         """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECONDS, sock_read=silence_seconds)
         with _mapped(self.server):
-            session = self._connected(0)
+            session = self._connected(UPLOADS)
             async with session.post(self.server + path, data=body, headers=headers, timeout=timeout) as response:
                 content = await response.read()
                 if response.status >= 300:
@@ -284,12 +285,11 @@ class Client:
             self._being_read.discard(response)
 
     def _connected(self, limit: int) -> aiohttp.ClientSession:
-        """The session with at most `limit` connections (0: as many as are asked for)."""
+        """The session with at most `limit` connections (0: as many as are asked for; UPLOADS: so, and patient ones)."""
         if limit not in self._sessions:
             tls = self._context() if self.server.startswith("https") else True
-            connector = aiohttp.TCPConnector(
-                ssl=tls, limit=limit, keepalive_timeout=60, socket_factory=keepalive_socket
-            )
+            opener = patient_socket if limit == UPLOADS else keepalive_socket
+            connector = aiohttp.TCPConnector(ssl=tls, limit=max(limit, 0), keepalive_timeout=60, socket_factory=opener)
             headers = {"Accept-Encoding": "identity"}  # a thousand agents would keep the server compressing
             if self.credentials.token:
                 headers["Authorization"] = f"Bearer {self.credentials.token}"

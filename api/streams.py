@@ -20,6 +20,7 @@ KEEPALIVE_IDLE_SECONDS = 10
 KEEPALIVE_INTERVAL_SECONDS = 5
 KEEPALIVE_PROBES = 3
 UNACKNOWLEDGED_MILLISECONDS = 20_000
+NOT_TAKEN_MILLISECONDS = 180_000
 
 
 def keepalive_socket(address: tuple[Any, ...]) -> socket.socket:
@@ -28,6 +29,14 @@ def keepalive_socket(address: tuple[Any, ...]) -> socket.socket:
     opened = socket.socket(family, kind, protocol)
     opened.setblocking(False)
     set_keepalive(opened)
+    return opened
+
+
+def patient_socket(address: tuple[Any, ...]) -> socket.socket:
+    """The same for bodies of gigabytes: a peer whose disk is slow takes nothing for a while, and has not vanished."""
+    opened = keepalive_socket(address)
+    if opened.family in (socket.AF_INET, socket.AF_INET6):
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, NOT_TAKEN_MILLISECONDS)
     return opened
 
 

@@ -14,6 +14,7 @@ import aiohttp
 
 from api.errors import BadRequest, ServiceUnavailable, not_found
 from api.objects import Object
+from api.streams import patient_socket
 from api.trust import node_host
 from controller.pki.files import Pki
 from controller.store import Store
@@ -80,7 +81,7 @@ class Agents:
         """For requests that are answered as a whole or as a stream; upgrades go through tunnel.py."""
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
-            connector = aiohttp.TCPConnector(limit=0)
+            connector = aiohttp.TCPConnector(limit=0, socket_factory=patient_socket)
             self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
         return self._session
 

@@ -15,11 +15,12 @@ from types import FrameType
 
 import pytest
 
-from agent.logkeeper import forget_oldest
+from agent.logkeeper import LiveLog, LogKeeper, LogLimits, bound_ended, forget_oldest, tidy
 from agent.logs import LogOptions, last_lines, read_log
 from agent.paths import Paths
 from agent.pods.env import ConfigFault
 from agent.pods.fields import Facts
+from agent.runtime.fake import FakeRuntime
 from agent.runtime.mounts import unmount_under
 from agent.sources import SourceReader
 from agent.volumes.atomic import write_payload
@@ -414,3 +415,73 @@ def test_logs_of_gone_pods_are_kept_within_the_budget(tmp_path: Path) -> None:
     assert sorted(left.name for left in tmp_path.iterdir()) == ["alive", "older"]
     assert forget_oldest(tmp_path, {tmp_path / "alive"}, 0) == 1
     assert [left.name for left in tmp_path.iterdir()] == ["alive"]
+
+
+SMALL = LogLimits(file_bytes=100_000, files=5)
+
+
+async def test_a_container_that_writes_all_the_time_keeps_to_its_limits(tmp_path: Path) -> None:
+    """As `yes` does: three megabytes against 100 kB x 5, looked at all along."""
+    file = tmp_path / "logs" / "p" / "c" / "0.log"
+    keeper = LogKeeper(Paths(tmp_path), Reopening(), SMALL)
+    keeping = asyncio.create_task(keeper.rotate(lambda: [LiveLog("c", file)]))
+    most = 0
+    for number in range(300):
+        write_log(file, *(f"line {number} {line} {os.urandom(40).hex()}" for line in range(100)))
+        if number > 75:  # its rate is known by then
+            most = max(most, sum(one.stat().st_size for one in file.parent.iterdir()))
+        await asyncio.sleep(0.01)
+    keeping.cancel()
+    assert most < SMALL.file_bytes * SMALL.files + 100_000
+    text = await whole(file, LogOptions())
+    lines = text.decode().splitlines()
+    assert lines[-1].startswith("line 299 99 ") and len(lines) > 2000
+    numbers = [int(line.split()[1]) * 100 + int(line.split()[2]) for line in lines]
+    assert numbers == list(range(numbers[0], 30_000))  # none is missing in the middle, none is there twice
+    assert [file.suffix for file in sorted(file.parent.glob("*.gz"))]
+    assert len((await whole(file, LogOptions(tail=2500))).splitlines()) == 2500
+
+
+async def test_following_misses_no_line_of_a_container_that_writes_quickly(tmp_path: Path) -> None:
+    file = tmp_path / "0.log"
+    write_log(file, "0")
+    over, seen = False, b""
+
+    async def ended() -> bool:
+        return over
+
+    async def follow() -> None:
+        nonlocal seen
+        async for piece in read_log(file, LogOptions(follow=True), ended):
+            seen += piece
+
+    task = asyncio.create_task(follow())
+    await _until(lambda: seen == b"0\n")
+    for number in range(1, 4):  # before the reader looks again
+        file.rename(file.with_name(f"0.log.20260101-00000{number}.000000"))
+        write_log(file, str(number))
+    tidy(file, LogLimits(files=9))
+    over = True
+    async with asyncio.timeout(5):
+        await task
+    assert seen == b"0\n1\n2\n3\n"
+
+
+def test_a_burst_beyond_all_limits_leaves_its_end_only(tmp_path: Path) -> None:
+    file = tmp_path / "p" / "c" / "0.log"
+    write_log(file, *(f"line {number}" for number in range(20_000)))
+    os.utime(file, (1, 1))
+    bound_ended(tmp_path, SMALL)
+    assert 0 < file.stat().st_size <= SMALL.file_bytes
+    assert last_lines(file, 1, 100) == b"line 19999\n"
+    rotated = file.with_name("0.log.20260101-000001.000000")
+    write_log(rotated, *(f"line {number}" for number in range(20_000)))
+    tidy(file, SMALL)
+    assert rotated.stat().st_size <= SMALL.file_bytes
+
+
+class Reopening(FakeRuntime):
+    """Its containers' logs are the test's own."""
+
+    async def reopen_log(self, container_id: str) -> None:
+        del container_id
