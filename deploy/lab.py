@@ -1,10 +1,12 @@
 """Several servers on one machine: each node is a network namespace with its own containerd, agent and data directory.
 
 A user's tool (`deploy/lab.sh`) and the tests' harness (`Lab`). The controller runs in the machine's own namespace, the
-nodes hang on a bridge. A node can be killed (agent, containerd, containers, by SIGKILL), frozen (SIGSTOP), or cut off
-(its bridge port drops everything, both ways: no carrier change, no closed connection). The last nodes may be `routed`:
-on a second bridge and subnet, which the others and the controller reach through a router (one more namespace) only.
-`down` leaves nothing behind. What the lab started is in DIR/lab.json, so every command can be given from another shell.
+nodes hang on a bridge. That is in a namespace of its own, too: the kernel shows bridged frames to the rules of where
+the bridge is, and those of the machine (another cluster's, Docker's) would judge the nodes' traffic. A node can be
+killed (agent, containerd, containers, by SIGKILL), frozen (SIGSTOP), or cut off (its bridge port drops everything, both
+ways: no carrier change, no closed connection). The last nodes may be `routed`: on a second bridge and subnet, which the
+others and the controller reach through a router (one more namespace) only. `down` leaves nothing behind. What the lab
+started is in DIR/lab.json, so every command can be given from another shell.
 """
 
 from __future__ import annotations
@@ -110,8 +112,7 @@ class Lab:
         self.state.subnet = _free_subnet(self.state.subnet)
         self.state.nodes = [f"{self.state.tag}{number}" for number in range(1, count + 1)]
         self._save()  # first of all, so that `down` finds what an interrupted `up` made
-        _make_bridge(self.bridge)
-        _ip("addr", "add", f"{self._address(0)}/24", "dev", self.bridge)
+        self._make_switch()
         if self.state.routed:
             self._make_router()
         self.start_controller()
@@ -133,8 +134,8 @@ class Lab:
             _ip("netns", "del", self._namespace(node), check=False)
         for namespace in (*self.state.machines, self._namespace(self._router)):
             _ip("netns", "del", namespace, check=False)
-        for bridge in (self.bridge, self._far_bridge):
-            _ip("link", "del", bridge, check=False)
+        _ip("link", "del", self.bridge, check=False)
+        _ip("netns", "del", self._switch, check=False)
         shutil.rmtree(self.directory, ignore_errors=True)
         self.state = replace(self.state, controller=0, agents={}, nodes=[])
 
@@ -182,7 +183,7 @@ class Lab:
         self._set_port(node, _FORWARDING)
 
     def _set_port(self, node: str, state: str) -> None:
-        done = _run("bridge", "link", "set", "dev", self._port(node), "state", state)
+        done = _run("bridge", "-n", self._switch, "link", "set", "dev", self._port(node), "state", state)
         if done.returncode:
             raise LabError(f"bridge link set {self._port(node)}: {done.stderr.strip()}")
 
@@ -219,7 +220,8 @@ class Lab:
         ready = self.ready_nodes() if self.state.controller else set()
         lines = [f"server {self.server}", f"export KUBECONFIG={self.kubeconfig}"]
         for node in self.state.nodes:
-            cut = Path(f"/sys/class/net/{self._port(node)}/brport/state").read_text().strip() == _DISABLED
+            shown = _run("bridge", "-n", self._switch, "-json", "link", "show", "dev", self._port(node)).stdout
+            cut = '"state":"disabled"' in shown
             facts = ["Ready" if node in ready else "not Ready", *(["cut off"] if cut else [])]
             lines.append(f"{node}  {', '.join(facts)}  {self.node_dir(node)}")
         return "\n".join(lines)
@@ -235,7 +237,7 @@ class Lab:
         _ip("netns", "add", namespace)
         _ip("-n", namespace, "link", "set", "lo", "up")
         bridge = self._far_bridge if far else self.bridge
-        _plug(namespace, "eth0", self._port(node), bridge, f"{self.address(node)}/24")
+        self._plug(namespace, ("eth0", self._port(node)), bridge, f"{self.address(node)}/24")
         _ip("-n", namespace, "route", "add", "default", "via", self._address(0, far=far))
         if self.state.routed and not far:
             _ip("-n", namespace, "route", "add", self._far_subnet, "via", self._address(_ROUTER))
@@ -247,16 +249,37 @@ class Lab:
         self._save()
         _ip("netns", "add", namespace)
         _ip("-n", namespace, "link", "set", "lo", "up")
-        _plug(namespace, "eth0", f"{self.bridge}{name}", self.bridge, f"{address}/24")
+        self._plug(namespace, ("eth0", f"{self.bridge}{name}"), self.bridge, f"{address}/24")
         return namespace, address
+
+    def _make_switch(self) -> None:
+        """The bridge, and the machine's own link to it, which has the bridge's name on this side."""
+        _ip("netns", "add", self._switch)
+        self._make_bridge(self.bridge)
+        _ip("link", "add", self.bridge, "type", "veth", "peer", "name", f"{self.bridge}m", "netns", self._switch)
+        _ip("-n", self._switch, "link", "set", f"{self.bridge}m", "master", self.bridge, "up")
+        _ip("addr", "add", f"{self._address(0)}/24", "dev", self.bridge)
+        _ip("link", "set", self.bridge, "up")
+
+    def _make_bridge(self, name: str) -> None:
+        _ip("-n", self._switch, "link", "add", name, "type", "bridge", "forward_delay", "0")
+        _ip("-n", self._switch, "link", "set", name, "up")
+
+    def _plug(self, namespace: str, ends: tuple[str, str], bridge: str, address: str) -> None:
+        """Connects a namespace to a bridge; `ends`: how the link is called there and at the bridge."""
+        interface, port = ends
+        _ip("-n", self._switch, "link", "add", port, "type", "veth", "peer", "name", interface, "netns", namespace)
+        _ip("-n", self._switch, "link", "set", port, "master", bridge, "up")
+        _ip("-n", namespace, "link", "set", interface, "up")
+        _ip("-n", namespace, "addr", "add", address, "dev", interface)
 
     def _make_router(self) -> None:
         """A namespace with a foot on each bridge, and the way to it for the controller."""
         namespace = self._namespace(self._router)
         _ip("netns", "add", namespace)
-        _make_bridge(self._far_bridge)
-        _plug(namespace, "near", f"{self.bridge}ra", self.bridge, f"{self._address(_ROUTER)}/24")
-        _plug(namespace, "far", f"{self.bridge}rb", self._far_bridge, f"{self._address(0, far=True)}/24")
+        self._make_bridge(self._far_bridge)
+        self._plug(namespace, ("near", f"{self.bridge}ra"), self.bridge, f"{self._address(_ROUTER)}/24")
+        self._plug(namespace, ("far", f"{self.bridge}rb"), self._far_bridge, f"{self._address(0, far=True)}/24")
         _ip("-n", namespace, "route", "add", "default", "via", self._address(0))
         _run("nsenter", f"--net=/run/netns/{namespace}", "sysctl", "-qw", "net.ipv4.ip_forward=1")
         _ip("route", "add", self._far_subnet, "via", self._address(_ROUTER))
@@ -309,6 +332,10 @@ class Lab:
         return f"{self.state.tag}router"
 
     @property
+    def _switch(self) -> str:
+        return self._namespace(f"{self.state.tag}switch")
+
+    @property
     def _far_bridge(self) -> str:
         return f"{self.bridge}r"
 
@@ -356,19 +383,6 @@ def _free_subnet(first: str) -> str:
         if number not in taken:
             return f"10.{number}.0.0/24"
     raise LabError("this machine has addresses in every network 10.N.0.0/16: no room for a lab")
-
-
-def _make_bridge(name: str) -> None:
-    _ip("link", "add", name, "type", "bridge", "forward_delay", "0")
-    _ip("link", "set", name, "up")
-
-
-def _plug(namespace: str, interface: str, port: str, bridge: str, address: str) -> None:
-    """Connect a namespace to a bridge."""
-    _ip("link", "add", port, "type", "veth", "peer", "name", interface, "netns", namespace)
-    _ip("link", "set", port, "master", bridge, "up")
-    _ip("-n", namespace, "link", "set", interface, "up")
-    _ip("-n", namespace, "addr", "add", address, "dev", interface)
 
 
 def _ip(*arguments: str, check: bool = True) -> None:

@@ -52,6 +52,10 @@ class Doorkeeper(web.Server):
     def _look(self) -> None:
         too_long_ago = self._loop.time() - self._asking_seconds
         for handler in self.connections:
-            if isinstance(handler, _Handler) and 0.0 < handler.asking_since < too_long_ago:
+            if not isinstance(handler, _Handler):
+                continue
+            if handler._current_request is not None:
+                handler.asking_since = 0.0  # it has asked: what came before its handler began was its body
+            elif 0.0 < handler.asking_since < too_long_ago:
                 handler.force_close()
         self._timer = self._loop.call_later(self._asking_seconds / LOOKS, self._look)

@@ -50,6 +50,17 @@ async def lifetime(port: int, head: bytes, drop: bytes) -> float:
     return time.monotonic() - began
 
 
+async def test_a_body_may_come_for_longer_than_a_head(port: int) -> None:
+    """Also when its first bytes arrive before anybody looked at the head."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+    for number in range(20):
+        writer.write(b"x" * 10)
+        await asyncio.sleep(0 if number < 10 else SECONDS / 10)
+    assert await asyncio.wait_for(reader.readuntil(b"ok"), 5 * SECONDS)
+    writer.transport.abort()
+
+
 @pytest.mark.parametrize(
     ("head", "drop"),
     [(b"", b""), (b"GET /", b"a"), (ASKED + b"X: ", b"a"), (ASKED + b"\r\nGET /", b"a"), (b"", b"\r\n")],
