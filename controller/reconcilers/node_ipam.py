@@ -39,7 +39,12 @@ def decide(observed: Observed) -> Decision:
     """The lowest free range for each node that has none."""
     if not observed.without:
         return NOTHING
-    free = (str(one) for one in observed.cluster.subnets(new_prefix=observed.mask) if str(one) not in observed.used)
+    odd = [one for text in observed.used if (one := ip_network(text, strict=False)).prefixlen != observed.mask]
+    free = (
+        str(one)
+        for one in observed.cluster.subnets(new_prefix=observed.mask)
+        if str(one) not in observed.used and not any(one.version == each.version and one.overlaps(each) for each in odd)
+    )
     actions: list[Action] = []
     for node in observed.without:
         cidr = next(free, None)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from agent.network.cni import TUNNEL_BYTES
@@ -27,6 +27,9 @@ from agent.network.routes.overlap import find_overlaps
 _ORDER = (Device, Neighbour, Forward, Rule, Route)
 """What a later one needs is there before it."""
 _DEFAULT_MTU = 1500
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+Prefix = tuple[int, int, int]
+"""(version, length, leading bits): a network as a key that costs little."""
 
 
 def decide_routes(observed: Observed) -> Decision:
@@ -65,6 +68,20 @@ def tunnel_gateway(pod_cidr: str, mac: str) -> str:
     return str(ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + half))
 
 
+def _within(network: IPNetwork, whole: IPNetwork) -> bool:
+    return network.version == whole.version and network.prefixlen >= whole.prefixlen and network.overlaps(whole)
+
+
+def _prefix(network: IPNetwork) -> Prefix:
+    bits = int(network.network_address) >> network.max_prefixlen - network.prefixlen
+    return network.version, network.prefixlen, bits
+
+
+def _wider(network: IPNetwork) -> Iterator[Prefix]:
+    version, length, bits = _prefix(network)
+    return ((version, length - by, bits >> by) for by in range(1, length))
+
+
 class _Ways:
     """Longest-prefix match over routes of others."""
 
@@ -100,11 +117,15 @@ class _Plan:
     direct: set[str] = field(default_factory=set)
     behind: set[str] = field(default_factory=set)
     complaints: list[str] = field(default_factory=list)
-    owners: dict[str, str] = field(default_factory=dict)
+    owners: dict[Prefix, str] = field(default_factory=dict)
+    around: dict[Prefix, str] = field(default_factory=dict)
+    """Every network that has one with an owner inside."""
 
     def __post_init__(self) -> None:
         self.own_ips = [ipaddress.ip_address(ip) for ip in self.observed.me.ips]
         self.own_pods = [ipaddress.ip_network(cidr) for cidr in self.observed.me.pod_cidrs]
+        pods = (text for kind, text in self.observed.ranges if kind == "pods")
+        self.ranges = [ipaddress.ip_network(text) for text in pods]
         self.here = self.observed.kernel.addresses.keys() | {self.observed.address}
 
     def place(self, peer: Peer) -> None:
@@ -124,13 +145,28 @@ class _Plan:
             self.complaints.append(f"podCIDR {cidr} of node {peer.name} contains addresses of nodes; choose another")
         elif any(own.version == network.version and own.overlaps(network) for own in self.own_pods):
             self.complaints.append(f"podCIDR {cidr} of node {peer.name} overlaps this node's own; one must be changed")
-        elif cidr in self.owners:
-            other = self.owners[cidr]
-            self.complaints.append(f"nodes {other} and {peer.name} have the same podCIDR {cidr}; one must be changed")
+        elif self.ranges and not any(_within(network, whole) for whole in self.ranges):
+            ranges = ", ".join(map(str, self.ranges))
+            self.complaints.append(
+                f"podCIDR {cidr} of node {peer.name} lies outside the range of pods, {ranges}: no route leads there "
+                "(all agents need the cluster's --cluster-cidr, and the controller gives the podCIDR)"
+            )
+        elif (other := self._holder(network)) is not None:
+            same = self.owners.get(_prefix(network)) == other
+            shared = f"the same podCIDR {cidr}" if same else f"podCIDRs that overlap, {cidr}"
+            self.complaints.append(f"nodes {other} and {peer.name} have {shared}; one must be changed")
         elif network.prefixlen:
-            self.owners[cidr] = peer.name
+            self.owners[_prefix(network)] = peer.name
+            for wider in _wider(network):
+                self.around.setdefault(wider, peer.name)
             return True
         return False
+
+    def _holder(self, network: IPNetwork) -> str | None:
+        """The node that has these addresses, some of them, or more than them."""
+        own = _prefix(network)
+        found = next((self.owners[each] for each in (own, *_wider(network)) if each in self.owners), None)
+        return found or self.around.get(own)
 
     def _lead(self, cidr: str, peer: Peer) -> None:
         source = self.observed.address if family_of(self.observed.address) == family_of(cidr) else ""

@@ -248,7 +248,10 @@ def peer_of(record: NodeAddress) -> Peer:
     """Addresses and CIDRs in the form in which the kernel tells them; what is none is left out."""
     ips = (_canonical(ip, ipaddress.ip_address) for ip in record.ips)
     cidrs = (_canonical(cidr, lambda text: ipaddress.ip_network(text, strict=False)) for cidr in record.pod_cidrs)
-    return Peer(record.name, tuple(filter(None, ips)), tuple(filter(None, cidrs)))
+    by_family: dict[int, str] = {}
+    for ip in filter(None, ips):
+        by_family.setdefault(family_of(ip), ip)  # a further one would draw its owner's traffic to the first
+    return Peer(record.name, tuple(by_family.values()), tuple(filter(None, cidrs)))
 
 
 def _canonical(text: str, parse: Callable[[str], object]) -> str:

@@ -123,6 +123,16 @@ def test_a_peer_that_would_harm_others_is_left_out_and_named(peer: Peer, words: 
     assert {_UNREACHABLE, *_TUNNEL} == set(decision.add)
 
 
+@pytest.mark.parametrize("cidr", ["192.0.2.2/32", "8.8.8.8/32", "10.244.2.128/25", "10.244.2.0/23"])
+def test_only_what_the_cluster_gives_and_nobody_else_has_is_routed(cidr: str) -> None:
+    """A node cannot take half of a neighbour's pods, nor an address outside."""
+    ranges = (("pods", "10.244.0.0/16"), ("services", "10.96.0.0/12"))
+    peers = (_ME, _FAR, replace(_NEAR, name="thief", pod_cidrs=(cidr,)))
+    decision = decide_routes(replace(_BLANK, peers=peers, ranges=ranges))
+    assert set(decision.add) == {_UNREACHABLE, *_TUNNEL}
+    assert len(decision.complaints) == 1 and "thief" in decision.complaints[0]
+
+
 def test_peers_without_address_or_pods_and_agents_beside_us_need_no_route() -> None:
     peers = (_ME, replace(_NEAR, ips=()), replace(_FAR, pod_cidrs=()), Peer("twin", _ME.ips, ("10.244.8.0/24",)))
     assert decide_routes(replace(_BLANK, peers=peers)) == Decision(add=(_UNREACHABLE,))
