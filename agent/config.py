@@ -46,6 +46,8 @@ class AgentConfig:
     resolv_conf: Path = Path("/etc/resolv.conf")
     ingress_ports: tuple[int, int] = (80, 443)
     """HTTP and HTTPS of the ingress; 0: not at all."""
+    ingress_external_names: bool = False
+    """Whether an Ingress may lead to Services of type ExternalName."""
     vxlan_id: int = DEFAULT_VXLAN_ID
     vxlan_port: int = DEFAULT_VXLAN_PORT
     log_file_bytes: int = 10 * _MIB
@@ -92,6 +94,7 @@ def parse_arguments(arguments: Sequence[str]) -> AgentConfig:
         service_cidr=given.service_cidr,
         cni_conf_dir=given.cni_conf_dir,
         resolv_conf=given.resolv_conf,
+        ingress_external_names=given.ingress_external_names,
         ingress_ports=(given.ingress_http_port, given.ingress_https_port),
         vxlan_id=given.vxlan_id,
         vxlan_port=given.vxlan_port,
@@ -153,6 +156,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     http, https = "HTTP port of the ingress, if this node serves it", "HTTPS port of the ingress"
     add("--ingress-http-port", type=_port_or_none, default=80, help=f"{http} (default: %(default)s; 0: none)")
+    outside = "let Ingresses lead to ExternalName services, past network policies (default: they answer 503)"
+    add("--ingress-external-names", action="store_true", help=outside)
     add("--ingress-https-port", type=_port_or_none, default=443, help=f"{https} (default: %(default)s; 0: none)")
     add("--log-file-mib", type=int, default=10, help="rotate a container's log at this size (default: %(default)s)")
     add("--log-files", type=int, default=5, help="log files kept for a container (default: %(default)s)")

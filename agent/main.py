@@ -168,6 +168,7 @@ class Agent:
             cluster_dns=config.dns_addresses,
             resolv_conf=config.resolv_conf,
             ingress_ports=config.ingress_ports,
+            ingress_external_names=config.ingress_external_names,
             cni_conf_dir=self._engine.cni_conf_dir,
             vxlan_id=config.vxlan_id,
             vxlan_port=config.vxlan_port,

@@ -120,6 +120,8 @@ def _controller(data_dir: Path, given: dict[str, Any]) -> Unit:
     for flag in CONTROLLER_FLAGS:
         if value := given[flag]:
             arguments += [f"--{flag.replace('_', '-')}", value]
+    if given.get("ingress_external_names"):
+        arguments.append("--ingress-external-names")
     arguments += given["arguments"]
     parse_arguments(arguments)  # ends the process with a message for what is wrong
     return part_unit("controller", sys.executable, arguments)

@@ -70,6 +70,7 @@ _OPTIONS = (
     click.option("--enable-admission-plugins", help="Checks that are off by default: DenyServiceExternalIPs."),
     click.option("--ingress-http-port", help="HTTP port of the ingress; default 80, 0 for none."),
     click.option("--ingress-https-port", help="HTTPS port of the ingress; default 443, 0 for none."),
+    click.option("--ingress-external-names", is_flag=True, help="Let Ingresses lead to Services of type ExternalName."),
     click.option("--ingress/--no-ingress", default=True, help="Whether this node serves Ingresses; default it does."),
 )
 
@@ -217,6 +218,8 @@ def render_plan(data_dir: Path, given: dict[str, Any]) -> dict[str, Any]:
     for flag in ("ingress_http_port", "ingress_https_port"):
         if value := given[flag]:
             agent += [f"--{flag.replace('_', '-')}", value]
+    if given.get("ingress_external_names"):
+        agent.append("--ingress-external-names")
     node = (given["node_name"] or socket.gethostname()).lower()
     agent += ["--node-name", node]
     if given["container_runtime_endpoint"]:

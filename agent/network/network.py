@@ -43,6 +43,8 @@ class Ground:
     cluster_domain: str
     ingress_ports: tuple[int, int] = (80, 443)
     """HTTP and HTTPS; 0: not at all."""
+    ingress_external_names: bool = False
+    """Whether Ingresses may lead to ExternalName services."""
     cluster_dns: tuple[str, ...] = ()
     """What pods ask, if it is not the services' range's tenth address."""
     resolv_conf: Path = Path("/etc/resolv.conf")

@@ -7,7 +7,7 @@ and slices are the feeds that all parts share. `wake` is called when a new look 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from agent.network.ingress.model import Ingress, parse_ingress
 from agent.network.ingress.names import Names
 from agent.network.ingress.routes import Finding, Table, Target, compile_routes
 from agent.network.ingress.secrets import SecretKeeper
-from agent.network.model import Key, Slice
+from agent.network.model import Key, Service, Slice
 from api.ingress import controller_of_class, is_ours
 from api.kinds import by_resource
 
@@ -43,7 +43,10 @@ class Desired:
     """`run` follows the kinds that only ingress nodes read; `look` says what is wanted."""
 
     def __init__(self, ground: Ground, feeds: Feeds, wake: Callable[[], None]) -> None:
+        self._ground = ground
         self._feeds = feeds
+        self._closed = False
+        """Whether an Ingress leads to an external name, which this node does not allow."""
         self._wake = wake
         self._ingresses = Feed(ground.client, by_resource(_GROUP, "ingresses"), parse_ingress)
         self._classes = Feed(ground.client, by_resource(_GROUP, "ingressclasses"), controller_of_class)
@@ -91,9 +94,12 @@ class Desired:
             return None
         certificates = {key: found for key, found in self._secrets.known.items() if isinstance(found, Certificate)}
         names, findings = assign(self._served, self._secrets.known)
+        pools = self._pools()
+        if self._closed:
+            findings = [*findings, *closed_names(self._served, self._feeds.services.records)]
         return Wanted(
             self._table,
-            self._pools(),
+            pools,
             {_file_of(key): certificates[key].pem for key in names},
             {_file_of(key): hosts for key, hosts in names.items()},
             (*self._table.findings, *findings),
@@ -104,7 +110,9 @@ class Desired:
         self._backends = frozenset(target.service for target in targets)
         services = self._feeds.services.records
         known = [services[key] for key in self._backends if key in services]
-        self._names.want(frozenset(each.external_name for each in known if each.type == "ExternalName"))
+        names = frozenset(each.external_name for each in known if each.type == "ExternalName")
+        self._closed = bool(names) and not self._ground.ingress_external_names
+        self._names.want(frozenset() if self._closed else names)
         slices = {key: tuple(self._slices.get(key, {}).values()) for key in self._backends}
         cluster = Cluster(services, slices, self._names.resolved)
         return {target: make_pool(target, cluster) for target in targets}
@@ -140,3 +148,14 @@ class Desired:
 
 def _file_of(secret: Key) -> str:
     return f"{'_'.join(secret)}.pem"
+
+
+def closed_names(served: Iterable[Ingress], services: Mapping[Key, Service]) -> Iterator[Finding]:
+    """For each Ingress that leads to an ExternalName: such a name may be any pod's or machine's that policies close to
+    the Ingress' namespace, and the proxy on the node is bound by none of them."""
+    for ingress in served:
+        for target in compile_routes([ingress]).targets():
+            service = services.get(target.service)
+            if service is not None and service.type == "ExternalName":
+                text = f"Service {target.service[1]} is an ExternalName, to which Ingresses do not lead unless the"
+                yield Finding(ingress, "ExternalNameClosed", f"{text} agent runs with --ingress-external-names")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent import counters
-from agent.network.cni import apply_nft
+from agent.network.cni import apply_nft, interface_of
 from agent.network.conntrack import Flow, forget_flows
 from agent.network.dns.addresses import served_addresses
 from agent.network.feed import Feeds
@@ -232,11 +232,11 @@ class PolicyPart:
         return policy_table(self._ground.node_id)
 
     def _tables(self) -> dict[int, Table]:
-        """One a family that this node's pods have addresses of."""
+        """One a family; of a family that this node's pods have no addresses of, it closes what they give themselves."""
         spec = self._ground.node().get("spec") or {}
         cidrs = spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
-        families = sorted({4, *map(family_of, cidrs)})
+        uplink = interface_of(self._ground.addresses[0]) if self._ground.addresses else ""
         return {
-            family: Table(self._table, family, tuple(cidr for cidr in cidrs if family_of(cidr) == family))
-            for family in families
+            family: Table(self._table, family, tuple(cidr for cidr in cidrs if family_of(cidr) == family), uplink)
+            for family in (4, 6)
         }

@@ -8,6 +8,8 @@ other:
     ingress   forward   packets to this node's pods
     own       input     packets of this node's pods to this node, its DNS among it
 
+The IPv6 table is there also where pods have no IPv6: they have link-local addresses, by which they reach their node.
+
 What the node itself sends to its pods passes none of them. A packet of a connection that was let through once is let
 through; a pod may always talk to itself. An address out of the node's podCIDR that is not `known` sends and receives
 nothing, so that no pod has a packet through before its policies are in the kernel, whoever started it; and one that
@@ -40,6 +42,8 @@ class Table:
     name: str
     family: int
     pod_cidrs: tuple[str, ...]
+    uplink: str = ""
+    """The interface towards the peers: no pod's, whatever it is called."""
 
     @property
     def ip(self) -> str:
@@ -97,8 +101,17 @@ def _base_chains(table: Table) -> Iterator[str]:
     forged = [f"{ip} saddr {cidr} fib saddr . iif oif missing drop" for cidr in table.pod_cidrs]
     yield from _base(table, "egress", ("forward", -2), [*passed, *sender, *forged, f"{ip} saddr vmap @egress"])
     yield from _base(table, "ingress", ("forward", -1), [*passed, *receiver, f"{ip} daddr vmap @ingress"])
-    first = ["iif lo accept", "ct state established,related accept", *([_NEIGHBOURS] if table.family == 6 else [])]
+    first = ["iif lo accept", "ct state established,related accept"]
+    if table.family == 6:
+        first += [_NEIGHBOURS, _no_other_source(table)]
     yield from _base(table, "own", ("input", -2), [*first, *sender, *forged, f"{ip} saddr vmap @egress"])
+
+
+def _no_other_source(table: Table) -> str:
+    """Pods have link-local addresses, too, and policies know none of those: what a pod's link brings from anything but
+    the podCIDR does not reach the node. (ptp calls these links veth...)"""
+    links = 'iifname "veth*"' + (f' iifname != "{table.uplink}"' if table.uplink else "")
+    return f"{links}{''.join(f' ip6 saddr != {cidr}' for cidr in table.pod_cidrs)} drop"
 
 
 def _gate(ip: str, side: str, cidrs: Sequence[str]) -> list[str]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from agent.config import parse_arguments
 from agent.network.ingress.backends import Cluster, Pool, Server, make_pool, may_proxy_to
+from agent.network.ingress.desired import closed_names
 from agent.network.ingress.live import Slot, decide_commands, parse_state
+from agent.network.ingress.model import parse_ingress
 from agent.network.ingress.routes import Target
 from agent.network.model import Endpoint, Service, ServicePort, Slice, SlicePort
 
@@ -154,3 +157,14 @@ def test_haproxys_words_are_read() -> None:
 """
     assert parse_state(reply) == {"p": [Slot("s1", A, False, 20), Slot("s2", UNUSED, True, 7)]}
     assert parse_state("Can't find backend.\n") == {}
+
+
+def test_an_ingress_to_an_external_name_is_told_that_it_is_closed() -> None:
+    """The name may be what policies close to the Ingress' namespace."""
+    path = {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "web", "port": {"number": 80}}}}
+    obj = {"metadata": {"name": "i", "namespace": "ns", "uid": "u"}, "spec": {"rules": [{"http": {"paths": [path]}}]}}
+    external = service(type="ExternalName", external_name="db.other.svc.cluster.local")
+    [finding] = closed_names([parse_ingress(obj)], {("ns", "web"): external})
+    assert finding.reason == "ExternalNameClosed" and "--ingress-external-names" in finding.message
+    assert list(closed_names([parse_ingress(obj)], {("ns", "web"): service()})) == []
+    assert not parse_arguments(["--server", "https://x", "--data-dir", "/x"]).ingress_external_names, "off by default"

@@ -140,3 +140,12 @@ def test_both_families_have_tables_of_their_own() -> None:
     made = compiler(policy("{podSelector: {}, ingress: [{from: [{podSelector: {}}]}]}"), two)
     six = render_whole(Table("t", 6, ("fd00::/64",)), made.compile([4, 6])[6])
     assert "{ fd00::2 : goto " in six and "10.244.1.2" not in six and "nd-neighbor-solicit" in six
+    assert 'iifname "veth*" ip6 saddr != fd00::/64 drop' in six
+
+
+def test_where_pods_have_no_ipv6_their_link_local_addresses_reach_nothing() -> None:
+    """An isolated pod must not reach its node by fe80::...%eth0."""
+    made = compiler(policy("{podSelector: {}, policyTypes: [Egress]}"), pod("web", "10.244.1.2"))
+    six = render_whole(Table("t", 6, (), "veth0"), made.compile([4, 6])[6]).splitlines()
+    own = [line for line in six if line.startswith("add rule ip6 t at_input_own")]
+    assert 'iifname "veth*" iifname != "veth0" drop' in own[3] and "nd-neighbor-solicit" in own[2]
