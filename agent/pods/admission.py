@@ -15,8 +15,8 @@ from agent.pods.spec import init_containers, is_sidecar, main_containers
 from agent.pods.status import Rejection
 from api.host_ports import HostPort, clash, host_ports
 from api.objects import Object
+from api.placement import selects_node
 from api.quantity import bytes_of, millicores
-from api.selectors import from_object
 
 NODE_AFFINITY = "NodeAffinity"
 _AFFINITY = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
@@ -45,7 +45,7 @@ class NodeFacts:
 def admit(pod: Object, others: Iterable[Object], node: NodeFacts) -> Rejection | None:
     """None: the pod may start. `others` are the pods of the node that are not finished."""
     present = list(others)
-    if not _selected(pod, node.labels):
+    if not selects_node(pod["spec"], node.name, node.labels):
         return Rejection(NODE_AFFINITY, _AFFINITY)
     wanted = _ports(pod)
     if wanted and any(clash(one, taken) for other in present for taken in _ports(other) for one in wanted):
@@ -72,30 +72,6 @@ def _forbidden_sysctl(pod: Object) -> Rejection | None:
         if name not in _SAFE_SYSCTLS:
             return Rejection("SysctlForbidden", f'forbidden sysctl: "{name}" not allowlisted')
     return None
-
-
-def _selected(pod: Object, labels: Mapping[str, str]) -> bool:
-    selector: Mapping[str, str] = pod["spec"].get("nodeSelector") or {}
-    if any(labels.get(key) != value for key, value in selector.items()):
-        return False
-    affinity = (pod["spec"].get("affinity") or {}).get("nodeAffinity") or {}
-    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
-    if not required:
-        return True
-    terms = [term for term in required.get("nodeSelectorTerms") or () if term.get("matchExpressions")]
-    fields_only = any(term.get("matchFields") for term in required.get("nodeSelectorTerms") or ())
-    return fields_only or any(_term(term, labels) for term in terms)
-
-
-def _term(term: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    plain = [expression for expression in term["matchExpressions"] if expression["operator"] not in ("Gt", "Lt")]
-    for expression in (given for given in term["matchExpressions"] if given["operator"] in ("Gt", "Lt")):
-        value, limit = labels.get(expression["key"], ""), int(expression["values"][0])
-        if not value.lstrip("-").isdigit():
-            return False
-        if not (int(value) > limit if expression["operator"] == "Gt" else int(value) < limit):
-            return False
-    return from_object({"matchExpressions": plain}).matches(labels) if plain else True
 
 
 def _ports(pod: Object) -> list[HostPort]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.objects import Object, annotations_of, clone, labels_of, name_of
-from controller.placement import selects_node, tolerates
+from api.placement import selects_node, tolerates
 from controller.reconcilers.actions import Create, Note
 from controller.reconcilers.workloads import PODS, pod_metadata
 

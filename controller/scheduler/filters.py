@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from controller.placement import selects_node
+from api.placement import selects_node
 from controller.scheduler.demand import PodClass
 from controller.scheduler.matching import is_tolerated
 from controller.scheduler.scores import static_score

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from api.placement import tolerates
 from api.selectors import LabelSelector, from_object
-from controller.placement import tolerates
 from controller.scheduler.demand import PodClass
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from controller.placement import term_matches
+from api.placement import term_matches
 from controller.scheduler.demand import PodClass
 from controller.scheduler.matching import is_tolerated
 from controller.scheduler.snapshot import CPU, MEMORY, Matrix, NodeView, Scores

@@ -28,6 +28,7 @@ from agent.pods.reporter import patch_between
 from agent.pods.resizing import Pending
 from agent.runtime.protocol import ImageStatus
 from api.objects import Object
+from api.placement import selects_node
 from tests.unit.agent.builders import NOW, a_container, a_pod, exited, status
 
 DISK = DiskUse(100 << 30, 50 << 30, 50 << 30, 1000, 500)
@@ -89,6 +90,26 @@ def test_admission_counts_requests_ports_and_selectors() -> None:
     assert wanted is not None and wanted.reason == "NodeAffinity"
     full = admit(a_pod(), [a_pod(), a_pod(), a_pod()], facts)
     assert full is not None and full.reason == "OutOfpods"
+
+
+@pytest.mark.parametrize(
+    ("term", "taken"),
+    [
+        ({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}, True),
+        ({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n2"]}]}, False),
+        ({"matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": ["n1"]}]}, False),
+        ({"matchExpressions": [{"key": "size", "operator": "Gt", "values": ["3"]}]}, True),
+        ({"matchExpressions": [{"key": "size", "operator": "Gt", "values": ["many"]}]}, False),
+        ({"matchExpressions": [{"key": "disk", "operator": "Lt", "values": ["3"]}]}, False),
+        ({}, False),
+    ],
+)
+def test_a_node_takes_a_pod_by_its_name_and_labels_as_the_scheduler_does(term: dict[str, Any], taken: bool) -> None:
+    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
+    pod, labels = a_pod(affinity=affinity), {"disk": "ssd", "size": "7"}
+    rejection = admit(pod, [], NodeFacts("n1", labels, {"cpu": "2", "memory": "1Gi", "pods": "3"}))
+    assert (rejection is None) is taken
+    assert selects_node(pod["spec"], "n1", labels) is taken
 
 
 def test_init_containers_count_by_their_peak_and_sidecars_always() -> None:

@@ -1,14 +1,17 @@
-"""May a pod be on a node, by the node's own properties? Taints, node selectors, node affinity.
+"""May a pod be on a node, by the node's own properties? Taints, node selectors, node affinity: one rule for all.
 
-Called by the scheduler, which chooses among many nodes, and by DaemonSets, which ask about each. Pure; imports nothing
-of the controller. Sources: kubernetes.io/docs/concepts/scheduling-eviction/, pages "Taints and Tolerations" and
-"Assigning Pods to Nodes".
+Called by the scheduler, which chooses among many nodes, by DaemonSets, which ask about each, and by the agent, which
+admits what comes to its node. Pure; imports nothing. Sources: kubernetes.io/docs/concepts/scheduling-eviction/, pages
+"Taints and Tolerations" and "Assigning Pods to Nodes".
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
+
+_INTEGER = re.compile(r"[+-]?[0-9]+")
 
 
 def tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
@@ -54,12 +57,13 @@ def _requirement_holds(requirement: Mapping[str, Any], labels: Mapping[str, str]
             return value is not None
         case "DoesNotExist":
             return value is None
-        case "Gt":
-            return _is_integer(value) and int(value or 0) > int(values[0])
-        case "Lt":
-            return _is_integer(value) and int(value or 0) < int(values[0])
+        case "Gt" | "Lt" as operator:
+            return _compares(operator, value, values)
     return False
 
 
-def _is_integer(text: str | None) -> bool:
-    return text is not None and text.lstrip("+-").isdigit()
+def _compares(operator: str, value: str | None, limits: list[str]) -> bool:
+    """What is no integer, be it the label or the limit, compares with nothing (Kubernetes takes such a limit, too)."""
+    if value is None or len(limits) != 1 or not _INTEGER.fullmatch(value) or not _INTEGER.fullmatch(limits[0]):
+        return False
+    return int(value) > int(limits[0]) if operator == "Gt" else int(value) < int(limits[0])
