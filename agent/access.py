@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 from api import errors
 from api.client import Client
@@ -23,6 +24,8 @@ MASTERS = "system:masters"
 REMEMBER_SECONDS = 60.0
 MOST_REMEMBERED = 1000
 _VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_RUNNING = ("exec", "attach", "portForward", "run")
+"""What runs or enters something, also when it is asked by the GET of a WebSocket."""
 _PARTS = (("/stats", "stats"), ("/metrics", "metrics"), ("/logs", "log"), ("/healthz", "healthz"), ("/pods", "pods"))
 
 
@@ -46,7 +49,7 @@ class Access:
         caller = caller_of(certificate) if certificate else await self._caller(bearer)
         if MASTERS in caller.groups or is_controller(certificate):
             return
-        await self._authorize(caller, _VERBS.get(method, "get"), part_of(path))
+        await self._authorize(caller, verb_of(method, path), part_of(path))
 
     async def _caller(self, bearer: str) -> Caller:
         if not bearer:
@@ -92,6 +95,12 @@ def _kind(group: str, name: str) -> Kind:
     found = by_gvk(group, "v1", name)
     assert found is not None
     return found
+
+
+def verb_of(method: str, path: str) -> str:
+    """The verb that a request needs. Who may only `get` starts nothing in a container: that is a create."""
+    first = unquote(path.strip("/").partition("/")[0])
+    return "create" if first in _RUNNING else _VERBS.get(method, "get")
 
 
 def part_of(path: str) -> str:

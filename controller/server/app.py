@@ -29,7 +29,7 @@ from controller.server.audit_policy import COMPLETE, PANIC, RECEIVED, STARTED
 from controller.server.authorization import Attributes
 from controller.server.call import ASKER, Asker, Call, Services
 from controller.server.cluster_metrics import ClusterMetrics
-from controller.server.connect import as_metrics, reads_metrics
+from controller.server.connect import as_metrics, enters_node, reads_metrics
 from controller.server.deadlines import Deadlines
 from controller.server.definitions import deprecations
 from controller.server.fairness import Fairness, Level, flow_of, leaving, width_of
@@ -153,7 +153,8 @@ class ApiServer:
         accept = request.headers.get("Accept", "")
         user = self._identified(request)
         if MASTERS_GROUP not in user.groups:
-            attributes = _attributes(user, target, verb, params)
+            wanted = "create" if enters_node(request, target, verb) else verb
+            attributes = _attributes(user, target, wanted, params)
             if Shape.POD_ADDRESS in accept and _is_pods(target):
                 shape = negotiate(accept, pods=True).shape
                 attributes = attributes._replace(addresses_only=shape is Shape.POD_ADDRESS)

@@ -193,6 +193,12 @@ def reads_metrics(request: web.BaseRequest, target: Target) -> bool:
     )
 
 
+def enters_node(request: web.BaseRequest, target: Target, verb: str) -> bool:
+    """Whether a read asks an agent for an upgrade: exec by WebSocket is a GET, and `get nodes/proxy` runs nothing."""
+    of_node = (target.group, target.resource, target.subresource) == ("", "nodes", "proxy")
+    return of_node and verb == "get" and "Upgrade" in request.headers
+
+
 def as_metrics(attributes: Attributes) -> Attributes:
     return attributes._replace(subresource="metrics")
 

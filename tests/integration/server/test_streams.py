@@ -144,6 +144,28 @@ async def test_a_node_proxy_reaches_the_agent(cluster: Cluster, agent: Agent) ->
     assert answer.body == b"one\ntwo\n" and agent.asked == ["GET /metrics/cadvisor?a=b"]
 
 
+async def test_who_may_only_read_through_a_nodes_proxy_enters_nothing(
+    cluster: Cluster, agent: Agent, tmp_path: Path
+) -> None:
+    """Exec by WebSocket is a GET, too."""
+    rules = [{"apiGroups": [""], "resources": ["nodes/proxy"], "verbs": ["get"]}]
+    bound = {
+        "metadata": {"name": "look"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "look"},
+        "subjects": [{"kind": "User", "name": "eve", "apiGroup": "rbac.authorization.k8s.io"}],
+    }
+    rbac = "/apis/rbac.authorization.k8s.io/v1"
+    await cluster.admin.post(f"{rbac}/clusterroles", {"metadata": {"name": "look"}, "rules": rules})
+    assert (await cluster.admin.post(f"{rbac}/clusterrolebindings", bound)).status == 201
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Protocol": "v4.channel.k8s.io"}
+    path = "/api/v1/nodes/n1/proxy/exec/default/p/c?command=id&output=1"
+    async with cluster.certified(Subject("eve"), tmp_path) as eve:
+        assert (await eve.get("/api/v1/nodes/n1/proxy/pods")).status == 200
+        refused = await eve.ask("GET", path, headers=upgrade)
+        assert refused.status == 403 and 'cannot create resource "nodes/proxy"' in refused.message
+    assert agent.asked == ["GET /pods"]
+
+
 async def test_a_dead_agent_is_service_unavailable(cluster: Cluster) -> None:
     await register(cluster, 1)
     assert (await cluster.admin.get(f"{POD}/log")).status == 503

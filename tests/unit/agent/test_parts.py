@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agent.access import Caller, caller_of, part_of
+from agent.access import Caller, caller_of, part_of, verb_of
 from agent.config import parse_arguments
 from agent.hostinfo import DiskUse, Machine, MemoryUse
 from agent.kernel import EXPECTED, KernelRefused, check_kernel
@@ -237,6 +237,12 @@ def test_callers_are_known_by_their_certificate_and_paths_by_their_part() -> Non
     assert caller_of({"subject": subject}) == Caller("kube-apiserver", ("system:masters",))
     paths = ("/metrics/cadvisor", "/stats/summary", "/exec/a/b/c", "/pods")
     assert [part_of(path) for path in paths] == ["metrics", "stats", "proxy", "pods"]
+
+
+@pytest.mark.parametrize("path", ["/exec/a/b/c", "//attach/a/b/c", "/%65xec/a/b/c", "/portForward/a/b", "/run/a/b/c"])
+def test_what_enters_a_container_is_a_create_however_it_is_asked(path: str) -> None:
+    assert (verb_of("GET", path), part_of(path)) == ("create", "proxy")
+    assert (verb_of("GET", "/containerLogs/a/b/c"), verb_of("PUT", "/wherry/v1/volumes/x")) == ("get", "update")
 
 
 def test_the_log_that_is_meant() -> None:
