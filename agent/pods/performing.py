@@ -17,13 +17,14 @@ from agent.pods.configs import Attempt, container_config, runtime_resources, san
 from agent.pods.dns import hosts_file
 from agent.pods.env import ConfigFault, Surroundings, environment, references
 from agent.pods.fields import Facts
+from agent.pods.hooks import PostStartHooks
 from agent.pods.images import ImageFault, pull_secret_names
 from agent.pods.memory import PodMemory
 from agent.pods.observed import EVICTED, FAILED_HOOK, Waiting, is_resizing
 from agent.pods.observing import PodObserver
 from agent.pods.resizing import shown_sizes
 from agent.pods.service_env import service_environment
-from agent.pods.termination import Stopper, run_hook
+from agent.pods.termination import Stopper
 from agent.pods.words import started_words, write_termination_file
 from agent.pods.workshop import Workshop
 from agent.probing import Target
@@ -39,7 +40,6 @@ VOLUME_RETRY_SECONDS = 2.0
 SANDBOX_RETRY_SECONDS = 2.0
 IMAGE_RETRY_SECONDS = 15.0
 RESIZE_RETRY_SECONDS = 5.0
-HOOK_SECONDS = 3600.0
 GATE_SECONDS = 2.0
 TERMINATION_PATH = "/dev/termination-log"
 
@@ -57,6 +57,7 @@ class Performer:
         self._images: dict[str, ImageStatus] = {}
         self._told: Mapping[str, str] | None = None
         self.stopper = Stopper(shop.runtime, shop.prober, self.tell)
+        self.hooks = PostStartHooks(shop.prober)
 
     def tell(self, type_: str, reason: str, message: str, container: str = "") -> None:
         self._shop.events.pod_event(self._memory.pod, type_, reason, message, container)
@@ -204,6 +205,8 @@ class Performer:
             if error.retryable:
                 raise
             fault = error
+        else:
+            await self.hooks.begin(self._target_of(name, container_id))
         memory.take_container(await runtime.container_status(container_id))
         if fault is None:
             self._started(name)
@@ -233,8 +236,10 @@ class Performer:
         del self._starting[name]
         counters.containers_started.inc()
         self.tell(NORMAL, "Started", started_words(memory.view(name).previous), name)
-        current, hooks = memory.view(name).current, self._container(name).get("lifecycle") or {}
-        if hooks.get("postStart") and current is not None and current.state == "running":
+        current = memory.view(name).current
+        if current is None or current.state != "running":
+            self.hooks.give_up(name)
+        elif spec.has_post_start(self._container(name)):
             memory.change(name, hook_pending=True)
 
     async def _attempt(self, container: Object, number: int, image: ImageStatus) -> Attempt:
@@ -297,14 +302,12 @@ class Performer:
         return mounts
 
     async def run_hook(self, name: str) -> None:
-        """The postStart hook; a container whose hook failed is killed."""
+        """Waits for the postStart hook; a container whose hook failed is killed."""
         memory = self._memory
-        view, container = memory.view(name), self._container(name)
-        hook = (container.get("lifecycle") or {}).get("postStart") or {}
-        if view.current is None:
+        current = memory.view(name).current
+        if current is None:
             return
-        target = Target(view.current.id, container, self.address())
-        outcome = await run_hook(self._shop.prober, hook, target, HOOK_SECONDS)
+        outcome = await self.hooks.outcome(self._target_of(name, current.id))
         if outcome.result != "success":
             self.tell(WARNING, "FailedPostStartHook", "PostStartHook failed", name)
             memory.change(name, must_restart=FAILED_HOOK, hook_pending=False)
@@ -326,6 +329,7 @@ class Performer:
         memory = self._memory
         view = memory.view(step.name)
         grace = self._restart_grace(step.name, step.message)
+        self.hooks.give_up(step.name)
         memory.change(step.name, killed_for_restart=step.message != FAILED_HOOK)
         await self.stopper.stop_one(memory.pod, view, step.message, grace, self.address())
         await self._observer.look_at(step.container_id)
@@ -410,6 +414,9 @@ class Performer:
             await asyncio.sleep(VOLUME_RETRY_SECONDS)
             return False
         return True
+
+    def _target_of(self, name: str, container_id: str) -> Target:
+        return Target(container_id, self._container(name), self.address())
 
     def _container(self, name: str) -> Object:
         return spec.find_container(self._memory.granted_pod(), name) or {"name": name}

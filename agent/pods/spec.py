@@ -48,6 +48,10 @@ def is_sidecar(container: Mapping[str, Any]) -> bool:
     return container.get("restartPolicy") == "Always"
 
 
+def has_post_start(container: Mapping[str, Any]) -> bool:
+    return bool((container.get("lifecycle") or {}).get("postStart"))
+
+
 def restart_policy(pod: Object) -> str:
     return pod["spec"].get("restartPolicy") or "Always"
 

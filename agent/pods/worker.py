@@ -28,7 +28,7 @@ from agent.pods.phase import FINAL_PHASES
 from agent.pods.probed import ProbeKeeper
 from agent.pods.reporter import StatusReporter
 from agent.pods.resizing import Pending, shown_sizes
-from agent.pods.spec import find_container, grace_seconds, never_restarts
+from agent.pods.spec import find_container, grace_seconds, has_post_start, never_restarts
 from agent.pods.status import Rejection, pod_status, rejected_status
 from agent.pods.workshop import Workshop
 from agent.runtime.errors import RuntimeFault, Timeout
@@ -184,11 +184,14 @@ class PodWorker:
 
     async def run(self) -> None:
         """Ends when nothing of the pod is left; cancelled, it leaves everything as it is (and running)."""
-        async with asyncio.TaskGroup() as tasks:
-            background = [tasks.create_task(self._reporter.run()), tasks.create_task(self._probes.run())]
-            await self._until_done()
-            for task in background:
-                task.cancel()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                background = [tasks.create_task(self._reporter.run()), tasks.create_task(self._probes.run())]
+                await self._until_done()
+                for task in background:
+                    task.cancel()
+        finally:
+            self.performer.hooks.give_up()
 
     async def _until_done(self) -> None:
         pace = Pace()
@@ -341,6 +344,7 @@ class PodWorker:
     async def _stop_all(self, grace: int) -> None:
         memory, runtime = self.memory, self._shop.runtime
         self._probes.stop_judging_life()
+        self.performer.hooks.give_up()
         await self.performer.stopper.stop_all(self.pod, memory.views, grace, self.performer.address())
         if memory.sandbox is not None:
             await runtime.stop_sandbox(memory.sandbox.id)
@@ -433,16 +437,35 @@ class PodWorker:
     def _recall(self) -> None:
         """After a restart of the agent: containers are as ready and as started as they were, and counted on."""
         status = self.pod.get("status") or {}
+        shown_running: set[str] = set()
         for section in ("initContainerStatuses", "containerStatuses"):
             for entry in status.get(section) or ():
                 view = self.memory.view(entry["name"])
                 if entry.get("containerID"):
                     self.memory.change(entry["name"], next_attempt=(entry.get("restartCount") or 0) + 1)
+                if "running" in (entry.get("state") or {}):
+                    shown_running.add(str(entry.get("containerID")).partition("://")[2])
                 same = view.current is not None and str(entry.get("containerID") or "").endswith(view.current.id)
                 if same and view.current is not None and view.current.state == "running":
                     started, ready = view.started or bool(entry.get("started")), view.ready or bool(entry["ready"])
                     resources = view.resources if view.resources is not None else entry.get("resources")
                     self.memory.change(entry["name"], started=started, ready=ready, resources=resources)
+        if self._heard:
+            self._recall_hooks(shown_running)
+
+    def _recall_hooks(self, shown_running: set[str]) -> None:
+        """A postStart hook that ended with the agent before runs again: hooks are delivered at least once.
+
+        A container is shown as running when its hook is over, so that one that never was has a hook to run.
+        """
+        for name, view in list(self.memory.views.items()):
+            current = view.current
+            if current is None or current.state != "running" or current.id in shown_running:
+                continue
+            if self.performer.hooks.was_begun(name, current.id):
+                continue
+            if has_post_start(find_container(self.pod, name) or {}):
+                self.memory.change(name, hook_pending=True)
 
 
 def _phase(pod: Object) -> str:

@@ -240,6 +240,44 @@ async def test_a_restarted_agent_adopts_what_runs_and_ends_what_was_deleted(site
         assert site.verbs("start_container") == started
 
 
+def after_start(*command: str) -> dict[str, object]:
+    return {"lifecycle": {"postStart": {"exec": {"command": list(command)}}}}
+
+
+async def test_nothing_comes_between_a_containers_start_and_its_hook(site: Site) -> None:
+    async with site.agent():
+        await site.run("a", container=after_start("true"))
+        await site.until("a", is_running)
+    verbs = [verb for verb, _ in site.runtime.calls]
+    assert verbs[verbs.index("start_container") + 1] == "exec_sync"
+    assert verbs.count("exec_sync") == 1
+
+
+async def test_a_hook_that_ended_with_the_agent_runs_again_and_one_that_was_over_does_not(site: Site) -> None:
+    def hooks() -> list[str]:
+        return [container for verb, container in site.runtime.calls if verb == "exec_sync"]
+
+    async def begun(times: int) -> None:
+        async def look() -> bool | None:
+            return True if len(hooks()) >= times else None
+
+        await eventually(look)
+
+    async with site.agent():
+        await site.run("over", container=after_start("true"))
+        await site.until("over", is_running)
+        await site.run("broken", container=after_start("sleep", "1000"))
+        await begun(2)
+    _, broken = hooks()
+    async with site.agent():
+        await begun(3)
+        pod = await site.pod("broken")
+        assert pod is not None and not is_running(pod), "it is shown as running when its hook is over"
+        await site.delete("broken")
+        await site.gone("broken")
+    assert hooks()[2:] == [broken]
+
+
 async def test_an_exit_that_nobody_saw_is_found_at_the_next_start(site: Site) -> None:
     async with site.agent():
         await site.run("a")
