@@ -83,9 +83,16 @@ def _restrict_own_node(attributes: Attributes, node: str) -> None:
         _spec(attributes.obj, name) != _spec(attributes.old, name) for name in ("podCIDR", "podCIDRs")
     ):
         raise attributes.forbidden(f'node "{node}" is not allowed to set its podCIDR: the controller gives it one')
-    if _owners(attributes.obj) != _owners(attributes.old):
+    if _meta(attributes.obj, "ownerReferences") != _meta(attributes.old, "ownerReferences"):
         # an owner that does not exist has the node collected, and it would register again without its taints
         raise attributes.forbidden(f'node "{node}" is not allowed to modify ownerReferences')
+    if _meta(attributes.obj, "finalizers") != _meta(attributes.old, "finalizers"):
+        # deleting the Node revokes its certificate: it must not be able to put that off
+        raise attributes.forbidden(f'node "{node}" is not allowed to modify finalizers')
+    if added := sorted(_outside_addresses(attributes.obj) - _outside_addresses(attributes.old)):
+        # load balancers and Ingresses would be reached there
+        listed = ", ".join(added)
+        raise attributes.forbidden(f'node "{node}" is not allowed to give itself the ExternalIP {listed}')
     _restrict_labels(attributes, node)
 
 
@@ -129,5 +136,10 @@ def _spec(obj: Mapping[str, Any] | None, name: str) -> Any:
     return ((obj or {}).get("spec") or {}).get(name) or None
 
 
-def _owners(obj: Mapping[str, Any] | None) -> list[Any]:
-    return list(((obj or {}).get("metadata") or {}).get("ownerReferences") or ())
+def _meta(obj: Mapping[str, Any] | None, name: str) -> list[Any]:
+    return list(((obj or {}).get("metadata") or {}).get(name) or ())
+
+
+def _outside_addresses(obj: Mapping[str, Any] | None) -> set[str]:
+    told = ((obj or {}).get("status") or {}).get("addresses") or ()
+    return {str(one.get("address")) for one in told if one.get("type") == "ExternalIP"}

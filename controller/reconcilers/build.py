@@ -109,7 +109,7 @@ def build(registry: Registry, liveness: Liveness, settings: Settings) -> list[Re
         CertificateSigner(views, settings.authority, utc_now),
         VolumeProtection(views),
         ServiceClaims(views, registry.ranges),
-        ServiceLoadBalancers(views, settings.load_balancer_pool, registry.ranges.ports),
+        ServiceLoadBalancers(views, settings.load_balancer_pool, registry.ranges),
         EventExpiry(views, settings.event_ttl_seconds, utc_now),
     ]
     return [reconciler for reconciler in everything if settings.enabled(reconciler.name)]

@@ -7,6 +7,7 @@ and so its announcements within milliseconds of that.
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from api.ingress import NODE_LABEL
 from api.objects import Object, is_deleting, is_ready, labels_of, name_of, uid_of
@@ -24,7 +25,8 @@ from controller.reconcilers.service_lb import (
     outcomes_of,
 )
 from controller.reconcilers.views import Views
-from controller.registry.ranges import Pool, Ports
+from controller.registry.external_addresses import is_nodes_own
+from controller.registry.ranges import Pool, ServiceRanges
 from controller.store import Query
 from controller.store.types import Event, EventType, Key, Record
 
@@ -44,10 +46,10 @@ class ServiceLoadBalancers:
     name = "service-lb"
     concurrency = 1
 
-    def __init__(self, views: Views, pool: Pool, node_ports: Ports) -> None:
+    def __init__(self, views: Views, pool: Pool, ranges: ServiceRanges) -> None:
         self._views = views
         self._pool = pool
-        self._node_port_range = node_ports
+        self._ranges = ranges
         self._keys: dict[Key, bool] = {}
         """The Services of concern, and whether only nodes with endpoints may take their traffic."""
         self._told: frozenset[tuple[str, str]] = frozenset()
@@ -69,7 +71,7 @@ class ServiceLoadBalancers:
             tuple(map(self._balanced, ours)),
             self._node_ports(ours),
             self._told,
-            self._node_port_range,
+            self._ranges.ports,
         )
         warned = ((one.service, one.warning) for one in outcomes_of(observed))
         self._told = frozenset((uid_of(service), warning[1]) for service, warning in warned if warning is not None)
@@ -81,7 +83,8 @@ class ServiceLoadBalancers:
     def _servers(self) -> tuple[Server, ...]:
         nodes = (self._views.object(record) for record in self._views.store.list(NODES.resource).records)
         api_servers = api_places(self._views.get(Key(*SLICES, *_API)))
-        return tuple(server_of(node, api_servers) for node in nodes if takes_traffic(node))
+        servers = (server_of(node, api_servers) for node in nodes if takes_traffic(node))
+        return tuple(credible(server, self._ranges) for server in servers)
 
     def _balanced(self, service: Object) -> Balanced:
         if not _only_local(service):
@@ -143,6 +146,11 @@ def server_of(node: Object, api_servers: Collection[tuple[str, int]] = ()) -> Se
     kept += [((port, "TCP"), "the API server") for address, port in api_servers if address in here]
     kept += _INGRESS if labels_of(node).get(NODE_LABEL) == "true" else ()
     return Server(name_of(node), by_type["ExternalIP"] or by_type["InternalIP"], tuple(kept))
+
+
+def credible(server: Server, ranges: ServiceRanges) -> Server:
+    """A node may tell anything: what is loopback, or belongs to pods or Services, would lead their traffic away."""
+    return replace(server, addresses=tuple(one for one in server.addresses if is_nodes_own(one, ranges)))
 
 
 def api_places(endpoint_slice: Object | None) -> list[tuple[str, int]]:

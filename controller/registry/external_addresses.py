@@ -36,6 +36,16 @@ def refusal(text: str, ranges: ServiceRanges, nodes: Iterable[Mapping[str, Any]]
     return ""
 
 
+def is_nodes_own(text: str, ranges: ServiceRanges) -> bool:
+    """Whether an address that a node tells may be its own: one of the link it is on, none of pods or Services."""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return False
+    special = address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified
+    return not special and not refusal(text, ranges, ())
+
+
 def _same(told: object, text: str) -> bool:
     try:
         return str(ip_address(str(told))) == text

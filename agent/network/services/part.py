@@ -217,7 +217,8 @@ class ServicesPart:
             service = self._feeds.services.records.get(key)
             if service and (mine := _announced(service, self._site)):
                 self._pool[key] = mine
-        return await self._announcer.hold(frozenset().union(*self._pool.values()))
+        # who writes a Service names its announcer: nobody answers for what is a node's, be it shown as a balanced one
+        return await self._announcer.hold(frozenset().union(*self._pool.values()) - self._node_ips)
 
 
 def _announced(service: Service, site: Site) -> frozenset[str]:

@@ -91,7 +91,8 @@ def _add_port(draft: _Draft, port: ServicePort, choice: Choice) -> None:
     service = draft.service
     protocol = port.protocol.lower()
     name = f"{service.key[0]}/{service.key[1]}/{protocol}/{port.port}"
-    balancers = draft.mine(service.balancer_ips) if service.type == "LoadBalancer" else []
+    balanced = draft.mine(service.balancer_ips) if service.type == "LoadBalancer" else []
+    balancers = [each for each in balanced if not _is_clusters(each, draft.site)]
     outside = [each for each in draft.mine(service.external_ips) if not _is_clusters(each, draft.site)]
     external = bool(balancers or outside or port.node_port)
     if choice.somewhere and (external or not service.internal_local):
@@ -119,8 +120,11 @@ def _add_port(draft: _Draft, port: ServicePort, choice: Choice) -> None:
 
 
 def _is_clusters(address: str, site: Site) -> bool:
-    """Addresses of pods and Services are nobody's to give away, whatever was stored before the API refused them."""
+    """Addresses of pods and Services, and every machine's loopback, are nobody's to give away, whatever was stored
+    before the API refused them."""
     found = ipaddress.ip_address(address)
+    if found.is_loopback:
+        return True
     cidrs = (*site.cluster_cidrs, *site.service_cidrs)
     return any(found in ipaddress.ip_network(cidr, strict=False) for cidr in cidrs)
 

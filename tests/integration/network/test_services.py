@@ -291,6 +291,19 @@ def test_a_pool_address_is_answered_for_while_this_node_announces_it(proxy: Prox
     assert pool not in topology.run("node", "ip", "address", "show", "dev", link)
 
 
+def test_nobody_answers_for_another_nodes_address_whoever_is_named(proxy: Proxy, topology: Topology) -> None:
+    """Balanced addresses may be the nodes' own, and whoever may write the Service can name an announcer."""
+    held, theirs, link = "192.0.2.201", "192.0.2.202", f"wlb-{NODE_ID[:8]}"
+    node = {"metadata": {"name": "other"}, "status": {"addresses": [{"type": "InternalIP", "address": theirs}]}}
+    proxy.tell({"kind": "Node", **node}, type="ADDED")
+    objects, _ = scene(215, Backend("a1"), type="LoadBalancer")
+    objects[0]["status"]["loadBalancer"]["ingress"] = [{"ip": held}, {"ip": theirs}]
+    objects[0]["metadata"]["annotations"] = {"wherry/announcer": "node"}
+    proxy.tell(*objects)
+    shown = topology.run("node", "ip", "address", "show", "dev", link)
+    assert held in shown and theirs not in shown
+
+
 def test_a_flushed_ruleset_is_written_anew(proxy: Proxy, topology: Topology) -> None:
     objects, address = scene(209, Backend("a1"))
     proxy.tell(*objects)

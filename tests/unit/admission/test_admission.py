@@ -237,6 +237,16 @@ REFUSED = {
     "an owner when it registers": creating(
         {"metadata": {"name": "n1", "ownerReferences": [{"uid": "u"}]}}, NODES, AGENT, name="n1"
     ),
+    "a finalizer that keeps it from being deleted": changing(
+        NODES, {"metadata": {"name": "n1", "finalizers": ["x.test/stay"]}}, NODE, name="n1", subresource="status"
+    ),
+    "an address outside": changing(
+        NODES,
+        {**NODE, "status": {"addresses": [{"type": "ExternalIP", "address": "8.8.8.8"}]}},
+        NODE,
+        name="n1",
+        subresource="status",
+    ),
     "its own pod network": changing(NODES, {**NODE, "spec": {"podCIDR": "8.8.8.8/32"}}, NODE, name="n1"),
     "a pod network when it registers": creating(
         {"metadata": {"name": "n1"}, "spec": {"podCIDRs": ["10.244.9.0/24"]}}, NODES, AGENT, name="n1"

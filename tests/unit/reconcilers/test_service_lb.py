@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ from api.objects import Object
 from controller.reconcilers.actions import Note, Together, Write
 from controller.reconcilers.loop import NOTHING, Decision
 from controller.reconcilers.service_lb import ANNOUNCER, Balanced, Observed, Server, decide, is_ours, outcomes_of
-from controller.reconcilers.service_lb_watch import api_places, server_of
-from controller.registry.ranges import NO_POOL, parse_pool
+from controller.reconcilers.service_lb_watch import api_places, credible, server_of
+from controller.registry.ranges import NO_POOL, ServiceRanges, parse_pool
 
 A, B = Server("a", ("192.0.2.1",)), Server("b", ("192.0.2.2", "fd00::2"))
 POOL = parse_pool("198.51.100.1-198.51.100.3")
@@ -132,6 +133,15 @@ def test_ports_that_nodes_need_themselves_stay_theirs(port: int, protocol: str, 
     assert addresses(observed(wanting, servers=servers, pool=POOL))["x"], "an address of its own has all ports"
     elsewhere = (Server("b", ("192.0.2.2",)),)
     assert addresses(observed(wanting, servers=(*servers, *elsewhere))) == {"x": ("192.0.2.2",)}
+
+
+@pytest.mark.parametrize(
+    "told", ["10.96.0.1", "10.244.3.4", "198.51.100.2", "127.0.0.1", "::1", "fe80::1", "x", "0.0.0.0"]
+)
+def test_no_balancer_gets_what_a_node_cannot_have(told: str) -> None:
+    """It may tell a Service's address, a pod's or everybody's own, and would have their traffic led away."""
+    ranges = ServiceRanges(pods=(ip_network("10.244.0.0/16"),), balancers=POOL)
+    assert credible(Server("a", (told, "192.0.2.1")), ranges).addresses == ("192.0.2.1",)
 
 
 def test_the_api_servers_port_is_free_on_nodes_without_one() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from agent.network.model import ServicePort
 from agent.network.services.render import EMPTY, MARK, MOST_RULES, Block, Draw, render
 from tests.unit.network.services.records import HTTP, SITE, endpoint, service, slice
@@ -86,6 +88,13 @@ def test_where_this_node_is_in_a_source_range_its_own_connections_pass() -> None
         f"ip saddr 203.0.113.1 goto external/{WEB}",
         "drop",
     )
+
+
+@pytest.mark.parametrize("stolen", ["10.96.0.1", "10.244.2.2", "127.0.0.1"])
+def test_no_balanced_address_leads_away_what_is_the_clusters(stolen: str) -> None:
+    balanced = service(type="LoadBalancer", balancer_ips=(stolen, "203.0.113.1"))
+    led = [key for name, key in render(balanced, [slice(endpoint(A))], 4, SITE).elements if name == "services"]
+    assert led == ["10.96.1.1 . tcp . 80", "203.0.113.1 . tcp . 80"]
 
 
 def test_a_pool_address_is_announced_by_the_node_that_is_named() -> None:
