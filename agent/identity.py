@@ -1,8 +1,8 @@
 """How this node proves who it is: join with a token that pins the CA, keep the certificate, renew it in time.
 
-Called by main. Files under DATA/pki, 0600: ca.crt, agent.pem (certificate and key together) and
-node-password (keeps the name). Invariant: nothing is
-believed of a server whose CA does not have the fingerprint in the token; the private key never leaves the machine.
+Called by main. Files under DATA/pki, 0600: ca.crt, agent.pem (certificate and key together), node-password (keeps the
+name) and former/NAME/ (the certificate of a name that this machine had, until farewell.py is done with it). Invariant:
+nothing is believed of a server whose CA does not have the fingerprint in the token; the key never leaves the machine.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import os
 import re
 import secrets
+import shutil
 import ssl
 import sys
 from collections.abc import Awaitable, Mapping
@@ -31,7 +32,8 @@ from api.client import Client
 from api.tls import Credentials, load_pair
 
 JOIN_PATH = "/wherry/v1/join"
-CA_FILE, PAIR_FILE, PASSWORD_FILE = "ca.crt", "agent.pem", "node-password"
+NODE_PREFIX = "system:node:"
+CA_FILE, PAIR_FILE, PASSWORD_FILE, FORMER_DIRECTORY = "ca.crt", "agent.pem", "node-password", "former"
 RENEW_SHARE = 2 / 3
 RENEW_CHECK_SECONDS = 600.0
 RETRY_SECONDS = 2.0
@@ -80,10 +82,15 @@ class Identity:
         except (ssl.SSLError, ValueError):
             return {}
 
+    @property
+    def node_name(self) -> str:
+        """Whose certificate it is; "" when nobody would believe it."""
+        subject = {name: value for part in self.certificate.get("subject", ()) for name, value in part}
+        return str(subject.get("commonName", "")).removeprefix(NODE_PREFIX)
+
     def is_for(self, node_name: str, now: datetime) -> bool:
         """Not expired, and of this node."""
-        subject = {name: value for part in self.certificate.get("subject", ()) for name, value in part}
-        return subject.get("commonName") == f"system:node:{node_name}" and now < self.not_after
+        return bool(node_name) and self.node_name == node_name and now < self.not_after
 
     def names(self, addresses: tuple[str, ...]) -> bool:
         """Whether clients that come to any of these addresses will believe it."""
@@ -125,6 +132,9 @@ async def obtain_identity(directory: Path, applicant: Applicant, token: str) -> 
     Raises JoinRefused; waits for a server that cannot be reached.
     """
     kept = load_identity(directory)
+    if kept is not None and kept.node_name not in ("", applicant.node_name):
+        save_identity(directory / FORMER_DIRECTORY / kept.node_name, kept)
+    forget_former(directory, applicant.node_name)
     if kept is not None and not kept.is_for(applicant.node_name, datetime.now(UTC)):
         kept = None
     if kept is not None and token and await _is_revoked(applicant, kept):
@@ -256,6 +266,17 @@ def save_identity(directory: Path, identity: Identity) -> None:
     pair = identity.cert.rstrip() + "\n" + identity.key
     for name, text in ((CA_FILE, identity.ca), (PAIR_FILE, pair)):
         _write_secret(directory / name, text)
+
+
+def formers(directory: Path) -> dict[str, Identity]:
+    """The identities of names that this machine had before, as far as they are still good, by name."""
+    found = (load_identity(place) for place in (directory / FORMER_DIRECTORY).glob("*"))
+    now = datetime.now(UTC)
+    return {one.node_name: one for one in found if one is not None and one.is_for(one.node_name, now)}
+
+
+def forget_former(directory: Path, node_name: str) -> None:
+    shutil.rmtree(directory / FORMER_DIRECTORY / node_name, ignore_errors=True)
 
 
 def _write_secret(file: Path, text: str) -> None:

@@ -29,7 +29,8 @@ from agent.access import Access
 from agent.config import AgentConfig, parse_arguments
 from agent.dialing import Reachable
 from agent.events import NORMAL, WARNING, EventRecorder
-from agent.identity import Applicant, Identity, JoinRefused, obtain_identity, renew_identity, try_renewal
+from agent.farewell import Farewell
+from agent.identity import Applicant, Identity, JoinRefused, formers, obtain_identity, renew_identity, try_renewal
 from agent.kernel import KernelRefused, check_kernel
 from agent.logkeeper import LiveLog, LogKeeper, LogLimits
 from agent.metrics import AgentMetrics
@@ -107,6 +108,7 @@ class Agent:
         self._applicant = applicant
         self._machine = hostinfo.machine()
         self._paths = Paths(config.data_dir)
+        self._pki = config.data_dir / "pki"
         self._client = Client(config.server, identity.credentials)
         self._prober = Prober(engine.runtime)
         self._events = EventRecorder(self._client, config.name)
@@ -120,7 +122,7 @@ class Agent:
         self._network = Network(self._ground())
         self._network.routes.problem_told = self.keeper.doubted.set
         self._shop = self._workshop()
-        self.roster = Roster(self._shop, self._facts)
+        self.roster = Roster(self._shop, self._facts, formers(self._pki))
         self._tls = server_context(identity)
         self._metrics = AgentMetrics(config.name, self._heartbeat.age_seconds)
         self.server = AgentServer(self._office(), config.bind_address or "", config.port, self._tls)
@@ -204,6 +206,7 @@ class Agent:
                 group.create_task(StorageWatch(self._shop, self.roster.workers).run())
                 group.create_task(self._be_a_node())
                 group.create_task(self._renew())
+                group.create_task(Farewell(self._pki, self._config.server, self._identity, self.roster.has_left).run())
                 if self._engine.containerd is not None:
                     group.create_task(self._engine.containerd.run())
         finally:
@@ -298,8 +301,7 @@ class Agent:
         """Renews the certificate when two thirds of its life are over."""
         while True:
             if datetime.now(UTC) >= self._identity.renew_at():
-                directory = self._config.data_dir / "pki"
-                renewal = renew_identity(self._client, directory, self._applicant, self._identity)
+                renewal = renew_identity(self._client, self._pki, self._applicant, self._identity)
                 if (fresh := await try_renewal(renewal)) is not None:
                     self._identity = fresh
                     await self._client.renew(fresh.credentials)

@@ -20,15 +20,16 @@ from agent.volumes.volumes import remove_pod_directory
 _log = structlog.get_logger()
 
 
-async def remove_orphans(shop: Workshop, known: Collection[str]) -> int:
-    """Removes what carries the uid of no `known` pod (a live view of them); returns how many could not be removed."""
-    return await _remove_sandboxes(shop, known) + await _remove_directories(shop, known)
+async def remove_orphans(shop: Workshop, known: Collection[str], names: Collection[str]) -> int:
+    """Removes what carries the uid of no `known` pod (a live view of them); returns how many could not be removed.
+    `names`: those of this node, now and before."""
+    return await _remove_sandboxes(shop, known, names) + await _remove_directories(shop, known)
 
 
-async def _remove_sandboxes(shop: Workshop, known: Collection[str]) -> int:
+async def _remove_sandboxes(shop: Workshop, known: Collection[str], names: Collection[str]) -> int:
     runtime, left = shop.runtime, 0
     try:
-        boxes = await runtime.list_sandboxes({NODE_LABEL: shop.node.name})
+        boxes = [box for name in names for box in await runtime.list_sandboxes({NODE_LABEL: name})]
     except RuntimeFault as fault:
         _log.warning("orphans not listed", error=fault.message)
         return 1

@@ -99,16 +99,7 @@ class StatusReporter:
 
     async def confirm_deleted(self) -> None:
         """Tells the API that nothing of a deleted pod runs any more; it then goes. Raises ApiError (retry later)."""
-        options = {
-            "apiVersion": "v1",
-            "kind": "DeleteOptions",
-            "gracePeriodSeconds": 0,
-            "preconditions": {"uid": self._uid},
-        }
-        try:
-            await self._client.delete(PODS, self._namespace, self._name, options)
-        except (errors.NotFound, errors.Conflict):
-            return
+        await confirm_gone(self._client, self._namespace, self._name, self._uid)
 
     async def _wait_for_urgency(self) -> None:
         try:
@@ -219,3 +210,17 @@ def _essence(status: Mapping[str, Any]) -> list[tuple[str, str, int]]:
             quiet = state == "waiting" and reason in ("ContainerCreating", "PodInitializing", "")
             found.append(("", "", 0) if quiet else (state, reason, entry.get("restartCount") or 0))
     return [entry for entry in found if entry[0]]
+
+
+async def confirm_gone(client: Client, namespace: str, name: str, uid: str) -> None:
+    """Takes a pod of which nothing runs any more from the API. Raises ApiError (retry later)."""
+    options = {
+        "apiVersion": "v1",
+        "kind": "DeleteOptions",
+        "gracePeriodSeconds": 0,
+        "preconditions": {"uid": uid},
+    }
+    try:
+        await client.delete(PODS, namespace, name, options)
+    except (errors.NotFound, errors.Conflict):
+        return

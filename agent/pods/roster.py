@@ -2,7 +2,8 @@
 
 Called by main. At start the runtime is listed and the checkpoints are read, so that running containers are adopted and
 none restarts, whether the API answers or not; once the API's list is whole, what it does not know ends and what nobody
-owns is removed. Invariant: a pod (by uid) has at most one worker.
+owns is removed. What the machine ran under a name that it had before ends at once. Invariant: a pod (by uid) has at
+most one worker.
 """
 
 from __future__ import annotations
@@ -40,11 +41,16 @@ _log = structlog.get_logger()
 
 
 class Roster:
-    """All pod workers of this node. `facts` says, when asked, what the node can take (for admission)."""
+    """All pod workers of this node. `facts` says, when asked, what the node can take (for admission).
 
-    def __init__(self, shop: Workshop, facts: NodeFacts) -> None:
+    `former` are the names that the machine had before.
+    """
+
+    def __init__(self, shop: Workshop, facts: NodeFacts, former: Iterable[str] = ()) -> None:
         self._shop = shop
         self._facts = facts
+        self._names = {shop.node.name, *former}
+        self._stocked = False
         self._workers: dict[str, PodWorker] = {}
         self._owners: dict[str, PodWorker] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -62,6 +68,15 @@ class Roster:
             if key_of(worker.pod) == f"{namespace}/{name}" and uid in ("", uid_of(worker.pod))
         ]
         return min(found, key=lambda worker: worker.memory.ending is not None, default=None)
+
+    async def has_left(self, former: str) -> bool:
+        """Whether nothing runs here any more of what this machine ran under a former name."""
+        if not self._stocked or any(_node_of(worker.pod) == former for worker in self._workers.values()):
+            return False
+        try:
+            return not await self._shop.runtime.list_sandboxes({NODE_LABEL: former})
+        except RuntimeFault:
+            return False
 
     async def run(self) -> None:
         """Runs until cancelled; containers are then left as they are."""
@@ -164,13 +179,15 @@ class Roster:
         """Once the API was heard, and ever after: a fault, or what a late call left behind, is for the next round."""
         await self.synced.wait()
         while True:
-            left = await remove_orphans(self._shop, self._workers.keys())
+            left = await remove_orphans(self._shop, self._workers.keys(), self._names)
             await asyncio.sleep(ORPHANS_RETRY_SECONDS if left else RELIST_SECONDS)
 
     # The runtime's news.
 
     async def _take_stock(self) -> None:
         """Adopts what runs already. Waits until the runtime answers."""
+        remembered = await asyncio.to_thread(load_checkpoints, self._shop.paths)
+        self._names.update(_node_of(checkpoint.pod) for checkpoint in remembered)
         while True:
             try:
                 boxes, containers = await self._inventory()
@@ -178,28 +195,31 @@ class Roster:
             except RuntimeFault as fault:
                 _log.warning("the container runtime does not answer", error=fault.message)
                 await asyncio.sleep(RETRY_SECONDS)
-        remembered = await asyncio.to_thread(load_checkpoints, self._shop.paths)
         standing = await self._shop.volumes.standing([checkpoint.pod for checkpoint in remembered])
         for checkpoint in remembered:
             worker = PodWorker(self._shop, checkpoint.pod, self._own, remembered=True)
             uid = uid_of(checkpoint.pod)
             await worker.adopt(boxes.get(uid, ()), containers.get(uid, ()), volumes_stand=uid in standing)
-            worker.hold_if_fenced(same_boot=checkpoint.same_boot)
+            if _node_of(checkpoint.pod) == self._shop.node.name:
+                worker.hold_if_fenced(same_boot=checkpoint.same_boot)
+            else:
+                worker.vanish()
             self._start(worker)
+        self._stocked = True
 
     async def _inventory(self) -> tuple[dict[str, list[SandboxStatus]], dict[str, list[ContainerStatus]]]:
         """All sandboxes and containers of this node's agent, by pod uid."""
-        own = {NODE_LABEL: self._shop.node.name}
         runtime = self._shop.runtime
         boxes: dict[str, list[SandboxStatus]] = {}
-        for box in await runtime.list_sandboxes(own):
-            with contextlib.suppress(NotFound):
-                boxes.setdefault(box.uid, []).append(await runtime.sandbox_status(box.id))
         containers: dict[str, list[ContainerStatus]] = {}
-        for container in await runtime.list_containers(own):
-            with contextlib.suppress(NotFound):
-                status = await runtime.container_status(container.id)
-                containers.setdefault(container.labels.get(POD_UID, ""), []).append(status)
+        for own in ({NODE_LABEL: name} for name in sorted(self._names)):
+            for box in await runtime.list_sandboxes(own):
+                with contextlib.suppress(NotFound):
+                    boxes.setdefault(box.uid, []).append(await runtime.sandbox_status(box.id))
+            for container in await runtime.list_containers(own):
+                with contextlib.suppress(NotFound):
+                    status = await runtime.container_status(container.id)
+                    containers.setdefault(container.labels.get(POD_UID, ""), []).append(status)
         return boxes, containers
 
     async def _follow_runtime(self) -> None:
@@ -242,6 +262,10 @@ class Roster:
             for worker in workers:
                 await worker.refresh_volumes()
             self._shop.sources.forget(set(self._workers), set(_sources_in_use(worker.pod for worker in workers)))
+
+
+def _node_of(pod: Object) -> str:
+    return str(pod["spec"].get("nodeName") or "")
 
 
 def _is_over(worker: PodWorker) -> bool:

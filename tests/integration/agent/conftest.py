@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import pytest
 
 from agent.events import EventRecorder
+from agent.identity import Identity, formers
 from agent.paths import Paths
 from agent.pods.admission import NodeFacts
 from agent.pods.configs import Node
@@ -50,6 +51,7 @@ class Site:
     runtime: FakeRuntime = field(default_factory=FakeRuntime)
     read_labels: Callable[[], Awaitable[Mapping[str, str]]] | None = None
     services: KnownServices = field(default_factory=NoServices)
+    node: str = NODE
     shop: Workshop = field(init=False)
     """What the present agent's parts share."""
 
@@ -58,8 +60,8 @@ class Site:
         """`cut_off`: the agent does not reach the control plane."""
         shop = self.shop = self._shop(Client(NOBODY, Credentials()) if cut_off else self.client)
         allocatable = {"cpu": "4", "memory": "8Gi", "pods": "110", "ephemeral-storage": "10Gi"}
-        facts = NodeFacts(NODE, allocatable=allocatable, read_labels=self.read_labels)
-        roster = Roster(shop, facts)
+        facts = NodeFacts(self.node, allocatable=allocatable, read_labels=self.read_labels)
+        roster = Roster(shop, facts, formers(self.directory / "pki"))
         tasks = [asyncio.create_task(roster.run()), asyncio.create_task(shop.events.run())]
         try:
             yield roster
@@ -80,9 +82,9 @@ class Site:
             sources=sources,
             images=Images(self.runtime),
             prober=Prober(self.runtime),
-            events=EventRecorder(client, NODE),
+            events=EventRecorder(client, self.node),
             paths=paths,
-            node=Node(NODE, NODE, paths, Resolver(), 8 << 30),
+            node=Node(self.node, self.node, paths, Resolver(), 8 << 30),
             host=Host(("192.0.2.1",)),
             services=self.services,
         )
@@ -93,7 +95,7 @@ class Site:
         container = {"name": "c", "image": "localhost/busybox:1", "command": ["sh", "-c", command]}
         container |= spec.pop("container", {})
         given = {"automountServiceAccountToken": False, "terminationGracePeriodSeconds": 1, "containers": [container]}
-        return await self.cluster.pod("ns", name, NODE, labels, **{**given, **spec})
+        return await self.cluster.pod("ns", name, self.node, labels, **{**given, **spec})
 
     async def pod(self, name: str) -> Object | None:
         try:
@@ -148,13 +150,16 @@ async def eventually(look: Callable[[], Awaitable[T | None]]) -> T:
     raise AssertionError("it never came to that")
 
 
+def identity_of(cluster: Cluster, node: str) -> Identity:
+    """A certificate as a node gets it when it joins."""
+    pair = cluster.pki.authority.issue(Subject(NODE_PREFIX + node, (NODES_GROUP,), ("127.0.0.1",)))
+    return Identity(cluster.pki.authority.pem.decode(), pair.certificate.decode(), pair.key.decode())
+
+
 @pytest.fixture
 async def site(cluster: Cluster, tmp_path: Path) -> AsyncIterator[Site]:
     await cluster.namespace("ns")
-    pair = cluster.pki.authority.issue(Subject(NODE_PREFIX + NODE, (NODES_GROUP,)))
-    ca = cluster.pki.authority.pem.decode()
-    credentials = Credentials(ca=ca, cert=pair.certificate.decode(), key=pair.key.decode())
-    async with Client(cluster.url, credentials) as client:
+    async with Client(cluster.url, identity_of(cluster, NODE).credentials) as client:
         yield Site(cluster, client, tmp_path / "agent")
     for directory in (tmp_path / "agent" / "pods").glob("*"):
         remove_pod_directory(directory)
