@@ -137,6 +137,8 @@ class NodeAddress:
     """Of its agent's own server."""
     outside_ips: tuple[str, ...] = ()
     """ExternalIP addresses."""
+    created: str = ""
+    """Its creationTimestamp: of several whose podCIDRs overlap, the oldest keeps them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +244,9 @@ def parse_node(obj: Object) -> NodeAddress:
     )
     cidrs = spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
     port = ((status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port") or 10250
-    return NodeAddress(name_of(obj), ips, tuple(cidrs), dict(labels_of(obj)), dict(annotations_of(obj)), port, outside)
+    marks = dict(labels_of(obj)), dict(annotations_of(obj))
+    created = (obj.get("metadata") or {}).get("creationTimestamp") or ""
+    return NodeAddress(name_of(obj), ips, tuple(cidrs), *marks, agent_port=port, outside_ips=outside, created=created)
 
 
 def parse_namespace(obj: Object) -> Namespace:

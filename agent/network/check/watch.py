@@ -78,7 +78,9 @@ class Watch(Collector):
         ways.add_metric(["direct"], figures.direct)
         ways.add_metric(["vxlan"], figures.tunnelled)
         changes = CounterMetricFamily("wherry_network_route_changes", "Changes of routes", value=figures.changes)
-        yield from (up, seconds, problems, ways, changes)
+        text = "Addresses of nodes, pods and services that collide or lie where they must not: no route leads there"
+        refused = GaugeMetricFamily("wherry_network_address_complaints", text, value=len(figures.complaints))
+        yield from (up, seconds, problems, ways, changes, refused)
 
 
 async def _knock(address: str, port: int) -> Answer:

@@ -35,7 +35,7 @@ Prefix = tuple[int, int, int]
 def decide_routes(observed: Observed) -> Decision:
     """What to add and to remove, so that exactly the peers' pods, by exactly one way each, are reached."""
     plan = _Plan(observed, _Ways(observed.kernel.paths))
-    for peer in sorted(observed.peers, key=lambda peer: peer.name):
+    for peer in sorted(observed.peers, key=lambda peer: (peer.created, peer.name)):  # the older keeps its podCIDR
         plan.place(peer)
     wanted = plan.items()
     present = observed.kernel.items

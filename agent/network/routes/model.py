@@ -40,6 +40,7 @@ class Peer:
     name: str
     ips: tuple[str, ...]
     pod_cidrs: tuple[str, ...]
+    created: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -251,7 +251,7 @@ def peer_of(record: NodeAddress) -> Peer:
     by_family: dict[int, str] = {}
     for ip in filter(None, ips):
         by_family.setdefault(family_of(ip), ip)  # a further one would draw its owner's traffic to the first
-    return Peer(record.name, tuple(by_family.values()), tuple(filter(None, cidrs)))
+    return Peer(record.name, tuple(by_family.values()), tuple(filter(None, cidrs)), record.created)
 
 
 def _canonical(text: str, parse: Callable[[str], object]) -> str:

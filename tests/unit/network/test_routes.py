@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.network.model import NodeAddress
+from agent.network.model import NodeAddress, parse_node
 from agent.network.routes.decide import decide_routes, tunnel_gateway, tunnel_mac
 from agent.network.routes.model import (
     Decision,
@@ -121,6 +121,17 @@ def test_a_peer_that_would_harm_others_is_left_out_and_named(peer: Peer, words: 
     decision = decide_routes(replace(_BLANK, peers=(_ME, peer, _FAR)))
     assert words in " ".join(decision.complaints) and peer.name in " ".join(decision.complaints)
     assert {_UNREACHABLE, *_TUNNEL} == set(decision.add)
+
+
+@pytest.mark.parametrize("taken", ["10.244.2.0/24", "10.244.2.128/25", "10.244.2.0/23"])
+def test_of_two_nodes_whose_pods_overlap_the_older_keeps_them_whatever_they_are_called(taken: str) -> None:
+    older = replace(_FAR, created="2026-01-01T00:00:00Z")
+    younger = Peer("a-thief", _NEAR.ips, (taken,), "2026-01-02T00:00:00Z")
+    decision = decide_routes(replace(_BLANK, peers=(_ME, younger, older)))
+    assert set(decision.add) == {_UNREACHABLE, *_TUNNEL}
+    assert len(decision.complaints) == 1 and "nodes far and a-thief" in decision.complaints[0]
+    node = {"metadata": {"name": "n", "creationTimestamp": "2026-01-02T00:00:00Z"}}
+    assert peer_of(parse_node(node)).created == "2026-01-02T00:00:00Z"
 
 
 @pytest.mark.parametrize("cidr", ["192.0.2.2/32", "8.8.8.8/32", "10.244.2.128/25", "10.244.2.0/23"])
