@@ -7,6 +7,7 @@
     ├── AlreadyExists 409      ├── Conflict 409            ├── Invalid 422 (carries FieldErrors)
     ├── TooManyRequests 429    ├── InternalError 500       ├── ServiceUnavailable 503
     ├── Unexplained 500        (no reason)
+    ├── InsufficientStorage 507
     └── Timeout 504
 
 The server turns every ApiError into a Status reply (`status_of`), clients turn a Status back (`error_from_status`).
@@ -202,6 +203,12 @@ class Timeout(ApiError):
     code, reason, retryable = 504, "Timeout", True
 
 
+class InsufficientStorage(ApiError):
+    """Nothing was written, and trying again helps only once somebody has made room: clients are not told to wait."""
+
+    code, reason, retryable = 507, "InsufficientStorage", True
+
+
 _FAMILY: tuple[type[ApiError], ...] = (
     BadRequest,
     Unauthorized,
@@ -219,6 +226,7 @@ _FAMILY: tuple[type[ApiError], ...] = (
     InternalError,
     ServiceUnavailable,
     Timeout,
+    InsufficientStorage,
 )
 _BY_REASON = {family.reason: family for family in _FAMILY} | {"Gone": Gone}
 _BY_CODE = {family.code: family for family in reversed(_FAMILY)} | {409: Conflict}

@@ -46,6 +46,7 @@ from controller.server.compose import ServerSettings, compose
 from controller.server.definitions import Definitions
 from controller.server.listener import Address, Listener, server_context
 from controller.store import Store, StoreConfig
+from controller.store.reserve import Reserve
 from controller.store.server import EtcdStartError, ensure_etcd
 from controller.store.types import Guard, Unavailable
 
@@ -99,8 +100,8 @@ async def _work(config: ControllerConfig) -> None:
 
 
 async def _with_instance(config: ControllerConfig, pki: Pki, instance: Instance) -> None:
-    async with asyncio.TaskGroup() as tasks, _etcd(config, tasks) as endpoints:
-        store = await _opened(_store_config(config, pki, endpoints))
+    async with asyncio.TaskGroup() as tasks, _etcd(config, tasks) as etcd:
+        store = await _opened(_store_config(config, pki, *etcd))
         try:
             serving = _serving(config, pki, store, instance.identity)
             async with _task(tasks, _watched()), _task(tasks, store.run()), serving as (services, liveness):
@@ -172,17 +173,22 @@ async def _with_defaults(registry: Registry, builtin: BuiltinServices, cluster_c
 
 
 @contextlib.asynccontextmanager
-async def _etcd(config: ControllerConfig, tasks: asyncio.TaskGroup) -> AsyncIterator[tuple[str, ...]]:
+async def _etcd(
+    config: ControllerConfig, tasks: asyncio.TaskGroup
+) -> AsyncIterator[tuple[tuple[str, ...], Reserve | None]]:
+    """Where etcd is, and what is kept of its disk if it is ours."""
     if config.etcd_endpoints:
-        yield config.etcd_endpoints
+        yield config.etcd_endpoints, None
         return
     with _explained("the private etcd"):
         endpoint = await ensure_etcd(config.data_dir)
     async with _task(tasks, endpoint.run()):
-        yield endpoint.endpoints
+        yield endpoint.endpoints, endpoint.reserve
 
 
-def _store_config(config: ControllerConfig, pki: Pki, endpoints: tuple[str, ...]) -> StoreConfig:
+def _store_config(
+    config: ControllerConfig, pki: Pki, endpoints: tuple[str, ...], reserve: Reserve | None
+) -> StoreConfig:
     tls = config.etcd_tls
     return StoreConfig(
         endpoints=endpoints,
@@ -191,6 +197,7 @@ def _store_config(config: ControllerConfig, pki: Pki, endpoints: tuple[str, ...]
         ca=tls.ca,
         cert=tls.certificate,
         key=tls.key,
+        reserve=reserve,
     )
 
 

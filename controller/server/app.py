@@ -280,7 +280,12 @@ class ApiServer:
 
     async def _answer_get(self, request: web.BaseRequest, path: str, params: dict[str, str]) -> Answer | None:
         if path.startswith(_HEALTH):
-            checks = {"etcd": lambda: self.services.store.healthy, "shutdown": lambda: not self.stopping}
+            store = self.services.store
+            checks = {
+                "etcd": lambda: store.healthy,
+                "etcd-reserve": lambda: not store.shortage,
+                "shutdown": lambda: not self.stopping,
+            }
             return answer_health(path, params, checks)
         match path.rstrip("/"):
             case "":

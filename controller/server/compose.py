@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from controller.admission.chain import Check
+from controller.admission.storage_room import StorageRoom
 from controller.pki.files import Pki
 from controller.pki.tokens import TokenSigner
 from controller.registry import Registry, RegistrySettings
@@ -44,7 +45,12 @@ def compose(store: Store, pki: Pki, heartbeats: Heartbeats, settings: ServerSett
     authorizer = Chain(NodeAuthorizer(store), rbac)
     signer = TokenSigner(pki.service_account_key, settings.issuer, pki.older_tokens)
     agents = Agents(store, pki)
-    checks: tuple[Check, ...] = (EscalationCheck(rbac, authorizer), SignerCheck(authorizer), *settings.plugins)
+    checks: tuple[Check, ...] = (
+        StorageRoom(store),
+        EscalationCheck(rbac, authorizer),
+        SignerCheck(authorizer),
+        *settings.plugins,
+    )
     caller = WebhookClient(Reach(store, agents))
     return Services(
         store=store,

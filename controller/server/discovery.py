@@ -35,6 +35,7 @@ _STATIC_PATHS = (
     "/openid/v1/jwks",
     "/readyz",
     "/readyz/etcd",
+    "/readyz/etcd-reserve",
     "/readyz/ping",
     "/readyz/shutdown",
     "/version",

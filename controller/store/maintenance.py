@@ -22,6 +22,7 @@ from controller.store.cache import Cache
 from controller.store.commit import FULL, Committer
 from controller.store.etcd import Etcd
 from controller.store.keys import Keyspace
+from controller.store.reserve import Reserve
 
 LOOK_SECONDS = 10.0
 ROUNDS_A_KEEP = 10
@@ -49,6 +50,15 @@ class Plan:
     compact_to: int
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How long history is kept, how large etcd may get, and what is kept of its disk, where that is ours."""
+
+    keep_seconds: float
+    quota_bytes: int
+    reserve: Reserve | None = None
+
+
 def decide(marks: list[Mark], now: float, revision: int, keep_seconds: float) -> Plan:
     """Compacts to the newest mark at least `keep_seconds` old. A clock that was set back makes no mark younger."""
     aged = [(min(at, now), at_revision) for at, at_revision in marks]
@@ -58,14 +68,13 @@ def decide(marks: list[Mark], now: float, revision: int, keep_seconds: float) ->
 
 
 class Maintenance:
-    def __init__(
-        self, etcd: Etcd, cache: Cache, keyspace: Keyspace, committer: Committer, limits: tuple[float, int]
-    ) -> None:
+    def __init__(self, etcd: Etcd, cache: Cache, keyspace: Keyspace, committer: Committer, limits: Limits) -> None:
         self._etcd = etcd
         self._cache = cache
         self._key = keyspace.own(_CLOCK)
         self._committer = committer
-        self._keep_seconds, self._quota_bytes = limits
+        self._keep_seconds, self._quota_bytes = limits.keep_seconds, limits.quota_bytes
+        self._reserve = limits.reserve
         self._interval_seconds = self._keep_seconds / ROUNDS_A_KEEP
         self._commits = 0
         self._seen_bytes = 0
@@ -85,7 +94,7 @@ class Maintenance:
             await asyncio.sleep(min(LOOK_SECONDS, interval))
             try:
                 health = await self.look()
-                if time.monotonic() >= next_round or self._committer.full or self._grew(health):
+                if time.monotonic() >= next_round or self._committer.full or self._is_short() or self._grew(health):
                     next_round = time.monotonic() + interval
                     await self.round(time.time())
             except EtcdError as error:
@@ -118,9 +127,13 @@ class Maintenance:
         if self._committer.full or NO_SPACE in self._alarms:
             await self._make_room()
             return
-        crowded = health.used_bytes > self._quota_bytes * QUOTA_SHARE
+        crowded = self._is_short() or health.used_bytes > self._quota_bytes * QUOTA_SHARE
         if await self._compact(now, 0 if crowded else self._keep_seconds) and (idle or self._etcd.members > 1):
             await self._defragment()
+
+    def _is_short(self) -> bool:
+        """Of disk: history goes at once, so that etcd writes where it was instead of where there is nothing left."""
+        return self._reserve is not None and bool(self._reserve.shortage)
 
     def _grew(self, health: Health) -> bool:
         """Whether so much was written since the last round that a given etcd may be past its quota: it counts only the
@@ -149,7 +162,8 @@ class Maintenance:
         """At the quota: forgets all history, gives pages back and, if that was enough, takes writes again."""
         await self._etcd.compact(self._cache.revision, wait=True)
         for member in range(self._etcd.members):
-            await self._etcd.defragment(member)
+            if self._fits(await self._etcd.health(member)):
+                await self._etcd.defragment(member)
         health = await self.look()
         if NO_SPACE in self._alarms and health.used_bytes < self._quota_bytes * _ROOM_SHARE:
             await self._etcd.disarm_no_space()
@@ -158,9 +172,15 @@ class Maintenance:
     async def _defragment(self) -> None:
         """One member at a time, and only those that waste much."""
         for member in range(self._etcd.members):
-            if _wasteful(await self._etcd.health(member)):
+            health = await self._etcd.health(member)
+            if _wasteful(health) and self._fits(health):
                 _log.info("defragmenting etcd", member=member)
                 await self._etcd.defragment(member)
+
+    def _fits(self, health: Health) -> bool:
+        """Whether the disk, if it is ours to know, has room for the second database that defragmenting writes: on a
+        full one etcd would not survive the attempt."""
+        return self._reserve is None or self._reserve.has_room_for(health.used_bytes)
 
 
 def _wasteful(health: Health) -> bool:

@@ -28,6 +28,7 @@ from typing import BinaryIO
 import structlog
 
 from controller.store.etcd import answers
+from controller.store.reserve import Reserve
 
 QUOTA_BYTES = 8 * 1024**3
 START_SECONDS = 30.0
@@ -128,6 +129,7 @@ class EtcdEndpoint:
 
     data_dir: Path
     endpoints: tuple[str, ...]
+    reserve: Reserve
     _child: asyncio.subprocess.Process | None = field(default=None, repr=False)
     _lock: BinaryIO | None = field(default=None, repr=False)
 
@@ -137,21 +139,27 @@ class EtcdEndpoint:
         return self._child.pid if self._child else None
 
     async def run(self) -> None:
-        """Restarts etcd with back-off whenever it ends. On cancellation ends our own child and waits for it."""
-        delay = BACKOFF_FIRST_SECONDS
+        """Keeps etcd and its reserve. On cancellation ends our own child and waits for it."""
         try:
-            while True:
-                await self._until_it_ends()
-                _log.warning("the private etcd ended; starting it again", data_dir=str(self.data_dir), delay=delay)
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, BACKOFF_LAST_SECONDS)
-                try:
-                    await self.start()
-                    delay = BACKOFF_FIRST_SECONDS
-                except (EtcdStartError, OSError) as error:
-                    _log.error("the private etcd does not start", error=str(error))
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self.reserve.run())
+                tasks.create_task(self._supervise())
         finally:
             await self.stop()
+
+    async def _supervise(self) -> None:
+        """Restarts etcd with back-off whenever it ends."""
+        delay = BACKOFF_FIRST_SECONDS
+        while True:
+            await self._until_it_ends()
+            _log.warning("the private etcd ended; starting it again", data_dir=str(self.data_dir), delay=delay)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, BACKOFF_LAST_SECONDS)
+            try:
+                await self.start()
+                delay = BACKOFF_FIRST_SECONDS
+            except (EtcdStartError, OSError) as error:
+                _log.error("the private etcd does not start", error=str(error))
 
     async def start(self) -> None:
         """Adopts a living etcd on our sockets or starts one; returns when it answers. Raises EtcdStartError."""
@@ -181,6 +189,7 @@ class EtcdEndpoint:
 
     async def _spawn(self) -> None:
         run = prepare_directories(self.data_dir)
+        await asyncio.to_thread(self.reserve.prepare)
         log_path = self.data_dir / "etcd" / "etcd.log"
         with log_path.open("ab") as log:
             self._child = await asyncio.create_subprocess_exec(
@@ -243,7 +252,7 @@ async def ensure_etcd(data_dir: Path) -> EtcdEndpoint:
 
     Raises EtcdStartError when etcd is not installed or does not come up.
     """
-    endpoint = EtcdEndpoint(data_dir, (endpoint_of(data_dir),))
+    endpoint = EtcdEndpoint(data_dir, (endpoint_of(data_dir),), Reserve(data_dir / "etcd"))
     try:
         await endpoint.start()
     except FileNotFoundError as error:

@@ -23,10 +23,11 @@ from controller.store.feed import Feed
 from controller.store.history import History
 from controller.store.keys import Keyspace
 from controller.store.leadership import Candidacy, Leadership
-from controller.store.maintenance import Maintenance
+from controller.store.maintenance import Limits, Maintenance
 from controller.store.paging import FIRST_KEYS, keys_for_next
 from controller.store.presence import Presence
 from controller.store.query import Page, Query
+from controller.store.reserve import Reserve
 from controller.store.types import (
     Claims,
     Compacted,
@@ -69,6 +70,8 @@ class StoreConfig:
     quota_bytes: int = 8 * 1024**3
     keep_seconds: float = 300.0
     """History younger than this is not compacted unless etcd fills up."""
+    reserve: Reserve | None = None
+    """What is kept on the private etcd's disk; a given etcd's disk is not ours to know."""
 
 
 class Store:
@@ -88,7 +91,7 @@ class Store:
         self._feed = Feed(self._etcd, self._keyspace, self._cache)
         self._barrier = Barrier(self._etcd, self._keyspace, self._cache, self._feed)
         self._committer = Committer(self._etcd, self._codec, self._cache, config.request_timeout_seconds)
-        limits = (config.keep_seconds, config.quota_bytes)
+        limits = Limits(config.keep_seconds, config.quota_bytes, config.reserve)
         self._maintenance = Maintenance(self._etcd, self._cache, self._keyspace, self._committer, limits)
 
     @staticmethod
@@ -139,6 +142,11 @@ class Store:
         """What is wrong, in a few words each; for /readyz."""
         found = [] if self._feed.following and self._etcd.answering else ["etcd does not answer"]
         return (*found, *self._maintenance.problems)
+
+    @property
+    def shortage(self) -> str:
+        """Why nothing should be added, a sentence; "" while the disk under etcd has room."""
+        return self._config.reserve.shortage if self._config.reserve is not None else ""
 
     def get(self, key: Key) -> Record | None:
         """From the cache, as it is now."""
