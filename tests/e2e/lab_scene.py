@@ -1,8 +1,8 @@
 """What the stories on a lab of several nodes share: a Deployment, what a watcher saw of its pods, what really runs.
 
 Used by the failover stories and `bench/failover.py`. Times are `time.monotonic()` at the moment when the watch event
-was read, so that they include what a user would wait. The runtime is asked by CRI, past agent and API: an invariant
-("no pod is doubled") is judged by the containers themselves.
+was read, so that they include what a user would wait. The runtime is asked by CRI, past agent and API, and a sentry
+watches the processes themselves all the time: "no pod is doubled" is judged at every moment, not at the end.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from agent.runtime.protocol import ContainerStatus
 from api.client import Client, Selection
 from api.errors import NotFound
 from api.kinds import by_resource
-from api.objects import Object, uid_of
+from api.objects import Object, name_of, uid_of
 from api.tls import load_kubeconfig
 from deploy.lab import Lab
 from tests.cluster import free_port
+from tests.e2e.what_runs import Running, Sentry, watched
 from tests.images import BUSYBOX, write_busybox_image
 
 PODS = by_resource("", "pods")
@@ -37,6 +38,8 @@ NODES = by_resource("", "nodes")
 DEPLOYMENTS = by_resource("apps", "deployments")
 STATEFUL_SETS = by_resource("apps", "statefulsets")
 START_SECONDS = 120.0
+FENCED = {"wherry/fenced": "true"}
+PROGRAM = "sleep"
 
 
 def lab_up(directory: Path, nodes: int, letter: str, **options: Any) -> Lab:
@@ -65,7 +68,7 @@ def wherry(lab: Lab, *words: str, check: bool = True) -> subprocess.CompletedPro
 def deployment(name: str, replicas: int, labels: dict[str, str] | None = None) -> Object:
     """Pods that sleep and go soon when told to. No requests: as many as we like fit on a small machine."""
     meta = {"app": name, **(labels or {})}
-    container = {"name": "main", "image": BUSYBOX, "command": ["sleep", "100000"]}
+    container = {"name": "main", "image": BUSYBOX, "command": [PROGRAM, "100000"]}
     spec = {"terminationGracePeriodSeconds": 1, "containers": [container]}
     return {
         "apiVersion": "apps/v1",
@@ -94,6 +97,8 @@ class PodsSeen:
     running_at: dict[str, float] = field(default_factory=dict)
     bound_at: dict[str, float] = field(default_factory=dict)
     gone_at: dict[str, float] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    """Of all pods that there ever were."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def follow(self, client: Client, app: str) -> None:
@@ -104,6 +109,7 @@ class PodsSeen:
 
     def _take(self, change: str, pod: Object) -> None:
         uid, now = uid_of(pod), time.monotonic()
+        self.names[uid] = name_of(pod)
         if change == "DELETED":
             self.pods.pop(uid, None)
             self.gone_at[uid] = now
@@ -145,27 +151,71 @@ def is_running(pod: Object) -> bool:
 
 @dataclass
 class Scene:
-    """A lab, a client, and what is seen of one app."""
+    """A lab, a client, and what is seen of one app.
+
+    Whatever happens to servers, no pod of a name ever runs twice at a moment; `at_most` promises more.
+    """
 
     lab: Lab
     client: Client
     app: str
     seen: PodsSeen
+    sentry: Sentry
+    deployed_at: float = 0.0
+    _promise: tuple[float, int] | None = None
 
     async def deploy(self, replicas: int, labels: dict[str, str] | None = None) -> None:
         """Makes the Deployment anew, so that its pods are spread evenly, and waits until all run, and nothing else."""
         await self.remove()
         await self.client.create(DEPLOYMENTS, deployment(self.app, replicas, labels))
-        await self.settled(replicas, START_SECONDS)
+        await self._begin(replicas)
+        if FENCED.items() <= (labels or {}).items():
+            self.at_most(replicas)
 
     async def deploy_stateful(self, replicas: int) -> None:
         """The same with a StatefulSet."""
         await self.remove()
         await self.client.create(STATEFUL_SETS, stateful_set(self.app, replicas))
+        await self._begin(replicas)
+        self.at_most(replicas)
+
+    async def _begin(self, replicas: int) -> None:
         await self.settled(replicas, START_SECONDS)
+        self.deployed_at = time.monotonic()
+
+        async def all_are_seen() -> bool:
+            return self.sentry.most_at_once(self.deployed_at) == replicas
+
+        await eventually(all_are_seen, START_SECONDS, f"{replicas} containers are seen by the sentry")
+
+    def at_most(self, replicas: int) -> None:
+        """From now on no more containers run at any moment, on all servers together, until the app is removed."""
+        self._promise = self._promise or (time.monotonic(), replicas)
+
+    def judge(self) -> None:
+        """What really ran since the app was deployed, moment by moment."""
+        blink = f"(the longest time without a look: {self.sentry.longest_blink:.2f} s)"
+        doubled = self.sentry.doubled(self._name, self.deployed_at)
+        assert not doubled, f"doubled: {'; '.join(doubled)} {blink}"
+        if self._promise is not None:
+            since, most = self._promise
+            seen = self.sentry.most_at_once(since)
+            assert seen <= most, f"{seen} containers ran at once, {most} were wanted {blink}"
+
+    def _name(self, one: Running) -> str:
+        return self.seen.names.get(one.uid, one.uid)
 
     async def remove(self) -> None:
-        """Deletes the Deployment and StatefulSet and waits until pods and containers are gone."""
+        """Judges what ran, deletes the Deployment and StatefulSet and waits until pods and containers are gone."""
+        if self.deployed_at:
+            now = time.monotonic()
+
+            async def has_looked() -> bool:
+                return self.sentry.looked_at > now
+
+            await eventually(has_looked, START_SECONDS, "the sentry looks")
+            self.judge()
+        self.deployed_at, self._promise = 0.0, None
         for kind in (DEPLOYMENTS, STATEFUL_SETS):
             with suppress(NotFound):
                 await self.client.delete(kind, "default", self.app)
@@ -206,9 +256,11 @@ async def scene(lab: Lab, app: str) -> AsyncIterator[Scene]:
         seen = PodsSeen()
         watching = asyncio.create_task(seen.follow(client, app))
         try:
-            here = Scene(lab, client, app, seen)
-            yield here
-            await here.remove()
+            roots = {node: containerd_paths(lab.node_dir(node)).cgroup_root for node in lab.state.nodes}
+            with watched(roots, PROGRAM) as sentry:
+                here = Scene(lab, client, app, seen, sentry)
+                yield here
+                await here.remove()
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)

@@ -1,7 +1,9 @@
 """Stories of lost, cut-off, frozen and returning servers, on real containers in a lab of three nodes.
 
 What must hold at the end of each: as many pods as wanted, each with exactly one container on exactly its node, as the
-nodes' containerds tell it. WHERRY_FULL=1 runs the counts of the budget (20 trials, 60 s without a controller).
+nodes' containerds tell it. What must hold at every moment: no pod of a name runs twice, and of fenced and stateful ones
+no more than wanted run at once, as the processes themselves show (what_runs.py). WHERRY_FULL=1 runs the counts of the
+budget (20 trials, 60 s without a controller).
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from api.objects import name_of
 from bench.failover import ALL_SECONDS, FIRST_SECONDS, bring_back, report, trials
 from bench.restart import BUDGET_SECONDS, restarts
 from deploy.lab import Lab
-from tests.e2e.lab_scene import Scene, eventually, lab_up, scene, wherry
+from tests.e2e.lab_scene import FENCED, Scene, eventually, lab_up, scene, wherry
 from tests.lab_guard import guarded
 
 FULL = os.environ.get("WHERRY_FULL") == "1"
@@ -35,7 +37,6 @@ AWAY_SECONDS = 60.0 if FULL else 9.0
 """How long a controller is away; more than twice the TTL of 4 s."""
 LONG_SILENCE_SECONDS = 12.0
 GONE_SECONDS = 30.0
-FENCED = {"wherry/fenced": "true"}
 
 pytestmark = pytest.mark.root
 
