@@ -98,7 +98,8 @@ def played(lab: Lab) -> Iterator[Played]:
     eventually(lambda: cluster.get("serviceaccounts")["items"], SECONDS, "the namespace has an account")
     cluster.apply(*(pod_of(row, lab.state.nodes[0]) for _, row in pod_rows()))
     yield Played(cluster)
-    cluster.kubectl("delete", "namespace", NAMESPACE, "--timeout=60s")
+    cluster.kubectl("delete", "pods", "--all", "--force", "--grace-period=0", "--wait=false")  # some have long ones
+    cluster.kubectl("delete", "namespace", NAMESPACE, "--timeout=80s")
     cluster.kubectl("delete", "priorityclass", "pods-table-high")
     subprocess.run(["umount", SHARED], check=True)
     for left in Path("/tmp").glob(f"{HOST_FILES.removeprefix('/tmp/')}*"):

@@ -96,7 +96,10 @@ async def read_until(store: Store, since: int, query: Query, last: int) -> list[
     events: list[Event] = []
     async with asyncio.timeout(10):
         while watcher.version < last:
-            events += await anext(watcher)
+            if batch := watcher.take():
+                events += batch
+            elif watcher.version < last:
+                await watcher.wait()
     watcher.close()
     return events
 
