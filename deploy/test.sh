@@ -34,7 +34,7 @@ step "integration: real etcd, real HTTP, real containerd"
 pytest -n 3 --dist loadfile "${again[@]}" tests/integration
 
 step "unmodified clients and stories on real containers"
-pytest "${again[@]}" tests/conformance tests/compat tests/e2e
+pytest -n 2 --dist loadfile "${again[@]}" tests/conformance tests/compat tests/e2e
 
 step "the main job, as README tells it"
 data_dir=$(mktemp -d /tmp/wherry-quickstart.XXXXXX)

@@ -36,7 +36,7 @@ from tests.integration.network.service_objects import address_of, name_of, node_
 
 NAMESPACE = "cases"
 OUT = "192.0.2.100"
-POOL = "203.0.113.0/24"
+POOL = "203.0.113.0/25"
 PROBER = Path(__file__).with_name("prober.py")
 PYTHON = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
 POD_NODES = {"a1": 0, "a2": 0, "b1": 1, "b2": 1, "c1": 2, "c2": 2, "node": 0, "near": 1, "far": 2}

@@ -121,8 +121,8 @@ def test_describe_logs_and_exec_look_into_a_pod(cluster: Cluster, tmp_path: Path
     assert (failed.returncode, failed.stdout, failed.stderr) == (7, "", "oops\n")
     with cluster.wherry_terminal("exec", "-it", "talker", "--", "sh") as terminal:
         terminal.read_until("# ")
-        terminal.type("until stty size; do sleep 0.1; done 2>/dev/null; echo $((40+2))\n")
-        assert "30 100" in terminal.read_until("\n42")
+        terminal.type('until test "$(stty size 2>&1)" = "30 100"; do sleep 0.1; done; echo $((40+2))\n')
+        terminal.read_until("\n42")
         terminal.type("exit 5\n")
         assert terminal.process.wait(20) == 5
 

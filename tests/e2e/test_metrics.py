@@ -173,7 +173,7 @@ def test_prometheus_own_tool_finds_configuration_and_expositions_well_formed(
         request = urllib.request.Request(cluster.lab.server + path, headers=headers)
         with urllib.request.urlopen(request, context=context, timeout=START_SECONDS) as reply:
             text = reply.read().decode()
-        assert len(text.splitlines()) > 10
+        assert text.startswith("# HELP")
         checked = cluster.run("/usr/bin/promtool", "check", "metrics", stdin=text, check=False)
         assert checked.returncode in (0, 3), f"{path}: {checked.stderr}"  # 3: remarks on Kubernetes' own names
         assert "error while linting" not in checked.stderr

@@ -30,7 +30,7 @@ from tests.e2e.lab_scene import lab_up, wherry
 from tests.lab_guard import guarded
 
 pytestmark = pytest.mark.root
-HEALTHY_SECONDS = 3.0
+HEALTHY_SECONDS = 15.0
 
 
 class Upstream:

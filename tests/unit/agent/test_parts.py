@@ -26,6 +26,8 @@ from agent.pods.memory import PodMemory
 from agent.pods.observed import Waiting
 from agent.pods.reporter import patch_between
 from agent.pods.resizing import Pending
+from agent.runtime.cri_messages import sandbox_message
+from agent.runtime.pb import cri_pb2 as pb
 from agent.runtime.protocol import ImageStatus
 from api.objects import Object
 from api.placement import selects_node
@@ -276,3 +278,11 @@ def test_memory_keeps_two_attempts_and_the_last_words() -> None:
     memory.lose_container("c-2", NOW)
     lost = memory.view("c").current
     assert lost is not None and (lost.exit_code, lost.reason) == (137, "ContainerStatusUnknown")
+
+
+@pytest.mark.proves("Pod.spec.hostIPC")
+def test_a_pod_that_asks_for_the_nodes_ipc_gets_no_namespace_of_its_own() -> None:
+    container = a_container("c")
+    own, shared = sandbox_config(a_pod(container), 0, node()), sandbox_config(a_pod(container, hostIPC=True), 0, node())
+    kept, given = (sandbox_message(each, "").linux.security_context.namespace_options for each in (own, shared))
+    assert (kept.ipc, given.ipc, given.network) == (pb.POD, pb.NODE, pb.POD)
