@@ -70,7 +70,12 @@ class Program:
             self.due = now + self.pause
             self.pause = min(self.pause * 2, LAST_PAUSE_SECONDS)
         if now >= self.due and not self.adopt(now):
-            self.start()
+            try:
+                self.start()
+            except OSError as error:
+                say(f"{self.name} cannot be started: {error}; trying again in {self.pause:.1f} s")
+                self.due = now + self.pause
+                self.pause = min(self.pause * 2, LAST_PAUSE_SECONDS)
 
     def runs(self) -> bool:
         if self.process is not None:
@@ -121,7 +126,9 @@ class Stopped(Exception):
 
 
 def say(text: str) -> None:
-    print(time.strftime("%Y-%m-%dT%H:%M:%S"), text, flush=True)
+    """A log that cannot be written (its disk is full) loses lines and ends nobody."""
+    with contextlib.suppress(OSError):
+        print(time.strftime("%Y-%m-%dT%H:%M:%S"), text, flush=True)
 
 
 def raise_stopped(_signal: int, _frame: FrameType | None) -> None:
