@@ -8,13 +8,13 @@ known by its command line.
 from __future__ import annotations
 
 import contextlib
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
+from agent.trees import remove_tree
 from api.holding import Held, Holder, hold, holders
 from api.listeners import PortTaken, listener_on, require_free
 from cli.problems import Problem
@@ -124,6 +124,6 @@ def remove_data(data_dir: Path) -> None:
     if mounted := [place for place in mounts if place != data_dir]:
         raise Problem(f"{data_dir} is not deleted: something is mounted at {mounted[0]}", "Unmount it first.")
     for entry in data_dir.iterdir():
-        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        remove_tree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
     if data_dir not in mounts:  # a disk of its own stays, empty; is_mount does not see bind mounts
         data_dir.rmdir()

@@ -16,7 +16,6 @@ import contextlib
 import ipaddress
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from agent.runtime.teardown import kill_node, stop_containerd
+from agent.trees import remove_tree
 
 DEFAULT_DIR = Path("/var/lib/wherry-lab")
 READY_SECONDS = 120.0
@@ -136,7 +136,8 @@ class Lab:
             _ip("netns", "del", namespace, check=False)
         _ip("link", "del", self.bridge, check=False)
         _ip("netns", "del", self._switch, check=False)
-        shutil.rmtree(self.directory, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            remove_tree(self.directory)
         self.state = replace(self.state, controller=0, agents={}, nodes=[])
 
     def start_controller(self) -> None:

@@ -21,6 +21,10 @@ Sources = Mapping[Source, Object | None]
 """(kind, name) -> the object as the API serves it, or None when there is none."""
 
 
+LONGEST_CHARACTERS = 1 << 17
+"""Linux' MAX_ARG_STRLEN: no program is started with a longer variable or argument."""
+
+
 class ConfigFault(Exception):
     """The container's configuration cannot be made now: CreateContainerConfigError, with this message."""
 
@@ -131,9 +135,19 @@ def _key(pod: Object, kind: SourceKind, reference: Mapping[str, Any], sources: S
 
 
 def expand(text: str, values: Mapping[str, str]) -> str:
-    """`$(NAME)` becomes its value if there is one, `$$` a dollar; everything else stays as written."""
-    pieces = _pieces(text)
-    return "".join(piece if name is None else values.get(name, piece) for piece, name in pieces)
+    """`$(NAME)` becomes its value if there is one, `$$` a dollar; everything else stays as written.
+
+    Raises ConfigFault for what grows beyond what Linux passes to a program: each reference to a reference doubles it.
+    """
+    made, size = [], 0
+    for piece, name in _pieces(text):
+        made.append(piece if name is None else values.get(name, piece))
+        size += len(made[-1])
+        if size > max(LONGEST_CHARACTERS, len(text)):
+            raise ConfigFault(
+                f"with $(...) expanded, a variable or argument is longer than {LONGEST_CHARACTERS} characters"
+            )
+    return "".join(made)
 
 
 def unset_in(text: str, values: Mapping[str, str]) -> list[str]:

@@ -23,6 +23,7 @@ from agent.runtime.cgroups import kill_cgroup, remove_cgroup
 from agent.runtime.containerd_config import ContainerdPaths, cni_bin_dir, containerd_paths
 from agent.runtime.mounts import unmount_under
 from agent.runtime.processes import command_lines, find_containerd, stop_process
+from agent.trees import remove_tree
 
 _SHIM = b"containerd-shim-runc-v2"
 
@@ -46,7 +47,8 @@ async def stop_containerd(data_dir: Path, *, purge: bool = False) -> None:
     shutil.rmtree(paths.cni_data_dir, ignore_errors=True)  # no container is left to hold an address
     if purge:
         unmount_under(paths.home)
-        shutil.rmtree(paths.home, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            remove_tree(paths.home)
         shutil.rmtree(paths.cni_conf_dir.parent, ignore_errors=True)
 
 

@@ -8,9 +8,9 @@ Invariant: no name leads out of the volumes' directory.
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
+from agent.trees import remove_tree
 from api import errors
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
@@ -48,4 +48,4 @@ class NamedVolumes:
         path = self.path(name)
         if not path.is_dir():
             raise errors.NotFound(f"there is no volume {name} on this node")
-        shutil.rmtree(path)
+        remove_tree(path)

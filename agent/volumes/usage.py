@@ -13,6 +13,7 @@ from pathlib import Path
 from agent.paths import Paths
 from agent.pods.spec import all_containers
 from agent.pods.storage import Use, is_in_memory
+from agent.trees import deep_use
 from api.objects import Object, uid_of
 
 _BLOCK_BYTES = 512
@@ -38,6 +39,8 @@ def disk_use(directory: Path) -> int:
                     total += found.st_blocks * _BLOCK_BYTES
     except OSError:
         return total
+    except RecursionError:
+        return deep_use(directory)
     return total
 
 

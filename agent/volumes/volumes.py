@@ -30,6 +30,7 @@ from agent.pods.storage import is_in_memory
 from agent.runtime.mounts import mounted_kinds, mounts_under
 from agent.runtime.protocol import Mount
 from agent.sources import SourceReader
+from agent.trees import remove_tree
 from agent.volumes.atomic import write_payload
 from agent.volumes.host import prepare_host_path
 from agent.volumes.payload import PAYLOAD_KINDS, Ingredients, TokenAsk, VolumeFault, needs, payload_of
@@ -296,13 +297,7 @@ def remove_pod_directory(directory: Path) -> None:
     if left:
         raise OSError(f"{left[0]} is still mounted")
     if directory.exists():
-        shutil.rmtree(directory, onerror=_unless_gone)
-
-
-def _unless_gone(_call: Any, _path: Any, caught: Any) -> None:
-    """What somebody else removed meanwhile is removed."""
-    if not isinstance(caught[1], FileNotFoundError):
-        raise caught[1]
+        remove_tree(directory)
 
 
 def _volumes(pod: Object) -> list[Object]:

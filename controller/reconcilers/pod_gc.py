@@ -38,7 +38,7 @@ def decide(observed: Observed) -> Decision:
     running = [pod for pod in observed.orphans if (pod.get("status") or {}).get("phase") not in _FINISHED]
     if running:
         actions.append(Together(tuple(_fail(pod, observed.now) for pod in running)))
-    doomed = (*observed.orphans, *observed.finished)
+    doomed = [pod for pod in (*observed.orphans, *observed.finished) if not _is_leaving(pod)]
     if doomed:
         actions.append(Together(tuple(_delete(pod) for pod in doomed)))
     return Decision(tuple(actions), requeue_after_seconds=CHECK_SECONDS)
@@ -57,6 +57,12 @@ def _fail(pod: Object, now: datetime) -> Write:
     patch = {"status": {"phase": "Failed", "conditions": [*others, condition]}}
     meta = metadata(pod)
     return Write(PODS, meta["namespace"], meta["name"], meta["uid"], merge=patch, subresource="status")
+
+
+def _is_leaving(pod: Object) -> bool:
+    """Deleted without grace already; what is left of it waits for its finalizers."""
+    meta = metadata(pod)
+    return bool(meta.get("deletionTimestamp")) and not meta.get("deletionGracePeriodSeconds")
 
 
 def _delete(pod: Object) -> Delete:

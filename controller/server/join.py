@@ -77,6 +77,8 @@ def _node_name(body: dict[str, Any]) -> str:
     problems = is_dns_subdomain(name) if isinstance(name, str) else ["must be a string"]
     if problems:
         raise BadRequest(f"nodeName: Invalid value: {orjson.dumps(name).decode()}: {problems[0]}")
+    if _is_address(str(name)):  # a certificate would name the address
+        raise BadRequest(f"nodeName: Invalid value: {orjson.dumps(name).decode()}: must not be an IP address")
     if name in _API_NAMES or str(name).endswith((f".{NODE_DOMAIN}", ".svc", f".svc.{CLUSTER_DOMAIN}")):
         raise BadRequest(
             f"nodeName: Invalid value: {orjson.dumps(name).decode()}: is a name of the cluster's own services"

@@ -22,6 +22,7 @@ from controller.server.reply import Answer, switched
 NODES_PREFIX = "/wherry/v1/nodes/"
 UPGRADE = "wherry-heartbeat"
 FRAME_LIMIT_BYTES = 4096
+UNREAD_LIMIT_BYTES = 1 << 18
 _HEAD = f"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {UPGRADE}\r\n\r\n".encode()
 
 
@@ -84,8 +85,12 @@ class _Session(asyncio.Protocol):
             return
         granted = self._heartbeats.beat(self._node)
         body = orjson.dumps({"nonce": nonce, "granted": bool(granted)})
-        if self._transport is not None:
-            self._transport.write(len(body).to_bytes(4, "big") + body)
+        if self._transport is None:
+            return
+        if self._transport.get_write_buffer_size() > UNREAD_LIMIT_BYTES:
+            self._transport.abort()  # who does not read the answers has no use for them
+            return
+        self._transport.write(len(body).to_bytes(4, "big") + body)
 
     def _end(self) -> None:
         if self._transport is not None:

@@ -310,7 +310,10 @@ async def test_a_bootstrap_token_joins_and_nothing_else(cluster: Cluster) -> Non
         {**request, "addresses": ["a b"]},
         {**request, "addresses": ["kubernetes.default.svc"]},
         {**request, "password": "short"},
-        *(joining(name) for name in ("kubernetes.default.svc", "kubernetes", "x.svc.cluster.local", "a.node.wherry")),
+        *(
+            joining(name)
+            for name in ("kubernetes.default.svc", "kubernetes", "x.svc.cluster.local", "a.node.wherry", "10.96.0.1")
+        ),
         [],
     ]
     assert {(await holder.post("/wherry/v1/join", body)).status for body in bad} == {400}

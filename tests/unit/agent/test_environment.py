@@ -147,3 +147,12 @@ def test_the_hosts_file_names_the_pod_and_its_aliases() -> None:
     assert lines[0] == "# Kubernetes-managed hosts file."
     assert "10.0.0.2\tp.sub.ns.svc.cluster.local\tp" in lines
     assert lines[-1] == "1.2.3.4\tfoo\tbar"
+
+
+def test_variables_that_double_each_other_end_at_what_linux_passes_to_a_program() -> None:
+    values = {"A0": "x" * 16}
+    with pytest.raises(ConfigFault, match="longer than 131072 characters"):
+        for level in range(30):
+            values[f"A{level + 1}"] = expand(f"$(A{level})$(A{level})", values)
+    assert len(values) < 16
+    assert len(expand("y" * 200_000, {})) == 200_000, "what is as long as it was written is not ours to judge"

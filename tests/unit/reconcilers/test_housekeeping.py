@@ -158,6 +158,12 @@ def test_each_node_gets_the_lowest_free_range_and_nobody_gets_one_twice() -> Non
     assert together == Together((given("a", "10.244.1.0/24"), given("b", "10.244.3.0/24"), told))
 
 
+def test_an_orphan_that_waits_for_its_finalizers_is_not_deleted_again_and_again() -> None:
+    gone = {"deletionTimestamp": NOW_TEXT, "deletionGracePeriodSeconds": 0, "finalizers": ["example.com/x"]}
+    waiting = pod_object("p", metadata=gone, status={"phase": "Failed"})
+    assert pod_gc.decide(pod_gc.Observed((waiting,), (), NOW)).actions == ()
+
+
 def test_pods_of_nodes_that_are_gone_are_failed_and_removed_finished_ones_just_removed() -> None:
     decision = pod_gc.decide(pod_gc.Observed((pod_object("p"),), (pod_object("old", status={"phase": "Failed"}),), NOW))
     failed, removed = decision.actions
