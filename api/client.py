@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -109,6 +109,8 @@ class Client:
     def __init__(self, server: str, credentials: Credentials, timeout: float = REQUEST_TIMEOUT_SECONDS) -> None:
         self.server = server.rstrip("/")
         self.credentials = credentials
+        self.on_warning: Callable[[str], None] | None = None
+        """Hears what the server warns of in its answers to plain requests."""
         self._timeout = timeout
         self._tls: ssl.SSLContext | None = None
         self._sessions: dict[int, aiohttp.ClientSession] = {}
@@ -195,6 +197,9 @@ class Client:
             session = self._connected(REQUEST_CONNECTIONS)
             async with session.request(method, self.server + path, **options) as response, self._reading(response):
                 content = await response.read()
+                if self.on_warning is not None:
+                    for text in warnings_of(response.headers.getall("Warning", [])):
+                        self.on_warning(text)
                 if response.status >= 300:
                     raise _refusal(response.status, content)
                 return Reply(response.status, response.headers, content)
@@ -319,6 +324,15 @@ class _mapped:
             raise errors.Timeout(f"{self._server} did not answer in time") from error
         if isinstance(error, aiohttp.ClientError | OSError | asyncio.IncompleteReadError):
             raise Unreachable(f"cannot reach {self._server}: {error or type(error).__name__}") from error
+
+
+def warnings_of(headers: Iterable[str]) -> Iterator[str]:
+    """The texts of `Warning: 299 - "text"` headers (RFC 7234, 5.5)."""
+    for header in headers:
+        code, _, rest = header.partition(" ")
+        _, quote, text = rest.partition('"')
+        if code == "299" and quote:
+            yield text.removesuffix('"').replace('\\"', '"').replace("\\\\", "\\")
 
 
 def _refusal(code: int, content: bytes) -> errors.ApiError:

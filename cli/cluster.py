@@ -69,12 +69,25 @@ def on_cluster(work: Callable[[Cluster], Awaitable[T]]) -> T:
         except ValueError as error:
             raise Problem(f"the kubeconfig cannot be used: {error}") from error
         async with Client(target.server, target.credentials) as client:
+            client.on_warning = _Told().warn
             return await work(Cluster(client, options.get("namespace") or target.namespace))
 
     try:
         return asyncio.run(connected())
     except KeyboardInterrupt:
         raise click.exceptions.Abort from None
+
+
+class _Told:
+    """Shows each of the server's warnings once, as kubectl does."""
+
+    def __init__(self) -> None:
+        self._texts: set[str] = set()
+
+    def warn(self, text: str) -> None:
+        if text not in self._texts:
+            self._texts.add(text)
+            click.echo(f"Warning: {text}", err=True)
 
 
 def find_kind(word: str) -> Kind:
@@ -94,7 +107,7 @@ def find_kind(word: str) -> Kind:
     hint = (
         f"Did you mean {close[0]!r}?"
         if close
-        else f"Known kinds: {', '.join(sorted(k.plural for k in known.values()))}."
+        else f"Known kinds: {', '.join(sorted({k.plural for k in known.values()}))}."
     )
     raise Problem(f"the server has no kind {word!r}", hint)
 

@@ -127,6 +127,18 @@ def test_describe_logs_and_exec_look_into_a_pod(cluster: Cluster, tmp_path: Path
         assert terminal.process.wait(20) == 5
 
 
+def test_what_the_server_warns_of_is_shown_once(cluster: Cluster) -> None:
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "idle"},
+        "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": BUSYBOX}]}}},
+    }
+    done = cluster.wherry("apply", "-f", "-", stdin=json.dumps(job))
+    assert "idle created" in done.stdout
+    assert done.stderr.count("Warning: wherry does not act on Job objects yet") == 1
+
+
 def test_a_node_is_cordoned_drained_and_uncordoned(cluster: Cluster) -> None:
     node = cluster.lab.state.nodes[1]
     cluster.apply(deployment("web", 3))
