@@ -192,6 +192,8 @@ async def _feed(pipe: asyncio.StreamWriter, pieces: AsyncIterable[bytes]) -> Non
     except (BrokenPipeError, ConnectionResetError):
         if not pipe.transport.is_closing():
             raise  # it is the source that broke off
+    finally:
+        pipe.close()  # `communicate` does not, and ctr would wait for the rest of what is no archive
 
 
 def _refused(complaint: str) -> RuntimeFault:
