@@ -36,7 +36,8 @@ from tests.integration.network.service_objects import address_of, name_of, node_
 
 NAMESPACE = "cases"
 OUT = "192.0.2.100"
-POOL = "203.0.113.0/25"
+POOL = "203.0.113.0/24"
+EXTERNAL = "203.0.112.0/24"
 PROBER = Path(__file__).with_name("prober.py")
 PYTHON = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
 POD_NODES = {"a1": 0, "a2": 0, "b1": 1, "b2": 1, "c1": 2, "c2": 2, "node": 0, "near": 1, "far": 2}
@@ -169,7 +170,7 @@ class ServiceLab:
         lab = self.lab
         namespace, address = lab.add_machine("out", _OUTSIDE_PLACE)
         ways = [f"{address.rpartition('.')[0]}.0/24 dev eth0"]
-        ways += [f"{network} via {self.node}" for network in ("10.96.0.0/12", POOL)]
+        ways += [f"{network} via {self.node}" for network in ("10.96.0.0/12", POOL, EXTERNAL)]
         lines = [f"address add {OUT}/32 dev lo", *(f"route replace {way} src {OUT}" for way in ways)]
         subprocess.run(["ip", "-n", namespace, "-batch", "-"], input="\n".join(lines), text=True, check=True)
         for node in lab.state.nodes:

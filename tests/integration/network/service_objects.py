@@ -16,10 +16,9 @@ def name_of(number: int) -> str:
 
 
 def address_of(number: int, to: str) -> str:
-    """Where a client turns to; external IPs lie beside the pool of load balancers, the first half of their block."""
-    block = {"cluster": "10.96.1", "balancer": "203.0.113", "external": "203.0.113"}
-    first = 129 if to == "external" else 1
-    return f"{block[to]}.{first + number}" if to in block else NODE
+    """Where a client turns to; external IPs lie beside the pool of load balancers."""
+    block = {"cluster": "10.96.1", "balancer": "203.0.113", "external": "203.0.112"}
+    return f"{block[to]}.{number + 1}" if to in block else NODE
 
 
 def node_port_of(number: int) -> int:

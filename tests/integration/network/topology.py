@@ -72,7 +72,7 @@ class Topology:
         self._batch("node", f"route add 10.244.2.0/24 via {FAR}", f"route add default via {OUT}")
         self._batch("far", *(f"address add {each}/32 dev lo" for each in FAR_PODS.values()))
         self._batch("far", f"route add 10.244.1.0/24 via {NODE}", f"route add default via {NODE}")
-        self._batch("out", f"route add 10.96.0.0/12 via {NODE}", f"route add 203.0.113.0/24 via {NODE}")
+        self._batch("out", f"route add 10.96.0.0/12 via {NODE}", f"route add 203.0.112.0/23 via {NODE}")
         for name, address in PODS.items():
             self._batch("node", f"link add {name} type veth peer name eth0 netns {self._prefix}-{name}")
             self._batch("node", f"address add {GATEWAY}/32 dev {name}", f"link set {name} up")
