@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import stat
 import sys
@@ -205,6 +204,14 @@ async def _own_input() -> AsyncIterator[bytes]:
             await asyncio.sleep(0)  # what the process answers is read in between
 
 
+def _terminal_size() -> os.terminal_size:
+    """The terminal's own size; COLUMNS and LINES of the environment may be anybody's."""
+    for stream in (sys.stdout, sys.stdin):
+        with contextlib.suppress(OSError, ValueError):
+            return os.get_terminal_size(stream.fileno())
+    return os.terminal_size((80, 24))
+
+
 async def _send_sizes(connection: Spdy) -> None:
     changed = asyncio.Event()
     changed.set()
@@ -213,7 +220,7 @@ async def _send_sizes(connection: Spdy) -> None:
         while True:
             await changed.wait()
             changed.clear()
-            size = shutil.get_terminal_size()
+            size = _terminal_size()
             await connection.send(RESIZE, orjson.dumps({"Width": size.columns, "Height": size.lines}) + b"\n")
     finally:
         asyncio.get_running_loop().remove_signal_handler(signal.SIGWINCH)
