@@ -34,7 +34,7 @@ from tests.images import BUSYBOX
 from tests.proofs import pod_rows
 
 NAMESPACE = "pods-table"
-SECONDS = 90.0
+SECONDS = 180.0
 OBJECTS = Path(__file__).parent / "objects.yaml"
 HOST_FILES = "/tmp/wherry-conformance-"
 SHARED = Path(f"{HOST_FILES}propagation")
