@@ -1,8 +1,9 @@
 """How this node proves who it is: join with a token that pins the CA, keep the certificate, renew it in time.
 
-Called by main. Files under DATA/pki, 0600: ca.crt, agent.pem (certificate and key together), node-password (keeps the
-name) and former/NAME/ (the certificate of a name that this machine had, until farewell.py is done with it). Invariant:
-nothing is believed of a server whose CA does not have the fingerprint in the token; the key never leaves the machine.
+Called by main. Files under DATA/pki, 0600: agent-ca.crt (the CAs that are believed; a controller on the same directory
+has its own ca.crt), agent.pem (certificate and key together), node-password (keeps the name) and former/NAME/ (the
+certificate of a name that this machine had, until farewell.py is done with it). Invariant: nothing is believed of a
+server whose CA does not have the fingerprint in the token; the key never leaves the machine.
 """
 
 from __future__ import annotations
@@ -16,10 +17,9 @@ import shutil
 import ssl
 import sys
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from hashlib import sha256
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,14 @@ import structlog
 from api import errors
 from api.client import Client
 from api.tls import Credentials, load_pair
+from api.trust import certificate_digest, certificates_in
 
 JOIN_PATH = "/wherry/v1/join"
 NODE_PREFIX = "system:node:"
-CA_FILE, PAIR_FILE, PASSWORD_FILE, FORMER_DIRECTORY = "ca.crt", "agent.pem", "node-password", "former"
+CA_FILE, PAIR_FILE, PASSWORD_FILE, FORMER_DIRECTORY = "agent-ca.crt", "agent.pem", "node-password", "former"
+FORMER_CA_FILE = "ca.crt"
+"""Where former releases kept the CA."""
 RENEW_SHARE = 2 / 3
-RENEW_CHECK_SECONDS = 600.0
 RETRY_SECONDS = 2.0
 KEY_SECONDS = 60.0
 PROBE_SECONDS = 5.0
@@ -64,7 +66,7 @@ class Applicant:
 
 @dataclass(frozen=True)
 class Identity:
-    """The node's certificate, its key and the CA, all PEM."""
+    """The node's certificate, its key and the CAs that are believed, all PEM; the CA that signs is the first."""
 
     ca: str
     cert: str
@@ -87,6 +89,12 @@ class Identity:
         """Whose certificate it is; "" when nobody would believe it."""
         subject = {name: value for part in self.certificate.get("subject", ()) for name, value in part}
         return str(subject.get("commonName", "")).removeprefix(NODE_PREFIX)
+
+    @cached_property
+    def is_of_signing_ca(self) -> bool:
+        """False while the CA is rotated and this certificate is still of the former one."""
+        signing = certificates_in(self.ca)[:1]
+        return bool(signing and replace(self, ca=signing[0]).certificate)
 
     def is_for(self, node_name: str, now: datetime) -> bool:
         """Not expired, and of this node."""
@@ -148,7 +156,7 @@ async def obtain_identity(directory: Path, applicant: Applicant, token: str) -> 
             if kept is None:
                 return await _join(directory, applicant, fingerprint, bearer)
             async with Client(applicant.server, kept.credentials) as client:
-                return await renew_identity(client, directory, applicant, kept)
+                return await renew_identity(client, directory, applicant)
         except errors.ApiError as error:
             if not error.retryable:
                 raise JoinRefused(f"{applicant.server} refused to let this node join: {error.message}") from error
@@ -157,14 +165,27 @@ async def obtain_identity(directory: Path, applicant: Applicant, token: str) -> 
 
 
 async def _is_revoked(applicant: Applicant, kept: Identity) -> bool:
-    """Whether the API server believes the certificate no longer. One that does not answer says nothing."""
+    """Whether the API server believes the certificate no longer, or we not its. One that does not answer says nothing.
+
+    The latter is so when the CA was rotated while this node was away.
+    """
     try:
         async with Client(applicant.server, kept.credentials, timeout=PROBE_SECONDS) as client:
             await client.request("GET", f"/api/v1/nodes/{applicant.node_name}")
     except errors.Unauthorized:
         return True
-    except errors.ApiError:
-        return False
+    except errors.ApiError as error:
+        return _is_of_another_ca(error)
+    return False
+
+
+def _is_of_another_ca(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        if isinstance(error, ssl.SSLError) and error.reason in ("TLSV1_ALERT_UNKNOWN_CA", "TLSV1_ALERT_DECRYPT_ERROR"):
+            return True
+        error = error.__cause__ or error.__context__
     return False
 
 
@@ -183,17 +204,19 @@ def parse_token(token: str) -> tuple[str, str]:
 async def _join(directory: Path, applicant: Applicant, fingerprint: str, bearer: str) -> Identity:
     async with Client(applicant.server, Credentials(insecure=True)) as unsure:
         ca = (await unsure.request("GET", "/cacerts")).body.decode()
-    pinned = next((pem for pem in _certificates(ca) if _fingerprint(pem) == fingerprint), None)
-    if pinned is None:
+    signing, *former = certificates_in(ca) or [""]
+    if any(certificate_digest(pem) == fingerprint for pem in former):
+        raise JoinRefused("the token names a CA that signs no longer: make a fresh one with wherry token create")
+    if not signing or certificate_digest(signing) != fingerprint:
         text = "its CA is not the one that the token names. Is this the right server, and the token one of its own?"
         raise JoinRefused(f"{applicant.server} is not trusted: {text}")
-    async with Client(applicant.server, Credentials(ca=pinned, token=bearer)) as client:
-        return await _ask(client, directory, applicant, pinned)
+    async with Client(applicant.server, Credentials(ca=signing, token=bearer)) as client:
+        return await _ask(client, directory, applicant)
 
 
-async def renew_identity(client: Client, directory: Path, applicant: Applicant, known: Identity) -> Identity:
+async def renew_identity(client: Client, directory: Path, applicant: Applicant) -> Identity:
     """A new certificate, asked for with the present one. Raises ApiError."""
-    return await _ask(client, directory, applicant, known.ca)
+    return await _ask(client, directory, applicant)
 
 
 async def try_renewal(renewal: Awaitable[Identity]) -> Identity | None:
@@ -205,7 +228,8 @@ async def try_renewal(renewal: Awaitable[Identity]) -> Identity | None:
         return None
 
 
-async def _ask(client: Client, directory: Path, applicant: Applicant, ca: str) -> Identity:
+async def _ask(client: Client, directory: Path, applicant: Applicant) -> Identity:
+    """The answer's CAs are believed as its certificate is: the one whom we ask has shown that it may say so."""
     made = await _made(applicant.node_name)
     body = {
         "nodeName": applicant.node_name,
@@ -214,7 +238,7 @@ async def _ask(client: Client, directory: Path, applicant: Applicant, ca: str) -
         "addresses": list(applicant.addresses),
     }
     reply = (await client.request("POST", JOIN_PATH, body=orjson.dumps(body))).json()
-    identity = Identity(ca=ca, cert=reply["certificate"], key=made["key"])
+    identity = Identity(ca=reply["ca"], cert=reply["certificate"], key=made["key"])
     save_identity(directory, identity)
     return identity
 
@@ -235,14 +259,6 @@ async def _made(node_name: str) -> Mapping[str, str]:
     return made
 
 
-def _certificates(text: str) -> list[str]:
-    return re.findall(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", text, re.DOTALL)
-
-
-def _fingerprint(pem: str) -> str:
-    return sha256(ssl.PEM_cert_to_DER_cert(pem.strip())).hexdigest()
-
-
 def node_password(directory: Path) -> str:
     """What keeps this node's name for it: made once, shown whenever it joins."""
     file = directory / PASSWORD_FILE
@@ -253,8 +269,10 @@ def node_password(directory: Path) -> str:
 
 
 def load_identity(directory: Path) -> Identity | None:
+    file = directory / CA_FILE
     try:
-        ca, pair = (directory / CA_FILE).read_text(), (directory / PAIR_FILE).read_text()
+        ca = (file if file.exists() else directory / FORMER_CA_FILE).read_text()
+        pair = (directory / PAIR_FILE).read_text()
     except OSError:
         return None
     cert, _, key = pair.partition("-----BEGIN PRIVATE KEY-----")

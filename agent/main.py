@@ -17,7 +17,6 @@ import ssl
 import sys
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -30,7 +29,7 @@ from agent.config import AgentConfig, parse_arguments
 from agent.dialing import Reachable
 from agent.events import NORMAL, WARNING, EventRecorder
 from agent.farewell import Farewell
-from agent.identity import Applicant, Identity, JoinRefused, formers, obtain_identity, renew_identity, try_renewal
+from agent.identity import Applicant, Identity, JoinRefused, formers, obtain_identity
 from agent.kernel import KernelRefused, check_kernel
 from agent.logkeeper import LiveLog, LogKeeper, LogLimits
 from agent.metrics import AgentMetrics
@@ -57,6 +56,7 @@ from agent.server import AgentServer, Office
 from agent.session import Heartbeat, keep_lease
 from agent.sources import SourceReader
 from agent.stats import Meter
+from agent.trusting import Trusting
 from agent.volumes.places import close_data_directory
 from agent.volumes.volumes import Volumes
 from api import errors
@@ -68,7 +68,6 @@ from api.objects import labels_of
 from api.quantity import bytes_of
 from api.tls import load_pair
 
-RENEW_CHECK_SECONDS = 600.0
 NETWORK_RETRY_SECONDS = 2.0
 NOT_READY_CHECK_SECONDS = 0.5
 FIRST_NETWORK_SECONDS = 5.0
@@ -104,7 +103,6 @@ class Agent:
     def __init__(self, config: AgentConfig, engine: Engine, identity: Identity, applicant: Applicant) -> None:
         self._config = config
         self._engine = engine
-        self._identity = identity
         self._applicant = applicant
         self._machine = hostinfo.machine()
         self._paths = Paths(config.data_dir)
@@ -123,9 +121,9 @@ class Agent:
         self._network.routes.problem_told = self.keeper.doubted.set
         self._shop = self._workshop()
         self.roster = Roster(self._shop, self._facts, formers(self._pki))
-        self._tls = server_context(identity)
+        self._trusting = Trusting(self._client, self._heartbeat, self.keeper, self._pki, applicant, identity, self._use)
         self._metrics = AgentMetrics(config.name, self._heartbeat.age_seconds)
-        self.server = AgentServer(self._office(), config.bind_address or "", config.port, self._tls)
+        self.server = AgentServer(self._office(), config.bind_address or "", config.port, server_context(identity))
         self._network_problem = "container runtime network not ready: waiting for the node's podCIDR"
         self._network_tried = asyncio.Event()
         self._gauge = NodeGauge(engine.runtime, partial(measure, config.data_dir), lambda: self._network_problem)
@@ -205,8 +203,10 @@ class Agent:
                 group.create_task(self._keep_logs())
                 group.create_task(StorageWatch(self._shop, self.roster.workers).run())
                 group.create_task(self._be_a_node())
-                group.create_task(self._renew())
-                group.create_task(Farewell(self._pki, self._config.server, self._identity, self.roster.has_left).run())
+                group.create_task(self._trusting.run())
+                group.create_task(
+                    Farewell(self._pki, self._config.server, self._trusting.identity, self.roster.has_left).run()
+                )
                 if self._engine.containerd is not None:
                     group.create_task(self._engine.containerd.run())
         finally:
@@ -297,17 +297,9 @@ class Agent:
     def _present_logs(self) -> set[Path]:
         return {self._paths.pod_logs(worker.pod) for worker in self.roster.workers()}
 
-    async def _renew(self) -> None:
-        """Renews the certificate when two thirds of its life are over."""
-        while True:
-            if datetime.now(UTC) >= self._identity.renew_at():
-                renewal = renew_identity(self._client, self._pki, self._applicant, self._identity)
-                if (fresh := await try_renewal(renewal)) is not None:
-                    self._identity = fresh
-                    await self._client.renew(fresh.credentials)
-                    load_pair(self._tls, fresh.cert, fresh.key)
-                    _log.info("certificate renewed", until=str(fresh.not_after))
-            await asyncio.sleep(RENEW_CHECK_SECONDS)
+    async def _use(self, identity: Identity) -> None:
+        await self._client.renew(identity.credentials)
+        await self.server.use(server_context(identity))
 
 
 def server_context(identity: Identity) -> ssl.SSLContext:

@@ -48,6 +48,7 @@ from api.listeners import listener_on
 from api.tunnel import Unanswered
 
 SHUTDOWN_SECONDS = 0.2
+LISTEN_RETRY_SECONDS = 0.1
 RUN_SECONDS = 60.0
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 _log = structlog.get_logger()
@@ -73,7 +74,7 @@ Handler = Callable[["AgentServer", web.BaseRequest, list[str]], Awaitable[web.St
 
 
 class AgentServer:
-    """`run` serves until cancelled. The TLS context may be replaced by `reload` when the certificate was renewed."""
+    """`run` serves until cancelled. `use` replaces the TLS context when certificate or CAs are others."""
 
     def __init__(self, office: Office, address: str, port: int, tls: ssl.SSLContext) -> None:
         self._office = office
@@ -81,6 +82,8 @@ class AgentServer:
         self._port = port
         self._tls = tls
         self.ready = asyncio.Event()
+        self._runner: web.ServerRunner | None = None
+        self._site: web.TCPSite | None = None
 
     @property
     def port(self) -> int:
@@ -90,15 +93,35 @@ class AgentServer:
         runner = web.ServerRunner(web.Server(self._serve, access_log=None))
         await runner.setup()
         try:
-            site = web.TCPSite(
-                runner, self._address, self._port, ssl_context=self._tls, shutdown_timeout=SHUTDOWN_SECONDS
-            )
-            await site.start()
+            self._runner = runner
+            await self._listen(runner)
             self._port = runner.addresses[0][1]
             self.ready.set()
             await asyncio.Event().wait()
         finally:
+            self._runner = None
             await runner.cleanup()
+
+    async def use(self, tls: ssl.SSLContext) -> None:
+        """For connections made from now on; those that are open go on. A context that believed a CA always does, so
+        it is a fresh one, and who comes in the moment between is refused and comes again."""
+        self._tls = tls
+        if self._site is None or self._runner is None:
+            return
+        await self._site.stop()
+        while self._runner is not None:
+            try:
+                await self._listen(self._runner)
+                return
+            except OSError as error:
+                _log.error("the agent's port is taken; trying again", port=self._port, error=str(error))
+                await asyncio.sleep(LISTEN_RETRY_SECONDS)
+
+    async def _listen(self, runner: web.ServerRunner) -> None:
+        self._site = web.TCPSite(
+            runner, self._address, self._port, ssl_context=self._tls, shutdown_timeout=SHUTDOWN_SECONDS
+        )
+        await self._site.start()
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.rel_url.raw_path

@@ -1,9 +1,10 @@
 """The node's heartbeat: a frame each second over one upgraded connection, and the Lease every 10 s.
 
 Called by main as tasks. A frame is a 4-byte big-endian length and JSON: {"nonce": n} out, {"nonce": n, "granted": bool}
-back. A session that breaks or falls silent is opened anew at once; after a silence the client's other connections are
-given up, too, because they lie in ever longer retries of the time when the link was away. The Lease is what a
-Kubernetes node would renew; it tells other tools, and a controller that never had a session, that this node lives.
+back, with a digest of the CAs that the cluster believes ("cas"; see trusting.py). A session that breaks or falls silent
+is opened anew at once; after a silence the client's other connections are given up, too, because they lie in ever
+longer retries of the time when the link was away. The Lease is what a Kubernetes node would renew; it tells other
+tools, and a controller that never had a session, that this node lives.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ _log = structlog.get_logger()
 
 
 class Heartbeat:
-    """The session of one node. `last_answer` is the monotonic time of the controller's last answer (0.0: none yet)."""
+    """The session of one node. `last_answer` is the monotonic time of the controller's last answer (0.0: none yet).
+
+    `trust`: what the controller last said of its CAs; whoever waits for `trust_heard` hears of every change.
+    """
 
     def __init__(self, client: Client, node_name: str) -> None:
         self._client = client
@@ -41,6 +45,8 @@ class Heartbeat:
         self._nonce = 0
         self.last_answer = 0.0
         self.granted = False
+        self.trust = ""
+        self.trust_heard = asyncio.Event()
 
     def age_seconds(self) -> float:
         """Seconds since the controller last answered; -1.0 before it ever did."""
@@ -84,6 +90,9 @@ class Heartbeat:
                 while answer.get("nonce") != self._nonce:
                     answer = await _read_frame(tunnel.reader)
             self.last_answer, self.granted = time.monotonic(), bool(answer.get("granted"))
+            if (told := str(answer.get("cas") or "")) and told != self.trust:
+                self.trust = told
+                self.trust_heard.set()
             await asyncio.sleep(max(0.0, BEAT_SECONDS - (time.monotonic() - began)))
 
 

@@ -15,7 +15,7 @@ import contextlib
 import gc
 import signal
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -214,11 +214,10 @@ async def _serving(
     await _with_defaults(services.registry, builtin, config.cluster_cidr)
     definitions = Definitions(services.registry)
     definitions.install()
-    context = server_context(pki)
     address = Address(config.bind_address, config.port)
     server = ApiServer(services, config.audit)
-    listener = Listener(server, context, address, config.shutdown_grace_seconds)
-    renewal = Renewal(config.data_dir, Serving(config.hosts, config.port), context, services)
+    listener = Listener(server, server_context(pki), address, config.shutdown_grace_seconds)
+    renewal = Renewal(config.data_dir, Serving(config.hosts, config.port), listener, services)
     try:
         async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
             with _explained(f"port {config.port}"):
@@ -237,23 +236,17 @@ async def _serving(
 
 async def _lead(config: ControllerConfig, identity: str, services: Services, liveness: Liveness) -> None:
     """Stands for election for ever; reconciles and schedules while elected."""
-    registry, pki = services.registry, services.pki
+    registry = services.registry
     while config.runs_any:
         async with registry.store.lead(LEADER_LEASE, identity, LEADER_TTL_SECONDS) as leadership:
             log.info("leading", identity=identity)
             guards = (leadership.guard,)
-            settings = Settings(
-                cluster_cidr=config.cluster_cidr,
-                ca_pem=pki.authority.pem.decode(),
-                authority=pki.authority,
-                signer=services.signer,
-                load_balancer_pool=config.load_balancer_pool,
-                enabled=config.runs,
-            )
-            work = [run_reconcilers(registry, liveness, settings, guards)]
-            if config.runs("scheduler"):
-                work.append(_schedule(registry, guards))
-            await _until_lost(leadership.lost, work)
+            while not leadership.lost.is_set():
+                services.trust_changed.clear()
+                work = [run_reconcilers(registry, liveness, _settings(config, services), guards)]
+                if config.runs("scheduler"):
+                    work.append(_schedule(registry, guards))
+                await _until_any((leadership.lost, services.trust_changed), work)
         log.warning("leadership lost; standing for election again")
 
 
@@ -265,12 +258,25 @@ async def _schedule(registry: Registry, guards: tuple[Guard, ...]) -> None:
         tasks.create_task(run_scheduler(registry, request, recorder))
 
 
-async def _until_lost(lost: asyncio.Event, work: list[Coroutine[Any, Any, None]]) -> None:
+async def _until_any(events: Iterable[asyncio.Event], work: list[Coroutine[Any, Any, None]]) -> None:
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(part) for part in work]
-        await lost.wait()
-        for task in running:
+        waiting = [tasks.create_task(event.wait()) for event in events]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in (*running, *waiting):
             task.cancel()
+
+
+def _settings(config: ControllerConfig, services: Services) -> Settings:
+    """With the CAs as they are now."""
+    return Settings(
+        cluster_cidr=config.cluster_cidr,
+        ca_pem=services.pki.bundle.decode(),
+        authority=services.pki.authority,
+        signer=services.signer,
+        load_balancer_pool=config.load_balancer_pool,
+        enabled=config.runs,
+    )
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -9,7 +9,6 @@ after etcd has forgotten what it sealed.
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ import structlog
 
 from controller.pki.files import ENCRYPTION_OLD, Pki, PkiError, Serving, ensure_pki, state_of
 from controller.server.call import Services
-from controller.server.listener import load_serving_certificate
+from controller.server.listener import Listener, server_context
 from controller.store.types import Unavailable, UnknownOutcome
 
 LOOK_SECONDS = 1.0
@@ -31,11 +30,11 @@ log = structlog.get_logger()
 
 @dataclass
 class Renewal:
-    """Of one controller process. `context`: the API server's TLS."""
+    """Of one controller process."""
 
     data_dir: Path
     serving: Serving
-    context: ssl.SSLContext
+    listener: Listener
     services: Services
     former_seconds: float = FORMER_SECONDS
     _seen: tuple[tuple[str, int], ...] = ()
@@ -69,10 +68,8 @@ class Renewal:
 
     def _use(self, pki: Pki) -> None:
         services = self.services
-        load_serving_certificate(self.context, pki)
-        services.agents.reload()
-        services.authenticator.use_admin_token(pki.admin_token)
-        services.signer.use(pki.service_account_key, pki.older_tokens)
+        self.listener.use(server_context(pki))
+        services.use_pki(pki)
         if pki.encryption_key != self._sealing_with:
             services.store.use_encryption_key(pki.encryption_key)
             self._sealing_with, self._resealed = pki.encryption_key, None

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -83,8 +84,13 @@ def load_certificate(pem: bytes) -> Certificate:
     return x509.load_pem_x509_certificate(pem)
 
 
+def load_certificates(pem: bytes) -> list[Certificate]:
+    """All of a bundle, in its order. Raises ValueError."""
+    return x509.load_pem_x509_certificates(pem)
+
+
 def ca_digest(ca_pem: bytes) -> str:
-    """What a join token pins: SHA-256 of the CA certificate's DER, in hex."""
+    """What a join token pins: SHA-256 of the CA certificate's DER, in hex; of a bundle the first, which signs."""
     return hashlib.sha256(load_certificate(ca_pem).public_bytes(serialization.Encoding.DER)).hexdigest()
 
 
@@ -108,6 +114,14 @@ def names_subject(certificate: Certificate, subject: Subject) -> bool:
     user = [str(each.value) for each in names.get_attributes_for_oid(NameOID.COMMON_NAME)]
     groups = [str(each.value) for each in names.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
     return user == [subject.name] and tuple(groups) == subject.groups
+
+
+def is_issued_by(certificate: Certificate, ca: Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(ca)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 class Authority:

@@ -1,6 +1,6 @@
 """Where the cluster's secrets lie on disk, made on first start and renewed when they run out.
 
-    DIR/pki/ca.crt ca.key            the CA                         DIR/pki/sa.key          signs service-account tokens
+    DIR/pki/ca.crt ca.key            the CA; see ca_rotation.py     DIR/pki/sa.key          signs service-account tokens
     DIR/pki/apiserver.crt .key       serves HTTPS                   DIR/pki/encryption.key  seals Secrets in etcd
     DIR/pki/agent-client.crt .key    the controller, to agents      DIR/admin.kubeconfig    the administrator's access
     DIR/pki/admin.crt .key           the administrator              DIR/admin.token         the same, a token of a day
@@ -18,18 +18,35 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.x509.oid import NameOID
 
-from api.trust import AGENT_CLIENT_GROUP, AGENT_CLIENT_NAME
-from controller.pki.authority import Authority, Pair, Subject, key_pem, load_certificate, names_subject, new_key
+from api.trust import AGENT_CLIENT_GROUP, AGENT_CLIENT_NAME, bundle_digest
+from controller.pki.authority import (
+    LEAF_DAYS,
+    Authority,
+    Pair,
+    Subject,
+    certificate_pem,
+    is_issued_by,
+    key_pem,
+    load_certificate,
+    load_certificates,
+    load_key,
+    names_subject,
+    new_key,
+)
 from controller.pki.kubeconfig import render_kubeconfig
 
 ADMIN = Subject("admin", ("system:masters",))
 AGENT_CLIENT = Subject(AGENT_CLIENT_NAME, (AGENT_CLIENT_GROUP,))
 ENCRYPTION_OLD = "encryption.key.old"
+CA_NEXT_KEY, CA_FORMER = "ca-next.key", "ca.former."
+FORMER_CA_SECONDS = (LEAF_DAYS + 1) * 24 * 3600.0
+"""So long a CA that signs no longer is believed, if nobody ends it before: its certificates have expired."""
 RENEW_BEFORE = timedelta(days=60)
 ADMIN_TOKEN_SECONDS = 24 * 3600.0
 
@@ -44,6 +61,8 @@ class Pki:
 
     directory: Path
     authority: Authority
+    bundle: bytes
+    """The CAs that are believed, PEM; the first is `authority`'s. More than one while the CA is rotated."""
     service_account_key: bytes
     encryption_key: bytes
     admin_token: str
@@ -51,6 +70,17 @@ class Pki:
     """Public keys, PEM, of former ServiceAccount keys whose tokens may still live."""
     former_encryption_key: bytes | None = None
     """While Secrets are sealed anew."""
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the bundle, as the controller tells it to agents."""
+        return bundle_digest(self.bundle.decode())
+
+    @cached_property
+    def ca_names(self) -> frozenset[str]:
+        """The common names of those that are believed."""
+        names = (one.subject.get_attributes_for_oid(NameOID.COMMON_NAME) for one in load_certificates(self.bundle))
+        return frozenset(str(each.value) for name in names for each in name)
 
     @property
     def ca_path(self) -> Path:
@@ -84,11 +114,13 @@ def ensure_pki(data_dir: Path, serving: Serving) -> Pki:
     _ensure_leaf(directory, "apiserver", authority, Subject("wherry-apiserver", hosts=serving.hosts, client=False))
     admin = _ensure_leaf(directory, "admin", authority, ADMIN)
     _ensure_leaf(directory, "agent-client", authority, AGENT_CLIENT)
-    kubeconfig = render_kubeconfig(serving.url, authority.pem, admin)
+    bundle = (directory / "ca.crt").read_bytes()
+    kubeconfig = render_kubeconfig(serving.url, bundle, admin)
     write_secret(data_dir / "admin.kubeconfig", kubeconfig.encode())
     return Pki(
         directory=directory,
         authority=authority,
+        bundle=bundle,
         service_account_key=_ensure_bytes(directory / "sa.key", lambda: key_pem(new_key())),
         encryption_key=_ensure_bytes(directory / "encryption.key", lambda: secrets.token_bytes(32)),
         admin_token=_fresh_token(data_dir / "admin.token"),
@@ -157,10 +189,8 @@ def _ensure_authority(directory: Path) -> Authority:
         authority = Authority.create()
         write_secret(key, key_pem(authority.key))
         write_secret(certificate, authority.pem)
-    try:
-        authority = Authority.load(certificate.read_bytes(), key.read_bytes())
-    except ValueError as error:
-        raise PkiError(f"{certificate} or {key} is damaged ({error}): restore both from a backup") from error
+    authority = load_authority(directory)
+    _drop_former_cas(directory, authority)
     end = authority.certificate.not_valid_after_utc
     if end < datetime.now(UTC):
         raise PkiError(
@@ -168,6 +198,39 @@ def _ensure_authority(directory: Path) -> Authority:
             f"{directory} away to make a new CA (agents and kubeconfigs must then join anew)"
         )
     return authority
+
+
+def load_authority(directory: Path) -> Authority:
+    """The CA that signs: that of ca.crt to which ca.key belongs. It is put first there. Raises PkiError, OSError."""
+    path, key_path = directory / "ca.crt", directory / "ca.key"
+    try:
+        key, bundle = load_key(key_path.read_bytes()), load_certificates(path.read_bytes())
+        signing = next((one for one in bundle if one.public_key() == key.public_key()), None)
+    except ValueError as error:
+        raise PkiError(f"{path} or {key_path} is damaged ({error}): restore both from a backup") from error
+    if signing is None:
+        raise PkiError(f"{key_path} belongs to no certificate in {path}: restore both from a backup")
+    if bundle[0] != signing:
+        others = [one for one in bundle if one != signing]
+        write_secret(path, b"".join(map(certificate_pem, [signing, *others])))
+    return Authority(signing, key)
+
+
+def former_cas(directory: Path) -> list[tuple[int, Path]]:
+    """(until when, file) of CAs that are still believed and sign no longer: `ca.former.UNTIL`."""
+    found = ((path.name.removeprefix(CA_FORMER), path) for path in sorted(directory.glob(f"{CA_FORMER}*")))
+    return [(int(until), path) for until, path in found if until.isdigit()]
+
+
+def _drop_former_cas(directory: Path, signing: Authority) -> None:
+    """Those whose time is over; the one that signs stays, whatever a file says."""
+    for until, path in former_cas(directory):
+        if until < time.time():
+            gone = load_certificates(path.read_bytes())
+            bundle = load_certificates((directory / "ca.crt").read_bytes())
+            kept = [one for one in bundle if one == signing.certificate or one not in gone]
+            write_secret(directory / "ca.crt", b"".join(map(certificate_pem, kept)))
+            path.unlink(missing_ok=True)
 
 
 def _ensure_leaf(directory: Path, name: str, authority: Authority, subject: Subject) -> Pair:
@@ -184,8 +247,9 @@ def _still_good(pem: bytes, authority: Authority, subject: Subject) -> bool:
     """A damaged certificate, and one of a CA that was replaced, is none."""
     try:
         certificate = load_certificate(pem)
-        certificate.verify_directly_issued_by(authority.certificate)
-    except (ValueError, TypeError, InvalidSignature):
+    except ValueError:
+        return False
+    if not is_issued_by(certificate, authority.certificate):
         return False
     if certificate.not_valid_after_utc - datetime.now(UTC) < RENEW_BEFORE or not names_subject(certificate, subject):
         return False

@@ -18,8 +18,15 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 
-from controller.pki.authority import key_pem, load_certificate, load_key, new_key
-from controller.pki.files import ADMIN_TOKEN_SECONDS, ENCRYPTION_OLD, PkiError, write_secret
+from controller.pki.authority import BACKDATE, key_pem, load_certificate, load_certificates, load_key, new_key
+from controller.pki.files import (
+    ADMIN_TOKEN_SECONDS,
+    ENCRYPTION_OLD,
+    PkiError,
+    former_cas,
+    load_authority,
+    write_secret,
+)
 
 TOKENS_LIVE = timedelta(days=366)
 """So long tokens of the former ServiceAccount key are believed."""
@@ -83,9 +90,10 @@ def _rotate_encryption_key(directory: Path) -> str:
 
 
 def held(data_dir: Path) -> Iterator[Held]:
-    """Everything that can expire or be rotated. Raises OSError, ValueError."""
+    """Everything that can expire or be rotated. Raises OSError, ValueError, PkiError."""
     directory = data_dir / "pki"
-    for name, what in {"ca": "signs all certificates", **LEAVES, "agent": "this node's agent"}.items():
+    yield from _held_cas(directory)
+    for name, what in {**LEAVES, "agent": "this node's agent"}.items():
         path = directory / ("agent.pem" if name == "agent" else f"{name}.crt")
         if path.exists():
             certificate = load_certificate(path.read_bytes())
@@ -106,6 +114,23 @@ def held(data_dir: Path) -> Iterator[Held]:
     if token.exists():
         until = datetime.fromtimestamp(token.stat().st_mtime + ADMIN_TOKEN_SECONDS, UTC)
         yield Held("admin-token", "the administrator's bearer token", until, _made(token))
+
+
+def _held_cas(directory: Path) -> Iterator[Held]:
+    """The CA that signs and, while it is rotated, the other one that is believed."""
+    path = directory / "ca.crt"
+    if not path.exists():
+        return
+    signing = load_authority(directory).certificate
+    formers = {one: until for until, file in former_cas(directory) for one in load_certificates(file.read_bytes())}
+    for certificate in load_certificates(path.read_bytes()):
+        expires, made = certificate.not_valid_after_utc, certificate.not_valid_before_utc + BACKDATE
+        if certificate == signing:
+            yield Held("ca", "signs all certificates", expires, made)
+        elif (until := formers.get(certificate)) is not None:
+            yield Held("ca, former", "believed until --finish", datetime.fromtimestamp(until, UTC), made)
+        else:
+            yield Held("ca, next", "believed, signs when all nodes know it", expires, made)
 
 
 def _made(path: Path) -> datetime:

@@ -255,7 +255,7 @@ class ApiServer:
     async def _answer_path(self, request: web.BaseRequest, path: str, query: str) -> Answer:
         """Everything that is no resource."""
         if path == "/cacerts":
-            return Reply(200, self.services.pki.authority.pem, "application/x-pem-file")
+            return Reply(200, self.services.pki.bundle, "application/x-pem-file")
         services = self.services
         if path == JOIN_PATH:
             return await answer_join(services, request, self._certified(request))

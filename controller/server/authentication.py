@@ -56,6 +56,8 @@ class Authenticator:
         self.revocations = Revocations(store)
         self._good_while: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
         """The uid of the Node with which a node's connection was judged."""
+        self._believed: frozenset[str] = frozenset()
+        """Common names of the CAs, once they changed; TLS judged every connection by those of its beginning."""
 
     def identify(self, request: web.BaseRequest) -> User:
         """The request's user. Raises Unauthorized for a credential that does not hold."""
@@ -63,6 +65,8 @@ class Authenticator:
         certified = self._by_connection.get(transport)
         if certified is None:
             certified = user_of_peer(transport) if transport is not None else (ANONYMOUS, math.inf)
+            if self._believed and transport is not None and not self._is_believed(transport):
+                raise Unauthorized("Unauthorized: the client certificate is of a CA that is believed no longer")
             if transport is not None:
                 self._by_connection[transport] = certified
         if certified[0] is not ANONYMOUS:
@@ -84,6 +88,17 @@ class Authenticator:
         if token != self._admin_token:
             self._admin_token = token
             self._by_header.clear()
+
+    def believe(self, ca_names: frozenset[str]) -> None:
+        """Ends the connections of all whose certificate is of another CA. No two CAs of a cluster have one name."""
+        self._believed = ca_names
+        for transport in [one for one in self._by_connection if not self._is_believed(one)]:
+            self._by_connection.pop(transport, None)
+            transport.abort()
+
+    def _is_believed(self, transport: Any) -> bool:
+        certificate = transport.get_extra_info("peercert")
+        return not certificate or _subject(certificate.get("issuer", ()))[0] in self._believed
 
     def _check_revoked(self, request: web.BaseRequest, transport: Any, user: User) -> None:
         """Raises Unauthorized for what was issued before the Node was deleted."""

@@ -6,6 +6,7 @@ is known, the request is authorized and the resource is served.
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
@@ -62,7 +63,7 @@ class Closing(Protocol):
     async def close(self) -> None: ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class Services:
     store: Store
     registry: Registry
@@ -76,6 +77,18 @@ class Services:
     webhooks: Closing
     shown_address: str
     """HOST:PORT for discovery documents."""
+    trust_changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Another CA signs, or others are believed: who publishes or signs has to begin anew."""
+
+    def use_pki(self, pki: Pki) -> None:
+        """Takes into use what changed on disk (see controller.renewal, which looks)."""
+        before, self.pki = self.pki, pki
+        self.agents.reload()
+        self.authenticator.use_admin_token(pki.admin_token)
+        self.signer.use(pki.service_account_key, pki.older_tokens)
+        if pki.bundle != before.bundle:
+            self.authenticator.believe(pki.ca_names)
+            self.trust_changed.set()
 
     async def close(self) -> None:
         await self.agents.close()

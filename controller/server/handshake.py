@@ -25,13 +25,15 @@ READ_BYTES = 64 * 1024
 log = structlog.get_logger()
 
 
-def accepting(context: ssl.SSLContext, make: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.BaseProtocol]:
+def accepting(
+    context: Callable[[], ssl.SSLContext], make: Callable[[], asyncio.Protocol]
+) -> Callable[[], asyncio.BaseProtocol]:
     """A protocol factory for `loop.create_server` (without its own `ssl`): TLS, and inside it what `make` makes."""
     loop = asyncio.get_running_loop()
 
     def made() -> asyncio.BaseProtocol:
         nobody_waits: Any = None
-        return _Tls(loop, make(), context, nobody_waits, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS)
+        return _Tls(loop, make(), context(), nobody_waits, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS)
 
     return made
 

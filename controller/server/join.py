@@ -1,10 +1,10 @@
 """How a node becomes one: POST /wherry/v1/join with a join token buys a client and server certificate.
 
-Called by app.py. Body: {"nodeName", "password", "csr": PEM, "addresses": [...]}; answer: {"certificate", "ca"}. An
-agent renews with the certificate it has, for its own name only. Invariants: what a certificate says (system:node:NAME,
-group system:nodes, names, addresses) is decided here, not by the request's CSR: no name that is the API server's, no
-address but those the request came from; a join token cannot take over a node's name, for who joined first under it has
-set a password (`node_passwords`), and deleting the Node frees it.
+Called by app.py. Body: {"nodeName", "password", "csr": PEM, "addresses": [...]}; answer: {"certificate", "ca"}, the
+latter all CAs that are believed. An agent renews with the certificate it has, for its own name only. Invariants: what a
+certificate says (system:node:NAME, group system:nodes, names, addresses) is decided here, not by the request's CSR: no
+name that is the API server's, no address but those the request came from; a join token cannot take over a node's name,
+for who joined first under it has set a password (`node_passwords`), and deleting the Node frees it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ async def answer_join(services: Services, request: web.BaseRequest, user: User) 
         raise BadRequest(str(error)) from error
     refused = [address for address in addresses if address not in proven]
     log.info("a node got a certificate", node=name, by=user.name, addresses=proven, refused=refused)
-    return reply_object({"certificate": certificate.decode(), "ca": services.pki.authority.pem.decode()})
+    return reply_object({"certificate": certificate.decode(), "ca": services.pki.bundle.decode()})
 
 
 def _parsed(body: bytes) -> dict[str, Any]:

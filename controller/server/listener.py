@@ -31,16 +31,11 @@ _protocol_log.propagate = False
 def server_context(pki: Pki) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    load_serving_certificate(context, pki)
+    context.load_cert_chain(pki.path("apiserver.crt"), pki.path("apiserver.key"))
     context.load_verify_locations(pki.ca_path)
     context.verify_mode = ssl.CERT_OPTIONAL
     context.set_alpn_protocols(["http/1.1"])
     return context
-
-
-def load_serving_certificate(context: ssl.SSLContext, pki: Pki) -> None:
-    """Takes the certificate on disk into use, for connections made from now on."""
-    context.load_cert_chain(pki.path("apiserver.crt"), pki.path("apiserver.key"))
 
 
 @dataclass(frozen=True)
@@ -60,6 +55,10 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._http: Doorkeeper | None = None
 
+    def use(self, context: ssl.SSLContext) -> None:
+        """For connections made from now on. A fresh context: nothing can be taken out of one that believed a CA."""
+        self._context = context
+
     @property
     def port(self) -> int:
         """The port listened on, also when 0 was asked for."""
@@ -78,7 +77,7 @@ class Listener:
             max_field_size=MAX_HEADER_BYTES,
         )
         self._server = await asyncio.get_running_loop().create_server(
-            accepting(self._context, self._http),
+            accepting(lambda: self._context, self._http),
             self._address.host or None,
             self._address.port,
             backlog=BACKLOG,

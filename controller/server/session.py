@@ -1,9 +1,10 @@
 """Heartbeats of agents: one upgraded connection a node, a frame each second, an answer to each.
 
 Called by app.py for GET /wherry/v1/nodes/NAME/session (`Upgrade: wherry-heartbeat`). A frame is 4 bytes big-endian
-length and JSON: {"nonce": n} comes in, {"nonce": n, "granted": bool} goes out. Imports asyncio and the server's own
-modules. Invariant: only the node's own certificate (or an administrator) may speak for it; a closed connection says
-nothing, only silence does, so nothing is told to Liveness but heartbeats that arrived.
+length and JSON: {"nonce": n} comes in, {"nonce": n, "granted": bool, "cas": digest of the CAs that are believed} goes
+out. Imports asyncio and the server's own modules. Invariant: only the node's own certificate (or an administrator) may
+speak for it; a closed connection says nothing, only silence does, so nothing is told to Liveness but heartbeats that
+arrived.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from aiohttp import web
 
 from api.errors import BadRequest, Forbidden
 from controller.admission.types import MASTERS_GROUP, User
-from controller.server.call import Heartbeats, Services
+from controller.server.call import Services
 from controller.server.reply import Answer, switched
 
 NODES_PREFIX = "/wherry/v1/nodes/"
@@ -38,7 +39,7 @@ async def answer_session(services: Services, request: web.BaseRequest, user: Use
     transport = request.transport
     if transport is None:
         raise ConnectionResetError("the agent is gone")
-    session = _Session(services.heartbeats, node)
+    session = _Session(services, node)
     session.connection_made(transport)
     transport.write(_HEAD)
     transport.set_protocol(session)
@@ -54,8 +55,8 @@ async def answer_session(services: Services, request: web.BaseRequest, user: Use
 
 
 class _Session(asyncio.Protocol):
-    def __init__(self, heartbeats: Heartbeats, node: str) -> None:
-        self._heartbeats = heartbeats
+    def __init__(self, services: Services, node: str) -> None:
+        self._services = services
         self._node = node
         self._transport: asyncio.Transport | None = None
         self._pending = bytearray()
@@ -83,8 +84,9 @@ class _Session(asyncio.Protocol):
         except (ValueError, KeyError, TypeError):
             self._end()
             return
-        granted = self._heartbeats.beat(self._node)
-        body = orjson.dumps({"nonce": nonce, "granted": bool(granted)})
+        services = self._services
+        granted = services.heartbeats.beat(self._node)
+        body = orjson.dumps({"nonce": nonce, "granted": bool(granted), "cas": services.pki.digest})
         if self._transport is None:
             return
         if self._transport.get_write_buffer_size() > UNREAD_LIMIT_BYTES:
