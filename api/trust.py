@@ -16,7 +16,7 @@ NODE_DOMAIN = "node.wherry"
 AGENT_CLIENT_NAME = "kube-apiserver-kubelet-client"
 AGENT_CLIENT_GROUP = "wherry:agent-clients"
 """Only the CA's keeper issues certificates with it: requests through the API are refused it."""
-TRUSTS = "wherry.io/trusted-cas"
+TRUSTS = "wherry/trusted-cas"
 """Annotation of a Node: the digest of the bundle that its agent believes, once its certificate is of its first CA."""
 
 

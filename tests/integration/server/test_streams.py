@@ -217,15 +217,15 @@ async def test_heartbeats_are_counted_and_granted(cluster: Cluster) -> None:
     reader, writer = await raw(cluster, f"GET /wherry/v1/nodes/n1/session HTTP/1.1\r\n{HEARTBEAT}")
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
     writer.write(frame(nonce=7))
-    assert await read_frame(reader) == {"nonce": 7, "granted": True}
+    assert await read_frame(reader) == {"nonce": 7, "granted": True, "cas": cluster.pki.digest}
     cluster.beats.granted = False
     both = frame(nonce=8) + frame(nonce=9)
     writer.write(both[:5])
     await writer.drain()
     writer.write(both[5:])
     assert [await read_frame(reader), await read_frame(reader)] == [
-        {"nonce": 8, "granted": False},
-        {"nonce": 9, "granted": False},
+        {"nonce": 8, "granted": False, "cas": cluster.pki.digest},
+        {"nonce": 9, "granted": False, "cas": cluster.pki.digest},
     ]
     assert cluster.beats.seen == ["n1"] * 3
     writer.write(b"\xff\xff\xff\xff")
