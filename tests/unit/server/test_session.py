@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any
 
 from controller.server.session import UNREAD_LIMIT_BYTES, _Session
-
-
-class Heard:
-    def beat(self, node: str) -> bool:
-        del node
-        return True
 
 
 class Unread(asyncio.Transport):
@@ -31,8 +27,14 @@ class Unread(asyncio.Transport):
         self.aborted = True
 
 
+def services() -> Any:
+    """As much of the server's as a session asks for."""
+    heard = SimpleNamespace(beat=lambda node: node == "n1")
+    return SimpleNamespace(heartbeats=heard, pki=SimpleNamespace(digest="d"))
+
+
 def test_who_sends_beats_and_reads_no_answer_is_cut_off() -> None:
-    transport, session = Unread(), _Session(Heard(), "n1")
+    transport, session = Unread(), _Session(services(), "n1")
     session.connection_made(transport)
     body = b'{"nonce":"' + b"x" * 4000 + b'"}'
     for _ in range(1000):
