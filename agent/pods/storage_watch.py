@@ -28,6 +28,8 @@ from api.objects import Object, uid_of
 
 CHECK_SECONDS = 10.0
 REST_FACTOR = 19.0
+MOST_SECONDS = 30.0
+"""The longest pause between two looks, however long a look took on a busy machine."""
 _log = structlog.get_logger()
 
 
@@ -51,7 +53,7 @@ class StorageWatch:
                 await self.check()
             except (RuntimeFault, OSError) as fault:
                 _log.warning("the pods' storage was not measured", error=str(fault))
-            pause = max(CHECK_SECONDS, REST_FACTOR * (time.monotonic() - began))
+            pause = min(max(CHECK_SECONDS, REST_FACTOR * (time.monotonic() - began)), MOST_SECONDS)
 
     async def check(self) -> None:
         """One look at the pods that have a limit; at all when the disk is nearly full. Raises RuntimeFault, OSError."""
